@@ -1,0 +1,1 @@
+"""ooorl: offline and online reinforcement learning for continuous control in JAX."""

@@ -1,0 +1,228 @@
+"""The vocabulary of the project: everything else is built from these types.
+
+Two kinds of type, and the kind tells which side of `jit` you are on:
+
+* data that crosses `jit` is a `NamedTuple` of arrays (`Transition`, `TimeStep`, every agent's state);
+* bundles of pure functions, and configs, are frozen dataclasses and never cross `jit`.
+
+Shape letters used everywhere: B batch, E ensemble members, N samples or environments, O observation,
+A action, T time, S seeds, K outputs of a value head. Ensemble first, then samples, then batch, then
+features: `[E, N, B, A]`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+Key = jax.Array
+Params = Any
+State = Any
+Metrics = dict[str, Array]
+
+
+class Transition(NamedTuple):
+    """One step of experience, or with leading axes a batch or a whole data set of them.
+
+    Stored transitions are raw: rewards in the environment's units, no bonus, no shift, no normalisation.
+
+    Attributes:
+      observation: `[..., O]` float32.
+      action: `[..., A]` float32, always in [-1, 1]; environment adapters rescale.
+      reward: `[...]` float32, raw environment units.
+      discount: `[...]` float32, 0 iff the MDP ended in this step. A time-out keeps 1. Not multiplied by gamma.
+      next_observation: `[..., O]` the true successor, never the observation after a reset.
+      extras: named columns `[...]`. Stored: `boundary` (1 on the last row of an episode, however it ended).
+        Added when sampling: `return_to_go`, `discounted_horizon` (both NaN where unknown), `bonus`,
+        `irreversible`, `floor`, `value_low`, `value_high`, `reward_low`, `reward_high`.
+    """
+
+    observation: Array
+    action: Array
+    reward: Array
+    discount: Array
+    next_observation: Array
+    extras: dict[str, Array] = {}
+
+
+class TimeStep(NamedTuple):
+    """What an environment answers to an action; every field has the same leading axes.
+
+    Attributes:
+      observation: `[..., O]` what to act on next: the successor, or a reset observation where the episode ended.
+      next_observation: `[..., O]` the true successor of the step, also where the episode ended.
+      reward: `[...]` float32, raw.
+      terminated: `[...]` bool, the MDP ended (discount 0).
+      truncated: `[...]` bool, the time limit was reached and the MDP did not end (discount 1).
+      success: `[...]` bool, the task's own success test on the successor; False where a task has none.
+    """
+
+    observation: Array
+    next_observation: Array
+    reward: Array
+    terminated: Array
+    truncated: Array
+    success: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """Sizes an agent must know: `observation_dim` O and `action_dim` A. Actions live in [-1, 1]^A."""
+
+    observation_dim: int
+    action_dim: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Policy:
+    """Something that draws actions and can be fitted to actions.
+
+    Attributes:
+      init: `(key) -> params`.
+      sample: `(params, observation[..., O], key, num) -> [num, ..., A]`.
+      mode: `(params, observation[..., O], key) -> [..., A]`, the action to deploy; a sampler with no
+        density may draw it.
+      loss: `(params, observation[B, O], action[B, A], key) -> [B]`, one imitation loss a row; the caller
+        weights and averages.
+    """
+
+    init: Callable[[Key], Params]
+    sample: Callable[[Params, Array, Key, int], Array]
+    mode: Callable[[Params, Array, Key], Array]
+    loss: Callable[[Params, Array, Array, Key], Array]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DensityPolicy(Policy):
+    """A policy that also knows the log-density of what it draws, which SAC-style updates need.
+
+    Attributes:
+      sample_and_log_prob: `(params, observation[..., O], key, num) -> ([num, ..., A], [num, ...])`,
+        reparameterised: the gradient passes through the draw.
+    """
+
+    sample_and_log_prob: Callable[[Params, Array, Key, int], tuple[Array, Array]]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ValueHead:
+    """How a network's raw outputs become a value, and what loss draws them to a target.
+
+    Attributes:
+      num_outputs: K, how many raw outputs one value takes.
+      value: `raw[..., K] -> [...]`.
+      loss: `(raw[..., K], target[...]) -> [...]`.
+    """
+
+    num_outputs: int
+    value: Callable[[Array], Array]
+    loss: Callable[[Array, Array], Array]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Critic:
+    """A value learner without a policy of its own.
+
+    Attributes:
+      init: `(key) -> state`.
+      update: `(state, batch, key, sampler) -> (state, metrics)`; `sampler(observation, key, num) -> [num, ..., A]`.
+      q: `(state, observation[..., O], action[..., A]) -> [E, ...]`.
+      target_q: the same with the slow parameters.
+    """
+
+    init: Callable[[Key], State]
+    update: Callable[..., tuple[State, Metrics]]
+    q: Callable[[State, Array, Array], Array]
+    target_q: Callable[[State, Array, Array], Array]
+
+
+def _unchanged(state, transitions):
+    del transitions
+    return state
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Signal:
+    """Something that scores transitions: novelty, disagreement, irreversibility.
+
+    Attributes:
+      init: `(key) -> state`.
+      update: `(state, batch, key) -> (state, score[B], metrics)`: learn from a minibatch and score it, in
+        the order the signal's source prescribes.
+      score: `(state, batch) -> [B]`, reads only.
+      observe: `(state, transitions[n]) -> state`, called once with every transition that enters the store
+        (the data set first, then whatever is collected); the default ignores it.
+    """
+
+    init: Callable[[Key], State]
+    update: Callable[[State, Transition, Key], tuple[State, Array, Metrics]]
+    score: Callable[[State, Transition], Array]
+    observe: Callable[[State, Transition], State] = _unchanged
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Agent:
+    """A learner as pure functions over a pytree; the key is an argument and never part of the state.
+
+    Attributes:
+      init: `(key) -> state`.
+      update: `(state, batch: Transition[B], key) -> (state, metrics)`; metrics are scalars under the same
+        keys at every step.
+      sample_action: `(state, observation[..., O], key) -> [..., A]`, to collect data.
+      best_action: `(state, observation[..., O], key) -> [..., A]`, to be evaluated.
+      observe: `(state, transitions[n]) -> state`, called once with every transition that enters the store;
+        the default ignores it.
+    """
+
+    init: Callable[[Key], State]
+    update: Callable[[State, Transition, Key], tuple[State, Metrics]]
+    sample_action: Callable[[State, Array, Key], Array]
+    best_action: Callable[[State, Array, Key], Array]
+    observe: Callable[[State, Transition], State] = _unchanged
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Task:
+    """One episode-based environment in pure JAX, for a single copy; it compiles and maps like any function.
+
+    Attributes:
+      spec: sizes.
+      horizon: steps after which an episode is cut (a time-out).
+      reset: `(key) -> (state, observation[O])`.
+      step: `(state, action[A], key) -> (state, next_observation[O], reward, terminated, success)`; it never
+        resets and knows no time limit.
+    """
+
+    spec: Spec
+    horizon: int
+    reset: Callable[[Key], tuple[State, Array]]
+    step: Callable[[State, Array, Key], tuple[State, Array, Array, Array, Array]]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Environment:
+    """Many copies of a task stepped together, with automatic resets: what collection and evaluation see.
+
+    A compiled environment (`compiled=True`) is pure JAX and `scan` is `jax.lax.scan`. A host environment
+    steps outside JAX: its functions take and return numpy arrays, its state is a pytree of numpy arrays that
+    is enough to go on bit for bit, and `scan` is a Python loop with the signature of `jax.lax.scan`.
+
+    Attributes:
+      spec: sizes.
+      horizon: the time limit of an episode.
+      batch_shape: leading axes of everything, `(N,)` or for several seeds on the host `(S, N)`.
+      compiled: whether `reset` and `step` may be called under `jit`.
+      reset: `(key) -> (state, observation[*batch_shape, O])`.
+      step: `(state, action[*batch_shape, A], key) -> (state, TimeStep)`.
+      scan: `(f, init, xs, length=None) -> (carry, ys)`.
+    """
+
+    spec: Spec
+    horizon: int
+    batch_shape: tuple[int, ...]
+    compiled: bool
+    reset: Callable[[Key], tuple[State, Array]]
+    step: Callable[[State, Array, Key], tuple[State, TimeStep]]
+    scan: Callable[..., tuple[Any, Any]]
