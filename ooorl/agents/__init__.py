@@ -1,0 +1,1 @@
+"""Agents: losses and an update, one algorithm a file."""

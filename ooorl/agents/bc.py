@@ -1,0 +1,60 @@
+"""Behaviour cloning: fit a policy to the data's actions.
+
+    L_pi = E[ policy.loss(s, a) ]
+
+For a Gaussian policy that is maximum likelihood. One Adam step a batch; rewards are not read.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import optax
+
+from ooorl.policies.gaussian import gaussian_policy
+from ooorl.types import Agent, Params, Policy, Spec
+from ooorl.validation import check_positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class BCConfig:
+    """Settings of `bc`."""
+
+    hidden: tuple[int, ...] = (256, 256)  # widths of the default policy
+    learning_rate: float = 3e-4  # Adam
+    dropout: float = 0.0  # rate in the default policy, while fitting
+
+    def __post_init__(self):
+        check_positive(learning_rate=self.learning_rate)
+
+
+class BCState(NamedTuple):
+    """Parameters of the policy and its optimiser."""
+
+    policy: Params
+    policy_opt: optax.OptState
+
+
+def bc(spec: Spec, config: BCConfig = BCConfig(), *, policy: Policy | None = None) -> Agent:
+    """Behaviour cloning of any `Policy`; the default is IQL's Gaussian."""
+    policy = policy or gaussian_policy(spec, config.hidden, dropout=config.dropout)
+    optimizer = optax.adam(config.learning_rate)
+
+    def init(key):
+        params = policy.init(key)
+        return BCState(params, optimizer.init(params))
+
+    def update(state, batch, key):
+        def loss_fn(params):
+            return policy.loss(params, batch.observation, batch.action, key).mean()
+
+        loss, gradient = jax.value_and_grad(loss_fn)(state.policy)
+        updates, policy_opt = optimizer.update(gradient, state.policy_opt)
+        return BCState(optax.apply_updates(state.policy, updates), policy_opt), {'policy/loss': loss}
+
+    return Agent(
+        init=init,
+        update=update,
+        sample_action=lambda state, observation, key: policy.sample(state.policy, observation, key, 1)[0],
+        best_action=lambda state, observation, key: policy.mode(state.policy, observation, key),
+    )

@@ -1,0 +1,221 @@
+"""Implicit Q-learning: values from the data's actions only, a policy by weighted imitation.
+
+    value   L_V  = E[ |expectile - 1(u < 0)| u^2 ],   u = min_e clip(target_q_e(s, a), low, high) - V(s)
+    policy  L_pi = E[ w * policy.loss(s, a) ],        w = min(exp(inverse_temperature * adv), max_weight),
+                                                      adv = min_e target_q_e(s, a) - V(s)
+    q       L_Q  = sum_e E[ head.loss(Q_e(s, a), backup(r, d, V(s'))) ]
+
+One update takes the three steps in that order, then moves target_q by `polyak` towards q. The policy step reads the new V
+and the old target_q; the q step reads the new V. The bounds low and high (the `value_bounds` wrapper) enter the value
+regression and the Bellman target and leave the advantage alone; a bonus is added to the target after clipping.
+
+Source: Kostrikov, Nair & Levine, "Offline Reinforcement Learning with Implicit Q-Learning", ICLR 2022, arXiv:2110.06169;
+order and constants of ikostrikov/implicit_q_learning@09d7002. OOO's code takes the mean over critics instead of the sum
+(`q_loss='mean'`): Adam all but cancels the difference. The policy's cosine decay, which the official offline script uses over
+its million updates, is `policy_decay_updates`; None (OOO, and all fine-tuning) keeps the rate constant. Rewards are used as
+given: wrap with `rescaled_reward`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ooorl.heads import scalar_head
+from ooorl.losses import awr_weight, backup, bounded, expectile_loss
+from ooorl.networks import ensemble_q, mlp
+from ooorl.policies.gaussian import gaussian_policy
+from ooorl.types import Agent, Critic, Metrics, Params, Policy, Spec, Transition, ValueHead
+from ooorl.validation import check_choice, check_fraction, check_not_negative, check_positive, check_unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class IQLConfig:
+    """Settings of `iql`; the defaults are the paper's for locomotion."""
+
+    gamma: float = 0.99  # discount factor
+    expectile: float = 0.7  # of the value regression, in (0, 1); antmaze 0.9
+    inverse_temperature: float = 3.0  # of the policy weights; antmaze 10, kitchen and adroit 0.5
+    max_weight: float = 100.0  # cap of the policy weights
+    polyak: float = 0.005  # share of q in target_q after each update
+    learning_rate: float = 3e-4  # Adam, all three networks
+    policy_decay_updates: int | None = None  # cosine decay of the policy's rate to 0 over so many updates
+    hidden: tuple[int, ...] = (256, 256)  # widths of all networks
+    dropout: float = 0.0  # rate in the policy; kitchen and adroit 0.1
+    log_std_min: float = -5.0  # of the default policy
+    num_critics: int = 2  # ensemble members E
+    layer_norm: bool = False  # LayerNorm in V and Q, before the activation; not in the paper
+    q_loss: str = 'sum'  # over members: 'sum' (official) or 'mean' (OOO)
+
+    def __post_init__(self):
+        check_fraction(expectile=self.expectile)
+        check_unit(gamma=self.gamma, polyak=self.polyak)
+        check_positive(max_weight=self.max_weight, learning_rate=self.learning_rate, num_critics=self.num_critics)
+        check_not_negative(inverse_temperature=self.inverse_temperature, dropout=self.dropout)
+        check_choice(('sum', 'mean'), q_loss=self.q_loss)
+
+
+class IQLCriticState(NamedTuple):
+    """Parameters and optimisers of V and Q, and the slow copy of Q."""
+
+    value: Params
+    value_opt: optax.OptState
+    q: Params
+    q_opt: optax.OptState
+    target_q: Params
+
+
+class IQLState(NamedTuple):
+    """The critic's state beside the policy's."""
+
+    critic: IQLCriticState
+    policy: Params
+    policy_opt: optax.OptState
+
+
+class _CriticParts(NamedTuple):
+    init: Callable
+    value: Callable  # (params, observation) -> [...]
+    q_values: Callable  # (params, observation, action) -> [E, ...]
+    value_step: Callable  # (state, batch) -> (state, metrics)
+    q_step: Callable  # (state, batch) -> (state, metrics)
+
+
+def _critic_parts(spec: Spec, config: IQLConfig, head: ValueHead, grad_transform) -> _CriticParts:
+    layer_norm = 'before' if config.layer_norm else None
+    value_network = mlp(config.hidden, 1, layer_norm=layer_norm)
+    q_network = ensemble_q(config.hidden, head.num_outputs, num_members=config.num_critics, layer_norm=layer_norm)
+    optimizer = optax.chain(grad_transform, optax.adam(config.learning_rate))
+
+    def init(key):
+        value_key, q_key = jax.random.split(key)
+        observation, action = jnp.zeros((1, spec.observation_dim)), jnp.zeros((1, spec.action_dim))
+        value_params, q_params = value_network.init(value_key, observation), q_network.init(q_key, observation, action)
+        return IQLCriticState(
+            value=value_params,
+            value_opt=optimizer.init(value_params),
+            q=q_params,
+            q_opt=optimizer.init(q_params),
+            target_q=jax.tree.map(jnp.copy, q_params),  # a copy, so that the state can be donated
+        )
+
+    def value(params, observation):
+        return value_network.apply(params, observation)[..., 0]
+
+    def q_values(params, observation, action):
+        return head.value(q_network.apply(params, observation, action))
+
+    def value_step(state, batch):
+        target = bounded(batch, q_values(state.target_q, batch.observation, batch.action)).min(axis=0)
+
+        def loss_fn(params):
+            prediction = value(params, batch.observation)
+            return expectile_loss(target - prediction, config.expectile).mean(), prediction
+
+        (loss, prediction), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.value)
+        params, opt = _apply(optimizer, gradient, state.value_opt, state.value)
+        return state._replace(value=params, value_opt=opt), {'value/loss': loss, 'value/mean': prediction.mean()}
+
+    def q_step(state, batch):
+        target = backup(batch, value(state.value, batch.next_observation), config.gamma)
+
+        def loss_fn(params):
+            raw = q_network.apply(params, batch.observation, batch.action)
+            members = head.loss(raw, target).mean(axis=-1)
+            return getattr(members, config.q_loss)(), head.value(raw).mean()
+
+        (loss, mean), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.q)
+        params, opt = _apply(optimizer, gradient, state.q_opt, state.q)
+        slow = optax.incremental_update(params, state.target_q, config.polyak)
+        metrics = {'q/loss': loss, 'q/mean': mean, 'q/target': target.mean()}
+        return state._replace(q=params, q_opt=opt, target_q=slow), metrics
+
+    return _CriticParts(init, value, q_values, value_step, q_step)
+
+
+def _apply(optimizer, gradient, opt_state, params):
+    updates, opt_state = optimizer.update(gradient, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
+
+def iql(
+    spec: Spec,
+    config: IQLConfig = IQLConfig(),
+    *,
+    policy: Policy | None = None,
+    head: ValueHead | None = None,
+    grad_transform: optax.GradientTransformation = optax.identity(),
+) -> Agent:
+    """Implicit Q-learning with any policy and any value head for Q.
+
+    Example:
+      >>> from ooorl.agents.iql import IQLConfig, iql
+      >>> from ooorl.types import Spec
+      >>> agent = iql(Spec(observation_dim=4, action_dim=2), IQLConfig(expectile=0.9))
+    """
+    policy = policy or gaussian_policy(
+        spec, config.hidden, dropout=config.dropout, log_std_bounds=(config.log_std_min, 2.0)
+    )
+    parts = _critic_parts(spec, config, head or scalar_head(), grad_transform)
+    rate = config.learning_rate
+    if config.policy_decay_updates is not None:
+        rate = optax.cosine_decay_schedule(config.learning_rate, config.policy_decay_updates)
+    policy_optimizer = optax.chain(grad_transform, optax.adam(rate))
+
+    def init(key):
+        critic_key, policy_key = jax.random.split(key)
+        params = policy.init(policy_key)
+        return IQLState(parts.init(critic_key), params, policy_optimizer.init(params))
+
+    def policy_step(state, batch, key):
+        q = parts.q_values(state.critic.target_q, batch.observation, batch.action).min(axis=0)
+        advantage = q - parts.value(state.critic.value, batch.observation)
+        weight = awr_weight(advantage, config.inverse_temperature, config.max_weight)
+
+        def loss_fn(params):
+            return (weight * policy.loss(params, batch.observation, batch.action, key)).mean()
+
+        loss, gradient = jax.value_and_grad(loss_fn)(state.policy)
+        params, opt = _apply(policy_optimizer, gradient, state.policy_opt, state.policy)
+        metrics = {'policy/loss': loss, 'policy/advantage': advantage.mean(), 'policy/weight': weight.mean()}
+        return state._replace(policy=params, policy_opt=opt), metrics
+
+    def update(state: IQLState, batch: Transition, key) -> tuple[IQLState, Metrics]:
+        critic, value_metrics = parts.value_step(state.critic, batch)
+        state, policy_metrics = policy_step(state._replace(critic=critic), batch, key)
+        critic, q_metrics = parts.q_step(state.critic, batch)
+        return state._replace(critic=critic), value_metrics | policy_metrics | q_metrics
+
+    return Agent(
+        init=init,
+        update=update,
+        sample_action=lambda state, observation, key: policy.sample(state.policy, observation, key, 1)[0],
+        best_action=lambda state, observation, key: policy.mode(state.policy, observation, key),
+    )
+
+
+def iql_critic(
+    spec: Spec,
+    config: IQLConfig = IQLConfig(),
+    *,
+    head: ValueHead | None = None,
+    grad_transform: optax.GradientTransformation = optax.identity(),
+) -> Critic:
+    """The value half of `iql` on its own: the V step, then the Q step. It draws no actions, so `sampler` is not called."""
+    parts = _critic_parts(spec, config, head or scalar_head(), grad_transform)
+
+    def update(state, batch, key, sampler):
+        del key, sampler
+        state, value_metrics = parts.value_step(state, batch)
+        state, q_metrics = parts.q_step(state, batch)
+        return state, value_metrics | q_metrics
+
+    return Critic(
+        init=parts.init,
+        update=update,
+        q=lambda state, observation, action: parts.q_values(state.q, observation, action),
+        target_q=lambda state, observation, action: parts.q_values(state.target_q, observation, action),
+    )

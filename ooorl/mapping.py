@@ -1,0 +1,87 @@
+"""How one function is applied to many independent copies: ensemble members and seeds.
+
+An accelerator wants one wide program; a CPU wants one copy after another, because a second copy evicts the
+first from the cache. Both decisions are taken here and nowhere else.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+
+def on_cpu() -> bool:
+    """Whether programs compiled now run on the CPU."""
+    return jax.default_backend() == 'cpu'
+
+
+def map_members(function: Callable, members: tuple, *args):
+    """`stack([function(member, *args) for member in members])` along a new leading axis E.
+
+    Members are pytrees of one structure. On a CPU each member gets matrix products of its own; on an
+    accelerator the members are stacked and mapped as one.
+    """
+    if on_cpu() or len(members) == 1:
+        outputs = [function(member, *args) for member in members]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    return jax.vmap(function, in_axes=(0,) + (None,) * len(args))(stacked, *args)
+
+
+def map_seeds(function: Callable, in_axes: tuple[int | None, ...], *, group: int | None = None) -> Callable:
+    """Maps a function over a leading seed axis [S] of some of its arguments.
+
+    On an accelerator this is `jax.vmap`. On a CPU, seeds are run in groups of `group` one after another
+    (1 where not given), and where the process has several CPU devices that divide S, each device takes its
+    share of the seeds.
+
+    Args:
+      function: positional arguments, any pytree out.
+      in_axes: one entry per argument: 0 if its leaves carry the seed axis, None if it is shared.
+      group: seeds mapped together on a CPU; small networks gain from about 4, large ones from 1.
+
+    Returns:
+      a function with the same arguments whose outputs all carry the seed axis.
+    """
+    if not on_cpu():
+        return jax.vmap(function, in_axes=in_axes)
+
+    def grouped(*args):
+        mapped = [arg for arg, axis in zip(args, in_axes, strict=True) if axis == 0]
+
+        def one(items):
+            remaining = iter(items)
+            return function(*(next(remaining) if axis == 0 else arg for arg, axis in zip(args, in_axes, strict=True)))
+
+        return jax.lax.map(one, mapped, batch_size=None if group in (None, 1) else group)
+
+    def across_devices(*args):
+        num_seeds = next(jax.tree.leaves(arg)[0].shape[0] for arg, axis in zip(args, in_axes, strict=True) if axis == 0)
+        num_devices = _largest_divisor(num_seeds, jax.local_device_count())
+        if num_devices == 1:
+            return grouped(*args)
+        mesh = jax.make_mesh(
+            (num_devices,), ('seeds',), devices=jax.local_devices()[:num_devices], axis_types=(jax.sharding.AxisType.Auto,)
+        )
+        specs = tuple(PartitionSpec('seeds') if axis == 0 else PartitionSpec() for axis in in_axes)
+        # check_vma=False: no collective is meant to appear, each device works on seeds of its own.
+        return jax.shard_map(
+            grouped, mesh=mesh, in_specs=specs, out_specs=PartitionSpec('seeds'), check_vma=False
+        )(*args)
+
+    return across_devices
+
+
+def _largest_divisor(number: int, at_most: int) -> int:
+    return max(d for d in range(1, at_most + 1) if number % d == 0)
+
+
+def index_seed(tree, seed_index: int):
+    """The copy of one seed out of a pytree whose leaves carry the seed axis."""
+    return jax.tree.map(partial(_take, index=seed_index), tree)
+
+
+def _take(leaf, index):
+    return leaf[index]

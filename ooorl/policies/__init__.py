@@ -1,0 +1,1 @@
+"""Policies: things that draw actions and can be fitted to actions."""

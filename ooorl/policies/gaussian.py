@@ -1,0 +1,123 @@
+"""Gaussian policies.
+
+`gaussian_policy` is IQL's: a diagonal Gaussian in action space whose mean passes through tanh and whose standard
+deviation does not depend on the state; draws are clipped to the box. It is not squashed, so there is no log-det term.
+`tanh_gaussian_policy` is SAC's: a squashed Gaussian with a state-dependent standard deviation.
+`deterministic_policy` is TD3's: tanh of a network, fitted by squared error.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from ooorl.distributions import gaussian_log_prob, tanh_gaussian_log_prob, tanh_gaussian_sample
+from ooorl.networks import mlp
+from ooorl.types import DensityPolicy, Policy, Spec
+
+
+def gaussian_policy(
+    spec: Spec,
+    hidden: Sequence[int] = (256, 256),
+    *,
+    dropout: float = 0.0,
+    log_std_bounds: tuple[float, float] = (-5.0, 2.0),
+    init_log_std: float = 0.0,
+    **network_settings,
+) -> Policy:
+    """pi(a | s) = N(tanh(f(s)), diag(exp(clip(log_std)))^2), log_std a free vector of A numbers.
+
+    `loss` is the negative log-density. Dropout acts in `loss` only.
+    Source: Kostrikov et al., arXiv:2110.06169; constants of the official code.
+    """
+    network = mlp(hidden, spec.action_dim, dropout=dropout, **network_settings)
+
+    def init(key):
+        return {
+            'mean': network.init(key, jnp.zeros((1, spec.observation_dim))),
+            'log_std': jnp.full((spec.action_dim,), init_log_std, jnp.float32),
+        }
+
+    def mean(params, observation, key=None):
+        return jnp.tanh(network.apply(params['mean'], observation, key=key))
+
+    def log_std(params):
+        return jnp.clip(params['log_std'], *log_std_bounds)
+
+    def sample(params, observation, key, num):
+        centre = mean(params, observation)
+        noise = jax.random.normal(key, (num, *centre.shape))
+        return jnp.clip(centre + jnp.exp(log_std(params)) * noise, -1.0, 1.0)
+
+    def loss(params, observation, action, key):
+        centre = mean(params, observation, key if dropout else None)
+        return -gaussian_log_prob(action, centre, log_std(params))
+
+    return Policy(init=init, sample=sample, mode=lambda params, observation, key: mean(params, observation), loss=loss)
+
+
+def tanh_gaussian_policy(
+    spec: Spec,
+    hidden: Sequence[int] = (256, 256),
+    *,
+    log_std_bounds: tuple[float, float] = (-20.0, 2.0),
+    log_std_affine: tuple[float, float] | None = None,
+    **network_settings,
+) -> DensityPolicy:
+    """a = tanh(u), u ~ N(m(s), diag(std(s))^2), one network giving m and the raw log-std.
+
+    Args:
+      spec: sizes.
+      hidden: widths.
+      log_std_bounds: hard clip of log-std.
+      log_std_affine: where given, log_std = k * raw + c with learnable scalars started at (k, c); (1, -1) is CQL's.
+      **network_settings: of `networks.mlp`.
+
+    `loss` is the negative log-density of the given action, moved 1e-5 inside the box.
+    """
+    network = mlp(hidden, 2 * spec.action_dim, **network_settings)
+
+    def init(key):
+        params = {'network': network.init(key, jnp.zeros((1, spec.observation_dim)))}
+        if log_std_affine is not None:
+            params['log_std_affine'] = jnp.asarray(log_std_affine, jnp.float32)
+        return params
+
+    def moments(params, observation):
+        mean, raw = jnp.split(network.apply(params['network'], observation), 2, axis=-1)
+        if log_std_affine is not None:
+            raw = params['log_std_affine'][0] * raw + params['log_std_affine'][1]
+        return mean, jnp.clip(raw, *log_std_bounds)
+
+    def sample_and_log_prob(params, observation, key, num):
+        return tanh_gaussian_sample(key, *moments(params, observation), num)
+
+    return DensityPolicy(
+        init=init,
+        sample=lambda params, observation, key, num: sample_and_log_prob(params, observation, key, num)[0],
+        mode=lambda params, observation, key: jnp.tanh(moments(params, observation)[0]),
+        loss=lambda params, observation, action, key: -tanh_gaussian_log_prob(action, *moments(params, observation)),
+        sample_and_log_prob=sample_and_log_prob,
+    )
+
+
+def deterministic_policy(
+    spec: Spec, hidden: Sequence[int] = (256, 256), *, exploration_std: float = 0.1, **network_settings
+) -> Policy:
+    """a = tanh(f(s)); `sample` adds Gaussian noise of `exploration_std` and clips; `loss` is the squared error summed over A."""
+    network = mlp(hidden, spec.action_dim, **network_settings)
+
+    def mode(params, observation, key=None):
+        return jnp.tanh(network.apply(params, observation))
+
+    def sample(params, observation, key, num):
+        centre = mode(params, observation)
+        noise = exploration_std * jax.random.normal(key, (num, *centre.shape))
+        return jnp.clip(centre + noise, -1.0, 1.0)
+
+    return Policy(
+        init=lambda key: network.init(key, jnp.zeros((1, spec.observation_dim))),
+        sample=sample,
+        mode=mode,
+        loss=lambda params, observation, action, key: ((mode(params, observation) - action) ** 2).sum(axis=-1),
+    )
