@@ -138,7 +138,8 @@ class Critic:
     target_q: Callable[[State, Array, Array], Array]
 
 
-def _unchanged(state, transitions):
+def ignore_data(state: State, transitions: Transition) -> State:
+    """The default `observe`: stored data leave the state as it is."""
     del transitions
     return state
 
@@ -159,7 +160,7 @@ class Signal:
     init: Callable[[Key], State]
     update: Callable[[State, Transition, Key], tuple[State, Array, Metrics]]
     score: Callable[[State, Transition], Array]
-    observe: Callable[[State, Transition], State] = _unchanged
+    observe: Callable[[State, Transition], State] = ignore_data
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -174,13 +175,16 @@ class Agent:
       best_action: `(state, observation[..., O], key) -> [..., A]`, to be evaluated.
       observe: `(state, transitions[n]) -> state`, called once with every transition that enters the store;
         the default ignores it.
+      reads: names of the columns it needs in `batch.extras`; `learn` computes `return_to_go`,
+        `discounted_horizon`, `reward_low` and `reward_high` on demand, others must be stored in the data.
     """
 
     init: Callable[[Key], State]
     update: Callable[[State, Transition, Key], tuple[State, Metrics]]
     sample_action: Callable[[State, Array, Key], Array]
     best_action: Callable[[State, Array, Key], Array]
-    observe: Callable[[State, Transition], State] = _unchanged
+    observe: Callable[[State, Transition], State] = ignore_data
+    reads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

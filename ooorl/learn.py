@@ -1,0 +1,158 @@
+"""The one training loop: many updates of an agent on batches drawn from stores, as a single compiled scan."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from ooorl import episodes
+from ooorl.errors import UsageError
+from ooorl.replay import ReplayState, View, capacity, sample_views, shares, view, where
+from ooorl.types import Agent, Metrics, State, Transition
+from ooorl.validation import check_choice, check_not_negative, check_positive
+from ooorl.wrap import with_extras
+
+COMPUTED = ('return_to_go', 'discounted_horizon', 'reward_low', 'reward_high')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a batch is drawn."""
+
+    batch_size: int = 256  # rows of a batch
+    mix: Mapping[str, float] | str = 'union'  # 'union', 'growing', or fixed shares {'dataset': 0.5, 'online': 0.5}
+    success_rows: int = 0  # so many rows of each batch come from successes (none stored: from the mix)
+    success_reward: float = 1.0  # a raw reward at least this high is a success
+    success_unit: str = 'trajectory'  # draw from the whole 'trajectory' that succeeds, or only the 'transition'
+    gamma: float = 0.99  # discount of return_to_go
+    failure_returns: bool = False  # an episode without success counts as failing for ever: r_last / (1 - gamma)
+
+    def __post_init__(self):
+        check_positive(batch_size=self.batch_size)
+        check_not_negative(success_rows=self.success_rows)
+        check_choice(('trajectory', 'transition'), success_unit=self.success_unit)
+        if self.success_rows > self.batch_size:
+            raise UsageError(f'success_rows must be at most batch_size, {self.batch_size}; got {self.success_rows}')
+        if isinstance(self.mix, str):
+            check_choice(('union', 'growing'), mix=self.mix)
+        elif abs(sum(self.mix.values()) - 1.0) > 1e-6 or min(self.mix.values()) < 0:
+            raise UsageError(f'the shares of mix must be 0 or more and sum to 1; got {dict(self.mix)}')
+
+
+def make_learn(
+    agent: Agent, sampling: Sampling, *, num_updates: int, streams: Mapping[str, int]
+) -> Callable[[State, dict[str, ReplayState], jax.Array], tuple[State, Metrics]]:
+    """Builds `learn(state, sources, key) -> (state, metrics)`: `num_updates` updates, metrics averaged over them.
+
+    The function is pure and not yet compiled; it can be jitted, mapped over seeds or placed inside a larger scan. Columns the
+    agent `reads` are computed from the sources once per call.
+
+    Args:
+      agent: what learns.
+      sampling: how batches are drawn.
+      num_updates: length of the scan.
+      streams: for each source, from how many environments its rows were collected side by side (1 for a data set).
+    """
+
+    def learn(state, sources, key):
+        sources = {name: annotated(source, streams[name], agent.reads, sampling) for name, source in sources.items()}
+        _check_columns(agent, sources)
+        draw = _batches(sources, streams, sampling, _reward_range(agent, sources))
+
+        def step(state, key):
+            batch_key, update_key = jax.random.split(key)
+            return agent.update(state, draw(batch_key), update_key)
+
+        state, metrics = jax.lax.scan(step, state, jax.random.split(key, num_updates))
+        return state, jax.tree.map(lambda values: values.mean(axis=0), metrics)
+
+    return learn
+
+
+def _check_columns(agent, sources):
+    for name, source in sources.items():
+        missing = [c for c in agent.reads if c not in source.storage.extras and not c.startswith('reward_')]
+        if missing:
+            raise UsageError(
+                f'the agent reads batch.extras[{missing[0]!r}], but {name} stores only {sorted(source.storage.extras)}; '
+                'add the column to the data'
+            )
+
+
+def annotated(source: ReplayState, num_streams: int, reads: tuple[str, ...], sampling: Sampling) -> ReplayState:
+    """The source with the episode columns in `reads` computed: `return_to_go` and `discounted_horizon`."""
+    if 'return_to_go' not in reads:
+        return source
+    reward, discount, boundary = _visible_streams(source, num_streams)
+    if sampling.failure_returns:
+        returns, horizon = episodes.sparse_returns_to_go(
+            reward, discount, boundary, sampling.gamma, success_reward=sampling.success_reward
+        )
+    else:
+        returns = episodes.returns_to_go(reward, discount, boundary, sampling.gamma)
+        horizon = episodes.discounted_horizon(discount, boundary, sampling.gamma)
+    columns = {'return_to_go': returns.reshape(-1), 'discounted_horizon': horizon.reshape(-1)}
+    pad = capacity(source) - returns.size
+    columns = {name: jnp.pad(column, (0, pad), constant_values=jnp.nan) for name, column in columns.items()}
+    return source._replace(storage=with_extras(source.storage, **columns))
+
+
+def _visible_streams(source, num_streams):
+    """Reward, discount and boundary as `[T, N]`; rows that are not valid are unfinished, worthless episodes."""
+    rows = capacity(source) // num_streams * num_streams
+    valid = jnp.arange(rows) < source.size
+    storage = source.storage
+    reward = jnp.where(valid, storage.reward[:rows], -jnp.inf)
+    boundary = jnp.where(valid, storage.extras['boundary'][:rows], 0.0)
+    shape = (rows // num_streams, num_streams)
+    return reward.reshape(shape), storage.discount[:rows].reshape(shape), boundary.reshape(shape)
+
+
+def successes(source: ReplayState, num_streams: int, sampling: Sampling) -> View:
+    """The rows that count as successes under `sampling`."""
+    reward, _, boundary = _visible_streams(source, num_streams)
+    if sampling.success_unit == 'trajectory':
+        reward = episodes.episode_max(reward, boundary)
+    flat = reward.reshape(-1)
+    mask = jnp.pad(flat >= sampling.success_reward, (0, capacity(source) - flat.size))
+    return where(source, mask)
+
+
+def _reward_range(agent, sources):
+    if not {'reward_low', 'reward_high'} & set(agent.reads):
+        return {}
+    low, high = jnp.inf, -jnp.inf
+    for source in sources.values():
+        valid = jnp.arange(capacity(source)) < source.size
+        low = jnp.minimum(low, jnp.where(valid, source.storage.reward, jnp.inf).min())
+        high = jnp.maximum(high, jnp.where(valid, source.storage.reward, -jnp.inf).max())
+    return {'reward_low': low, 'reward_high': high}
+
+
+def _batches(sources, streams, sampling, reward_range) -> Callable[[jax.Array], Transition]:
+    names = tuple(sources)
+    views = tuple(view(source) for source in sources.values())
+    weights, exact = shares(sampling.mix, names)
+    num_plain = sampling.batch_size - sampling.success_rows
+    if sampling.success_rows:
+        wins = tuple(successes(sources[name], streams[name], sampling) for name in names)
+        none_yet = sum(win.size for win in wins) == 0
+        wins = tuple(
+            View(win.storage, jnp.where(none_yet, jnp.arange(win.index.size), win.index),
+                 jnp.where(none_yet, every.size, win.size))
+            for win, every in zip(wins, views, strict=True)
+        )
+
+    def draw(key):
+        plain_key, win_key = jax.random.split(key)
+        parts = []
+        if num_plain:
+            parts.append(sample_views(views, plain_key, num_plain, weights=weights, exact=exact))
+        if sampling.success_rows:
+            parts.append(sample_views(wins, win_key, sampling.success_rows))
+        batch = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+        columns = {name: jnp.broadcast_to(value, batch.reward.shape) for name, value in reward_range.items()}
+        return with_extras(batch, **columns)
+
+    return draw

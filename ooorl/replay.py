@@ -1,0 +1,140 @@
+"""Replay: stored transitions on the device, and how batches are drawn from one or several stores.
+
+A `ReplayState` is a ring buffer; `extend` and `sample` compile, and the buffer should be donated to whatever extends it.
+Rows collected from N environments are stored time-major: row `t * N + e`.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ooorl.types import Array, Key, Transition
+
+
+class ReplayState(NamedTuple):
+    """Stored transitions: `storage` with leading axis [capacity], the next row to write, the number of rows that are valid."""
+
+    storage: Transition
+    cursor: Array
+    size: Array
+
+
+class View(NamedTuple):
+    """Rows that may be drawn: `index[:size]` into `storage`, or simply its first `size` rows where index is None."""
+
+    storage: Transition
+    index: Array | None
+    size: Array
+
+
+def create(example: Transition, capacity: int) -> ReplayState:
+    """An empty buffer for transitions like `example` (one transition, no leading axis)."""
+    storage = jax.tree.map(lambda leaf: jnp.zeros((capacity, *jnp.shape(leaf)), jnp.float32), example)
+    return ReplayState(storage, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+
+def full(transitions: Transition) -> ReplayState:
+    """A buffer that holds exactly the given transitions `[n]`: how a data set becomes a store."""
+    storage = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), transitions)
+    num = storage.reward.shape[0]
+    return ReplayState(storage, jnp.zeros((), jnp.int32), jnp.asarray(num, jnp.int32))
+
+
+def capacity(replay: ReplayState) -> int:
+    """How many rows fit."""
+    return replay.storage.reward.shape[0]
+
+
+def extend(replay: ReplayState, batch: Transition) -> ReplayState:
+    """Appends `[n]` rows, n <= capacity; the oldest rows are overwritten once the buffer is full."""
+    num, most = batch.reward.shape[0], capacity(replay)
+    if num > most:
+        raise ValueError(f'extend needs at most as many rows as the capacity, {most}; got {num}')
+    rows = (replay.cursor + jnp.arange(num)) % most
+    storage = jax.tree.map(lambda old, new: old.at[rows].set(new), replay.storage, batch)
+    return ReplayState(storage, (replay.cursor + num) % most, jnp.minimum(replay.size + num, most))
+
+
+def take(replay: ReplayState, limit: Array) -> ReplayState:
+    """The first `limit` rows, as a view of the same storage; valid until the buffer has wrapped."""
+    return replay._replace(size=jnp.minimum(replay.size, limit))
+
+
+def sample(replay: ReplayState, key: Key, num: int) -> Transition:
+    """`num` rows drawn uniformly with replacement; the buffer must not be empty (`run` checks on the host)."""
+    return sample_views((View(replay.storage, None, replay.size),), key, num)
+
+
+def sample_views(
+    views: tuple[View, ...], key: Key, num: int, *, weights: Array | None = None, exact: bool = False
+) -> Transition:
+    """`num` rows from several views.
+
+    Args:
+      views: where rows may come from; an empty view gets no rows.
+      key: consumed.
+      num: rows.
+      weights: `[len(views)]` share of each view, any scale; None means in proportion to their sizes, which is uniform over
+        the union of all rows.
+      exact: give each view its share of the rows exactly (up to rounding) rather than in expectation.
+
+    Returns:
+      Transition `[num]`; only columns of `extras` that every view has.
+    """
+    source_key, row_key = jax.random.split(key)
+    sizes = jnp.stack([view.size for view in views]).astype(jnp.float32)
+    weights = sizes if weights is None else jnp.asarray(weights, jnp.float32) * (sizes > 0)
+    edges = jnp.cumsum(weights) / jnp.maximum(weights.sum(), 1e-30)
+    level = (jnp.arange(num) + 0.5) / num if exact else jax.random.uniform(source_key, (num,))
+    source = jnp.minimum((level[:, None] >= edges[None, :]).sum(axis=-1), len(views) - 1)
+    rows = [_draw(view, view_key, num) for view, view_key in zip(views, _keys(row_key, len(views)), strict=True)]
+    picked = _shared_columns(rows)
+    chosen = picked[0]
+    for number, other in enumerate(picked[1:], start=1):
+        chosen = jax.tree.map(lambda a, b, n=number: jnp.where(_expand(source == n, b), b, a), chosen, other)
+    return chosen
+
+
+def _keys(key, num):
+    return [key] if num == 1 else list(jax.random.split(key, num))
+
+
+def _draw(view, key, num):
+    rows = jax.random.randint(key, (num,), 0, jnp.maximum(view.size, 1))
+    rows = rows if view.index is None else view.index[rows]
+    return jax.tree.map(lambda leaf: leaf[rows], view.storage)
+
+
+def _shared_columns(rows):
+    shared = set.intersection(*(set(row.extras) for row in rows))
+    return [row._replace(extras={name: row.extras[name] for name in sorted(shared)}) for row in rows]
+
+
+def _expand(mask, like):
+    return mask.reshape(mask.shape + (1,) * (like.ndim - mask.ndim))
+
+
+def view(replay: ReplayState) -> View:
+    """All valid rows of a buffer."""
+    return View(replay.storage, None, replay.size)
+
+
+def where(replay: ReplayState, mask: Array) -> View:
+    """The valid rows for which `mask` `[capacity]` is true; costs a pass over the whole buffer."""
+    most = capacity(replay)
+    mask = mask & (jnp.arange(most) < replay.size)
+    (index,) = jnp.nonzero(mask, size=most, fill_value=0)
+    return View(replay.storage, index, mask.sum().astype(jnp.int32))
+
+
+def shares(mix: Mapping[str, float] | str, names: tuple[str, ...]) -> tuple[Array | None, bool]:
+    """Translates a mix into the `weights` and `exact` of `sample_views`.
+
+    'union' draws uniformly over all rows of all stores; 'growing' gives each store its share of all rows exactly (Cal-QL's
+    rule, |D| / (|D| + n) of every batch); a mapping gives fixed shares exactly.
+    """
+    if isinstance(mix, str):
+        return None, mix == 'growing'
+    return jnp.asarray([mix.get(name, 0.0) for name in names], jnp.float32), True
