@@ -11,8 +11,9 @@ digit for digit. Three cases have no honest bootstrap interval, and each says so
 * a value that is not finite ("missing"): point, low and high are NaN. A seed that failed is not dropped.
 
 Sources: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, ch. 13 (percentile interval); Clopper &
-Pearson, Biometrika 26, 1934; Agarwal et al., "Deep RL at the Edge of the Statistical Precipice", NeurIPS 2021,
-arXiv:2108.13264 (interquartile mean, stratified bootstrap, performance profile, probability of improvement).
+Pearson, Biometrika 26, 1934; Agarwal et al., "Deep RL at the Edge of the Statistical Precipice", NeurIPS
+2021, arXiv:2108.13264 (interquartile mean, stratified bootstrap, performance profile, probability of
+improvement).
 """
 
 import warnings
@@ -113,7 +114,7 @@ def probability_of_improvement(x, y, *, level=0.95, num=2000, seed=0):
     _check(level, num)
     if x.shape[1] != y.shape[1]:
         raise UsageError(
-            f"both sides need the same tasks; got {x.shape[1]} and {y.shape[1]}; leave out what one side lacks."
+            f"both sides need the same tasks; got {x.shape[1]} and {y.shape[1]}; drop what one lacks."
         )
 
     def improvement(left, right):  # [..., S, T], [..., R, T] -> [...]
@@ -205,8 +206,8 @@ def regret(scores, env_steps, best=1.0):
     gaps = np.diff(env_steps)
     if len(gaps) == 0 or (gaps <= 0).any():
         raise UsageError(
-            f"regret needs at least two evaluations at increasing environment steps; got {env_steps.tolist()}; "
-            "pass one phase, sorted and without repeats."
+            "regret needs at least two evaluations at increasing environment steps; "
+            f"got {env_steps.tolist()}; pass one phase, sorted and without repeats."
         )
     shortfall = best - scores
     return ((shortfall[..., 1:] + shortfall[..., :-1]) / 2 * gaps).sum(-1) / gaps.sum()
