@@ -1,0 +1,48 @@
+"""Settings of the whole test run and the places where reference material lies."""
+
+import os
+from pathlib import Path
+
+import jax
+import pytest
+
+# Two devices, so that programs over several devices are tested on a machine with one CPU.
+jax.config.update('jax_num_cpu_devices', 2)
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get('OOORL_SHARED', ROOT.parent / 'shared'))
+
+
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'slow: learning curves and long runs; only with -m slow')
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.option.markexpr:
+        return
+    slow = [item for item in items if 'slow' in item.keywords]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if 'slow' not in item.keywords]
+
+
+@pytest.fixture(scope='session')
+def shared_dir():
+    """The folder of reference material, which is not part of the project."""
+    if not SHARED.is_dir():
+        pytest.skip('the reference material is not here; set OOORL_SHARED to its folder')
+    return SHARED
+
+
+@pytest.fixture(scope='session')
+def golden_dir(shared_dir):
+    """Numbers recorded from public implementations."""
+    if not (shared_dir / 'golden').is_dir():
+        pytest.skip('the golden files are not here; set OOORL_SHARED to the folder that has them')
+    return shared_dir / 'golden'
+
+
+@pytest.fixture
+def highest_precision():
+    """Matrix products in full float32, as the golden files were recorded."""
+    with jax.default_matmul_precision('highest'):
+        yield
