@@ -10,6 +10,7 @@ LOG_2PI = 1.8378770664093453
 
 def gaussian_log_prob(action: Array, mean: Array, log_std: Array) -> Array:
     """Log-density of a diagonal Gaussian: `[..., A] -> [...]`, `-log(2 pi) / 2` a dimension included."""
+    mean, log_std = jnp.broadcast_to(mean, action.shape), jnp.broadcast_to(log_std, action.shape)
     scaled = (action - mean) * jnp.exp(-log_std)
     return (-0.5 * scaled**2 - log_std - 0.5 * LOG_2PI).sum(axis=-1)
 
@@ -27,8 +28,8 @@ def tanh_gaussian_sample(key, mean: Array, log_std: Array, num: int) -> tuple[Ar
 
 def tanh_gaussian_from_noise(noise: Array, mean: Array, log_std: Array) -> tuple[Array, Array]:
     """The same from given standard-normal noise `[..., A]`; gradients pass through mean and log_std."""
+    mean, log_std = jnp.broadcast_to(mean, noise.shape), jnp.broadcast_to(log_std, noise.shape)
     u = mean + jnp.exp(log_std) * noise
-    log_std = jnp.broadcast_to(log_std, u.shape)
     log_normal = (-0.5 * noise**2 - log_std - 0.5 * LOG_2PI).sum(axis=-1)
     return jnp.tanh(u), log_normal - tanh_correction(u)
 

@@ -13,7 +13,7 @@ def scalar_head() -> ValueHead:
     return ValueHead(
         num_outputs=1,
         value=lambda raw: raw[..., 0],
-        loss=lambda raw, target: (raw[..., 0] - target) ** 2,
+        loss=lambda raw, target: (raw[..., 0] - jnp.broadcast_to(target, raw.shape[:-1])) ** 2,
     )
 
 
@@ -48,7 +48,8 @@ def hl_gauss_head(low: float, high: float, num_bins: int, *, sigma_ratio: float 
 
     def probabilities(target):
         grid, _ = support()
-        scaled = (grid - jnp.clip(target, low, high)[..., None]) / sigma
+        target = jnp.clip(target, low, high)[..., None]
+        scaled = (jnp.broadcast_to(grid, (*target.shape[:-1], num_bins + 1)) - target) / sigma
         # The mass of a bin is taken from the tail in which it is small, where float32 keeps its digits.
         flipped = jnp.where(scaled[..., :-1] > 0, ndtr(-scaled[..., :-1]) - ndtr(-scaled[..., 1:]), 0.0)
         direct = jnp.where(scaled[..., :-1] > 0, 0.0, ndtr(scaled[..., 1:]) - ndtr(scaled[..., :-1]))
@@ -57,9 +58,10 @@ def hl_gauss_head(low: float, high: float, num_bins: int, *, sigma_ratio: float 
 
     def value(raw):
         _, centres = support()
-        return (jax.nn.softmax(raw, axis=-1) * centres).sum(axis=-1)
+        # Not a matrix product: accelerators round those to fewer digits than a value needs.
+        return (jax.nn.softmax(raw, axis=-1) * jnp.broadcast_to(centres, raw.shape)).sum(axis=-1)
 
     def loss(raw, target):
-        return -(probabilities(target) * jax.nn.log_softmax(raw, axis=-1)).sum(axis=-1)
+        return -(jnp.broadcast_to(probabilities(target), raw.shape) * jax.nn.log_softmax(raw, axis=-1)).sum(axis=-1)
 
     return ValueHead(num_outputs=num_bins, value=value, loss=loss)

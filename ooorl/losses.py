@@ -27,10 +27,15 @@ def backup(batch: Transition, next_value: Array, gamma: float) -> Array:
       `[..., B]`.
     """
     extras = batch.extras
-    target = bounded(batch, batch.reward + gamma * batch.discount * next_value)
-    target = target + extras.get('bonus', 0.0)
+
+    def column(values):
+        return jnp.broadcast_to(values, next_value.shape)
+
+    target = bounded(batch, column(batch.reward) + gamma * column(batch.discount) * next_value)
+    target = target + column(extras.get('bonus', 0.0))
     if 'irreversible' in extras:
-        target = (1.0 - extras['irreversible']) * target + extras['irreversible'] * extras['floor']
+        irreversible = column(extras['irreversible'])
+        target = (1.0 - irreversible) * target + irreversible * column(extras['floor'])
     return target
 
 
@@ -38,7 +43,8 @@ def bounded(batch: Transition, value: Array) -> Array:
     """Clips values to the batch's `value_low` and `value_high` where a `value_bounds` wrapper has put them there."""
     if 'value_low' not in batch.extras:
         return value
-    return jnp.clip(value, batch.extras['value_low'], batch.extras['value_high'])
+    low, high = (jnp.broadcast_to(batch.extras[name], value.shape) for name in ('value_low', 'value_high'))
+    return jnp.clip(value, low, high)
 
 
 def expectile_loss(difference: Array, expectile: float) -> Array:

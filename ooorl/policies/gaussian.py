@@ -47,7 +47,8 @@ def gaussian_policy(
     def sample(params, observation, key, num):
         centre = mean(params, observation)
         noise = jax.random.normal(key, (num, *centre.shape))
-        return jnp.clip(centre + jnp.exp(log_std(params)) * noise, -1.0, 1.0)
+        std = jnp.broadcast_to(jnp.exp(log_std(params)), noise.shape)
+        return jnp.clip(centre[None] + std * noise, -1.0, 1.0)
 
     def loss(params, observation, action, key):
         centre = mean(params, observation, key if dropout else None)
@@ -113,7 +114,7 @@ def deterministic_policy(
     def sample(params, observation, key, num):
         centre = mode(params, observation)
         noise = exploration_std * jax.random.normal(key, (num, *centre.shape))
-        return jnp.clip(centre + noise, -1.0, 1.0)
+        return jnp.clip(centre[None] + noise, -1.0, 1.0)
 
     return Policy(
         init=lambda key: network.init(key, jnp.zeros((1, spec.observation_dim))),
