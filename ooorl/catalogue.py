@@ -1,0 +1,373 @@
+"""Tasks as data: files, addresses, sizes, horizons, reference scores, conventions. Imports nothing of the project.
+
+The facts are those of the D4RL benchmark and of the incomplete-data tasks of OOO. Row counts say how they are known:
+`verified` (a published file size divides exactly), `inferred` (a compressed size fits), `recalled` (common knowledge,
+not checked), `unknown`. No checksum is known yet: a file's checksum is recorded when it is first seen and compared
+from then on (see `ooorl.data.pull`).
+"""
+
+import difflib
+import fnmatch
+from dataclasses import dataclass, replace
+
+HOST = "http://rail.eecs.berkeley.edu/datasets/offline_rl/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One task: what its data are, where they lie and how a score is counted.
+
+    Attributes:
+      id: the name under which the task is known.
+      family: gym_mujoco, antmaze, maze2d, adroit, adroit_binary, kitchen or sparse.
+      environment: the id of the environment to evaluate in.
+      address: where the file can be fetched; None where there is none.
+      file: the file's name; None for a task without data.
+      checksum: the file's SHA-256; None until known.
+      rows: rows in the file; None where not known.
+      rows_known: verified, inferred, recalled or unknown.
+      observation_dim: O.
+      action_dim: A.
+      horizon: the time limit of an episode in the environment.
+      reference_min: the return that scores 0; None where none is agreed on.
+      reference_max: the return that scores 100.
+      base: id of the task whose file this task's data are made from; None where it has its own.
+      conventions: what a reader of the file must know, one sentence each.
+      fixups: `(name, parameters)` of the corrections to apply in order; see `FIXUPS`.
+    """
+
+    id: str
+    family: str
+    environment: str
+    address: str | None = None
+    file: str | None = None
+    checksum: str | None = None
+    rows: int | None = None
+    rows_known: str = "unknown"
+    observation_dim: int
+    action_dim: int
+    horizon: int
+    reference_min: float | None = None
+    reference_max: float | None = None
+    base: str | None = None
+    conventions: tuple[str, ...] = ()
+    fixups: tuple[tuple[str, dict], ...] = ()
+
+
+FIXUPS = {
+    "goes_on_after_terminal": "episodes go on after a terminal row: only time-outs and the end of the file end them",
+    "clip_actions": "actions are clipped to [-1, 1], as the environment does",
+    "terminal_at_reward": "the MDP ends only where the reward equals the given value; other terminal rows become cuts",
+    "remove_disc": "rows whose first two observation entries lie within a radius of a point are removed",
+    "first_rows": "only the first rows of every episode are kept; the cut is no end of the MDP",
+    "subsample": "a random part of the rows is kept, drawn with a fixed seed",
+}
+
+_GYM_CONVENTIONS = (
+    "terminals mark falls, timeouts the limit of 1000 steps; the last row may end mid-episode with neither.",
+    "next_observations are in the file; the usual D4RL loader ignores them.",
+)
+_ANTMAZE_CONVENTIONS = (
+    "rewards[t] = terminals[t] = the successor lies within 0.5 of the goal.",
+    "episodes last 1001 rows and go on after the goal.",
+    "usual practice subtracts 1 from the reward.",
+)
+_MAZE2D_CONVENTIONS = (
+    "one continuous trajectory without terminals; timeouts mark waypoints, not time limits.",
+    "rewards[t] is counted at observations[t], the environment's at the successor.",
+    "the reference maximum is too low: a correct controller scores above 100.",
+)
+_ADROIT_CONVENTIONS = (
+    "no row is terminal but a dropped pen; human demonstrations are longer than the horizon.",
+    "human actions leave [-1, 1] and are to be clipped.",
+)
+_KITCHEN_CONVENTIONS = (
+    "terminals are True on the last step of every demonstration, whether or not its tasks are done.",
+    "the file's reward is the number of tasks satisfied now, the environment's +1 once per task.",
+)
+_CLIP = ("clip_actions", {})
+_GOES_ON = ("goes_on_after_terminal", {})
+
+
+def _gym_mujoco():
+    names = (
+        # name, environment, O, A, reference min, max, rows of medium-replay and medium-expert
+        ("halfcheetah", "HalfCheetah-v4", 17, 6, -280.178953, 12135.0, 202_000, (2_000_000, "verified")),
+        ("hopper", "Hopper-v4", 11, 3, -20.272305, 3234.3, 402_000, (1_999_906, "verified")),
+        ("walker2d", "Walker2d-v4", 17, 6, 1.629008, 4592.3, 302_000, (1_999_995, "verified")),
+        ("ant", "ooorl/AntPadded-v0", 111, 8, -325.6, 3879.7, 302_000, (None, "unknown")),
+    )
+    padded = ("observations are 27 entries of state and 84 contact forces; today's environment gives zeros there.",)
+    for name, environment, observation_dim, action_dim, low, high, replay_rows, mixed in names:
+        known = "recalled" if name == "ant" else "inferred"
+        quality = {
+            "random": (1_000_000, "recalled"),
+            "medium": (1_000_000, known),
+            "medium-replay": (replay_rows, "recalled" if name == "ant" else "verified"),
+            "medium-expert": mixed,
+            "expert": (1_000_000, known),
+            "full-replay": (1_000_000, "recalled"),
+        }
+        for kind, (rows, rows_known) in quality.items():
+            file = f"{name}_{kind.replace('-', '_')}-v2.hdf5"
+            yield Entry(
+                id=f"{name}-{kind}-v2",
+                family="gym_mujoco",
+                environment=environment,
+                address=f"{HOST}gym_mujoco_v2/{file}",
+                file=file,
+                rows=rows,
+                rows_known=rows_known,
+                observation_dim=observation_dim,
+                action_dim=action_dim,
+                horizon=1000,
+                reference_min=low,
+                reference_max=high,
+                conventions=_GYM_CONVENTIONS + (padded if name == "ant" else ()),
+            )
+
+
+def _antmaze():
+    names = (
+        ("umaze", "Umaze", "u-maze", False, False, 700),
+        ("umaze-diverse", "Umaze", "u-maze", True, True, 700),
+        ("medium-play", "Medium", "big-maze", True, False, 1000),
+        ("medium-diverse", "Medium", "big-maze", True, True, 1000),
+        ("large-play", "Large", "hardest-maze", True, False, 1000),
+        ("large-diverse", "Large", "hardest-maze", True, True, 1000),
+    )
+    early = ("timeouts are not at the true ends of episodes in version 0: use version 2.",)
+    spikes = ("rewards are single rows: the episodes do not stay at the goal.",)
+    for version, folder, suffix in ((0, "ant_maze_new", ""), (2, "ant_maze_v2", "_fixed")):
+        for name, size, maze, starts, goals, horizon in names:
+            file = f"Ant_maze_{maze}_noisy_multistart_{starts}_multigoal_{goals}_sparse{suffix}.hdf5"
+            verified = version == 2 and name in ("medium-diverse", "large-diverse")
+            yield Entry(
+                id=f"antmaze-{name}-v{version}",
+                family="antmaze",
+                environment=f"ooorl/AntMaze{size}-v0",
+                address=f"{HOST}{folder}/{file}",
+                file=file,
+                rows=1_000_000,
+                rows_known="verified" if verified else "recalled",
+                observation_dim=29,
+                action_dim=8,
+                horizon=horizon,
+                reference_min=0.0,
+                reference_max=1.0,
+                conventions=_ANTMAZE_CONVENTIONS
+                + (early if version == 0 else ())
+                + (spikes if name == "umaze-diverse" else ()),
+                fixups=(_GOES_ON,),
+            )
+
+
+def _maze2d():
+    names = (
+        ("umaze", "Umaze", 300, 1_000_000, (23.85, 161.86), (68.537689, 193.66285642381482)),
+        ("medium", "Medium", 600, 2_000_000, (13.13, 277.39), (44.264742, 297.4552547777125)),
+        ("large", "Large", 800, 4_000_000, (6.7, 273.99), (30.569041, 303.4857382709002)),
+    )
+    for name, size, horizon, rows, sparse, dense in names:
+        for reward, (low, high) in (("sparse", sparse), ("dense", dense)):
+            middle, ending = ("", "") if reward == "sparse" else ("-dense", "Dense")
+            file = f"maze2d-{name}-{reward}-v1.hdf5"
+            yield Entry(
+                id=f"maze2d-{name}{middle}-v1",
+                family="maze2d",
+                environment=f"ooorl/Maze2d{size}{ending}-v0",
+                address=f"{HOST}maze2d/{file}",
+                file=file,
+                rows=rows,
+                rows_known="verified" if (name, reward) == ("large", "sparse") else "recalled",
+                observation_dim=4,
+                action_dim=2,
+                horizon=horizon,
+                reference_min=low,
+                reference_max=high,
+                conventions=_MAZE2D_CONVENTIONS,
+            )
+
+
+def _adroit():
+    names = (
+        ("pen", "Pen", 45, 24, 100, 96.262799, 3076.8331017826877, (5_000, "recalled")),
+        ("door", "Door", 39, 28, 200, -56.512833, 2880.5693087298737, (6_729, "verified")),
+        ("hammer", "Hammer", 46, 26, 200, -274.856578, 12794.134825156867, (11_310, "recalled")),
+        ("relocate", "Relocate", 39, 30, 200, -6.425911, 4233.877797728884, (9_942, "recalled")),
+    )
+    for name, title, observation_dim, action_dim, horizon, low, high, human in names:
+        many = (None, "unknown") if name == "pen" else (1_000_000, "recalled")
+        entry = Entry(
+            id="",
+            family="adroit",
+            environment=f"ooorl/Adroit{title}-v0",
+            observation_dim=observation_dim,
+            action_dim=action_dim,
+            horizon=horizon,
+            reference_min=low,
+            reference_max=high,
+            conventions=_ADROIT_CONVENTIONS,
+            fixups=(_CLIP,),
+        )
+        for kind, (rows, rows_known) in (("human", human), ("cloned", many), ("expert", many)):
+            file = f"{name}-{kind}-v1.hdf5"
+            address = f"{HOST}hand_dapg_v1/{file}"
+            yield replace(
+                entry, id=f"{name}-{kind}-v1", file=file, address=address, rows=rows, rows_known=rows_known
+            )
+        if name != "hammer":
+            yield _adroit_binary(entry, name)
+
+
+def _adroit_binary(entry, name):
+    rows = {"pen": 94_378, "door": 96_000, "relocate": 98_937}[name]
+    conventions = (
+        "reward = success - 1, in {-1, 0}; nothing is terminal.",
+        "rows: the first 90 % of the demonstrations and of the cloned episodes.",
+        "published as pickled trajectories, which are not loaded here: save them as an npz file of plain arrays.",
+    )
+    return replace(
+        entry,
+        id=f"{name}-binary-v0",
+        family="adroit_binary",
+        rows=rows,
+        rows_known="recalled",
+        reference_min=None,
+        reference_max=None,
+        conventions=conventions,
+    )
+
+
+def _kitchen():
+    names = (
+        ("complete", "Complete", "mini_kitchen_microwave_kettle_light_slider-v0.hdf5", 3_680),
+        ("partial", "Partial", "kitchen_microwave_kettle_light_slider-v0.hdf5", 136_950),
+        ("mixed", "Mixed", "kitchen_microwave_kettle_bottomburner_light-v0.hdf5", 136_950),
+    )
+    for name, title, file, rows in names:
+        entry = Entry(
+            id=f"kitchen-{name}-v0",
+            family="kitchen",
+            environment=f"ooorl/Kitchen{title}-v0",
+            address=f"{HOST}kitchen/{file}",
+            file=file,
+            rows=rows,
+            rows_known="verified",
+            observation_dim=60,
+            action_dim=9,
+            horizon=280,
+            reference_min=0.0,
+            reference_max=4.0,
+            conventions=_KITCHEN_CONVENTIONS,
+        )
+        yield entry
+        yield replace(
+            entry,
+            id=f"kitchen-{name}-cumulative-v0",
+            environment=f"ooorl/Kitchen{title}Cumulative-v0",
+            base=entry.id,
+            horizon=1000,
+            conventions=(
+                *_KITCHEN_CONVENTIONS,
+                "the environment pays the number of tasks completed so far on every step and does not end;"
+                " the score counts the largest reward of an episode, not the return.",
+            ),
+            fixups=(("terminal_at_reward", {"reward": 4.0}),),
+        )
+
+
+def _incomplete(entries):
+    """The tasks with a hole in their data, and the two without data, that OOO is judged on."""
+    goal = ("remove_disc", {"x": 32.0, "y": 24.0, "radius": 2.5})
+    yield replace(
+        entries["antmaze-large-diverse-v2"],
+        id="antmaze-goal-missing-large-v2",
+        base="antmaze-large-diverse-v2",
+        rows=942_157,
+        rows_known="recalled",
+        fixups=(_GOES_ON, goal),
+    )
+    yield replace(
+        entries["maze2d-large-v1"],
+        id="maze2d-missing-data-large-v1",
+        base="maze2d-large-v1",
+        rows=None,
+        rows_known="unknown",
+        conventions=(
+            *_MAZE2D_CONVENTIONS,
+            "an approximation: the published file keeps 481,287 of 500,000 random rows, and neither the radius of"
+            " its hole nor the shape of the two corners it also lacks is known.",
+        ),
+        fixups=(
+            ("subsample", {"rows": 500_000, "seed": 0}),
+            ("remove_disc", {"x": 7.0, "y": 9.0, "radius": 1.5}),
+        ),
+    )
+    yield replace(
+        entries["hammer-expert-v1"],
+        id="hammer-truncated-expert-v1",
+        base="hammer-expert-v1",
+        rows=100_000,
+        rows_known="recalled",
+        fixups=(_CLIP, ("first_rows", {"rows": 20})),
+    )
+    for name, environment, observation_dim, action_dim, line in (
+        ("halfcheetah-sparse-v2", "ooorl/SparseHalfCheetah-v0", 17, 6, 20),
+        ("ant-sparse-v2", "ooorl/SparseAnt-v0", 112, 8, 10),
+    ):
+        yield Entry(
+            id=name,
+            family="sparse",
+            environment=environment,
+            rows=0,
+            rows_known="verified",
+            observation_dim=observation_dim,
+            action_dim=action_dim,
+            horizon=1000,
+            conventions=(f"reward 1 on every step spent more than {line} m beyond the start; there are no data.",),
+        )
+
+
+def _entries():
+    entries = {}
+    for family in (_gym_mujoco, _antmaze, _maze2d, _adroit, _kitchen):
+        entries |= {entry.id: entry for entry in family()}
+    return entries | {entry.id: entry for entry in _incomplete(entries)}
+
+
+ENTRIES = _entries()
+
+
+def lookup(task_id: str) -> Entry:
+    """The entry of a task.
+
+    Raises:
+      KeyError: with a sentence that gives the nearest known names.
+    """
+    if task_id in ENTRIES:
+        return ENTRIES[task_id]
+    near = difflib.get_close_matches(str(task_id), ENTRIES, n=3, cutoff=0.4)
+    hint = f"; did you mean {' or '.join(near)}?" if near else "; list_tasks() gives all names."
+    raise KeyError(f"A task of the catalogue is needed; got {task_id!r}{hint}")
+
+
+def find(pattern: str = "*") -> tuple[Entry, ...]:
+    """The entries whose id matches a shell pattern, or contains it where it has no wildcard."""
+    if not any(wildcard in pattern for wildcard in "*?["):
+        pattern = f"*{pattern}*"
+    return tuple(entry for entry in ENTRIES.values() if fnmatch.fnmatchcase(entry.id, pattern))
+
+
+def normalised_score(task_id: str, returns):
+    """100 * (returns - reference_min) / (reference_max - reference_min), for a number or an array.
+
+    Nothing is clipped: good policies exceed 100 where the reference is not the optimum.
+
+    Raises:
+      KeyError: where the task is unknown, or has no reference scores.
+    """
+    entry = lookup(task_id)
+    if entry.reference_min is None or entry.reference_max is None:
+        raise KeyError(f"A task with reference scores is needed; {task_id} has none; report the raw return.")
+    return 100.0 * (returns - entry.reference_min) / (entry.reference_max - entry.reference_min)

@@ -1,0 +1,146 @@
+"""Recorded experience: fetch it, read it, check it, convert it. The only place that imports h5py."""
+
+import hashlib
+import os
+
+from ooorl import catalogue
+from ooorl.data import arrays, d4rl, fixups, hdf5, minari
+from ooorl.data.arrays import from_arrays
+from ooorl.data.dataset import Columns, Dataset, assemble
+from ooorl.data.validate import check_spec
+from ooorl.errors import UsageError
+
+__all__ = ["Columns", "Dataset", "FORMATS", "check_spec", "entry", "from_arrays", "load", "load_task", "read_columns"]
+
+FORMATS = ("d4rl", "npz", "minari")
+
+
+def load(
+    path, *, format=None, clip_actions=False, observation_keys=None, infos=(), terminal_ends_episode=None
+) -> Dataset:
+    """Reads a data set from a file, whatever of the known formats it is in.
+
+    Args:
+      path: a D4RL HDF5 file, an npz file, a Minari HDF5 file or a Minari data set's directory.
+      format: 'd4rl', 'npz' or 'minari'; None to look at the content, never at the name.
+      clip_actions: clip actions that leave [-1, 1] instead of refusing the file.
+      observation_keys: for Minari's dict observations, the entries to put one behind the other.
+      infos: names under `infos/` to read as well, such as 'qpos' and 'qvel'.
+      terminal_ends_episode: False where a terminal row is followed by more of its episode; None to find out.
+
+    Returns:
+      a `Dataset`; its notes say what was decided.
+
+    Raises:
+      UsageError: where the file cannot be used as it is.
+    """
+    path, columns = read_columns(path, format=format, observation_keys=observation_keys, infos=infos)
+    return assemble(
+        columns,
+        source=path,
+        name=os.path.basename(path),
+        sha256=sha256(path),
+        clip_actions=clip_actions,
+        terminal_ends_episode=terminal_ends_episode,
+    )
+
+
+def load_task(task_id, path=None, *, infos=()) -> Dataset:
+    """The data of a catalogued task, fetched where needed, with the catalogue's corrections applied.
+
+    Args:
+      task_id: an id of the catalogue.
+      path: the file, where it is already at hand.
+      infos: names under `infos/` to read as well.
+
+    Raises:
+      UsageError: where the task is unknown, cannot be fetched, or the file is not of its sizes.
+    """
+    from ooorl.data.pull import pull
+
+    task = entry(task_id)
+    named = dict(task.fixups)
+    dataset = load(
+        pull(task_id) if path is None else path,
+        clip_actions="clip_actions" in named,
+        terminal_ends_episode=False if "goes_on_after_terminal" in named else None,
+        infos=infos,
+    )
+    check_spec(dataset, task, task.id)
+    return fixups.apply(dataset, task)
+
+
+def entry(task_id) -> catalogue.Entry:
+    """The catalogue's entry of a task.
+
+    Raises:
+      UsageError: where there is none.
+    """
+    try:
+        return catalogue.lookup(task_id)
+    except KeyError as error:
+        raise UsageError(error.args[0]) from None
+
+
+def read_columns(path, *, format=None, observation_keys=None, infos=()):
+    """`(file, Columns)`: the file itself, inside a Minari directory too, and what it says, unchecked.
+
+    Raises:
+      UsageError: where the file is missing, damaged or in no known format.
+    """
+    if format is not None and format not in FORMATS:
+        raise UsageError(f"A known format is needed; got {format!r}; write one of {', '.join(FORMATS)}.")
+    path = _file(os.fspath(path))
+    found = format or _recognised(path)
+    if found != "minari" and observation_keys:
+        raise UsageError(
+            f"observation_keys are for Minari's dict observations; {path} is in the {found} format; leave them out."
+        )
+    if found == "npz":
+        return path, arrays.read(path, infos)
+    if found == "minari":
+        if infos:
+            raise UsageError(f"infos are read from D4RL and npz files only; {path} is Minari's; leave them out.")
+        return path, minari.read(path, observation_keys)
+    return path, d4rl.read(path, infos)
+
+
+def sha256(path):
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _file(path):
+    if os.path.isdir(path):
+        inside = os.path.join(path, minari.MAIN_FILE)
+        if os.path.isfile(inside):
+            return inside
+        raise UsageError(
+            f"A data file, or a Minari directory with {minari.MAIN_FILE}, is needed; {path} is a directory without"
+            " it; give the file."
+        )
+    if not os.path.exists(path):
+        raise UsageError(f"A data file is needed; {path} does not exist; check the path, or pull the task by its id.")
+    if not os.path.isfile(path):
+        raise UsageError(f"A data file is needed; {path} is not a regular file; give the file itself.")
+    return path
+
+
+def _recognised(path):
+    try:
+        with open(path, "rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise UsageError(f"A readable file is needed; {path} gives {error.strerror}; check its permissions.") from None
+    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        return "npz"
+    # A user block may stand before the HDF5 signature, which h5py then finds.
+    if head == hdf5.SIGNATURE or hdf5.h5py.is_hdf5(path):
+        with hdf5.opened(path) as file:
+            return "minari" if minari.is_minari(hdf5.names(file)) else "d4rl"
+    what = "empty" if not head else "one npy array" if head[:6] == b"\x93NUMPY" else "neither"
+    raise UsageError(
+        f"An HDF5 or npz file is needed; {path} is {what}; convert it to an npz file with arrays observations, actions,"
+        " rewards and terminals."
+    )

@@ -1,0 +1,48 @@
+"""From one file format to another, losing nothing that `load` reads."""
+
+import os
+import shutil
+import tempfile
+
+from ooorl.data import FORMATS, arrays, d4rl, load, minari
+from ooorl.errors import UsageError
+
+_ENDINGS = {".hdf5": "d4rl", ".h5": "d4rl", ".npz": "npz", "": "minari"}
+
+
+def convert(source, target, *, format=None, clip_actions=False, observation_keys=None):
+    """Reads a data set and writes it in another format; the target appears whole or not at all.
+
+    Args:
+      source: anything `ooorl.data.load` reads.
+      target: where to write: `.hdf5` gives D4RL's layout, `.npz` arrays, a name without ending a Minari directory.
+      format: 'd4rl', 'npz' or 'minari' where the name should not decide.
+      clip_actions: as in `load`.
+      observation_keys: as in `load`.
+
+    Returns:
+      one sentence to print.
+
+    Raises:
+      UsageError: where the source cannot be read, or the target exists or has no known ending.
+    """
+    target = os.fspath(target).rstrip("/")
+    chosen = format or _ENDINGS.get(os.path.splitext(target)[1])
+    if chosen not in FORMATS:
+        raise UsageError(
+            f"A target in a known format is needed; got {target}; end it in .hdf5 or .npz, or give no ending for Minari."
+        )
+    if os.path.exists(target):
+        raise UsageError(f"A new target is needed; {target} exists already; remove it or choose another name.")
+    dataset = load(source, clip_actions=clip_actions, observation_keys=observation_keys)
+    folder = os.path.dirname(target) or "."
+    if not os.path.isdir(folder):
+        raise UsageError(f"A folder to write to is needed; {folder} does not exist; create it first.")
+    draft_folder = tempfile.mkdtemp(prefix=".convert-", dir=folder)
+    try:
+        draft = os.path.join(draft_folder, os.path.basename(target))
+        {"d4rl": d4rl, "npz": arrays, "minari": minari}[chosen].write(dataset, draft)
+        os.replace(draft, target)
+    finally:
+        shutil.rmtree(draft_folder)
+    return f"wrote {target}: {dataset.num_rows} rows, {dataset.num_episodes} episodes, format {chosen}"

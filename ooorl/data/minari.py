@@ -1,0 +1,147 @@
+"""Minari's HDF5 layout: one group an episode, T + 1 observations for T actions."""
+
+import json
+import os
+import re
+
+import numpy as np
+
+from ooorl.data import hdf5
+from ooorl.data.dataset import Columns
+from ooorl.errors import UsageError
+
+MAIN_FILE = os.path.join("data", "main_data.hdf5")
+_EPISODE = re.compile(r"episode_(\d+)")
+
+
+def is_minari(group_names):
+    return any(_EPISODE.fullmatch(name) for name in group_names)
+
+
+def read(path, observation_keys=None) -> Columns:
+    """The rows of all episodes, in the order of their numbers.
+
+    An episode whose last row carries no flag was cut by the recording: the cut is no end of the MDP. Only the last
+    episode of a file counts as unfinished.
+
+    Args:
+      path: the HDF5 file.
+      observation_keys: which entries of dict observations to put one behind the other, '/' between levels.
+
+    Raises:
+      UsageError: where the file is damaged, or its observations are dicts and no keys are given.
+    """
+    with hdf5.opened(path) as file:
+        episodes = sorted((name for name in hdf5.names(file) if _EPISODE.fullmatch(name)), key=_number)
+        parts = [_episode(file[name], path, name, observation_keys) for name in episodes]
+    if not parts:
+        raise UsageError(f"Episodes are needed; {path} has none; write groups episode_0, episode_1 and so on.")
+    widths = {part[0].shape[1:] + part[2].shape[1:] for part in parts}
+    if len(widths) > 1:
+        raise UsageError(f"Episodes of one shape are needed; {path} has {sorted(widths)}; split the file.")
+    joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    observations, following, actions, rewards, terminals, truncations, boundary = joined
+    boundary[-1] = terminals[-1] or truncations[-1]
+    return Columns(
+        observations=observations,
+        actions=actions,
+        rewards=rewards,
+        terminals=terminals,
+        timeouts=truncations,
+        next_observations=following,
+        boundary=boundary,
+    )
+
+
+def write(dataset, path):
+    """Writes a data set as a Minari directory: one group an episode, and the metadata Minari asks for.
+
+    Where an episode's rows do not follow each other (rows were removed) it was already split, so nothing is lost
+    but the unrecorded successor of a last terminal row, for which the stand-in is written.
+    """
+    transitions = dataset.transitions
+    boundary = transitions.extras["boundary"] > 0
+    starts = np.concatenate([[0], np.flatnonzero(boundary[:-1]) + 1])
+    stops = np.append(starts[1:], len(boundary))
+    os.makedirs(os.path.join(path, "data"), exist_ok=True)
+    with hdf5.h5py.File(os.path.join(path, MAIN_FILE), "w") as file:
+        for number, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+            rows = slice(start, stop)
+            group = file.create_group(f"episode_{number}")
+            group.attrs.update({"id": number, "total_steps": int(stop - start)})
+            observation = transitions.observation[rows]
+            following = transitions.next_observation[stop - 1 : stop]
+            terminated = transitions.discount[rows] == 0
+            group.create_dataset("observations", data=np.concatenate([observation, following]))
+            group.create_dataset("actions", data=transitions.action[rows])
+            group.create_dataset("rewards", data=transitions.reward[rows])
+            group.create_dataset("terminations", data=terminated)
+            group.create_dataset("truncations", data=boundary[rows] & ~terminated)
+        file.attrs.update({"total_episodes": len(starts), "total_steps": len(boundary)})
+    with open(os.path.join(path, "data", "metadata.json"), "w") as file:
+        json.dump(_metadata(dataset, len(starts)), file, indent=1)
+
+
+def _metadata(dataset, num_episodes):
+    return {
+        "dataset_id": f"ooorl/{re.sub('[^A-Za-z0-9_]+', '-', dataset.name).strip('-') or 'data'}-v0",
+        "total_episodes": num_episodes,
+        "total_steps": dataset.num_rows,
+        "data_format": "hdf5",
+        "minari_version": "0.5.3",
+        "observation_space": _box(dataset.spec.observation_dim, float("inf")),
+        "action_space": _box(dataset.spec.action_dim, 1.0),
+    }
+
+
+def _box(size, limit):
+    space = {"type": "Box", "dtype": "float32", "shape": [size], "low": [-limit] * size, "high": [limit] * size}
+    return json.dumps(space)
+
+
+def _number(name):
+    return int(_EPISODE.fullmatch(name)[1])
+
+
+def _episode(group, path, name, observation_keys):
+    source = f"{path} {name}"
+    given = hdf5.names(group)
+    observations = _observations(group, source, path, observation_keys, given)
+    actions = hdf5.column(group, "actions", path, given=given)
+    rewards, terminals, truncations = (
+        hdf5.column(group, key, path, given=given) for key in ("rewards", "terminations", "truncations")
+    )
+    if actions.ndim != 2 or rewards.ndim != 1:
+        raise UsageError(
+            f"Vector actions and one reward a step are needed; {source} has shapes {actions.shape} and"
+            f" {rewards.shape}; only continuous control is supported."
+        )
+    if len(observations) != len(rewards) + 1 or not len(rewards) == len(actions) == len(terminals) == len(truncations):
+        raise UsageError(
+            f"T + 1 observations for T steps are needed; {source} has {len(observations)} observations,"
+            f" {len(actions)} actions, {len(rewards)} rewards, {len(terminals)} terminations and {len(truncations)}"
+            " truncations; record the episode again."
+        )
+    last = np.zeros(len(rewards), bool)
+    last[-1:] = True
+    return observations[:-1], observations[1:], actions, rewards, terminals, truncations, last
+
+
+def _observations(group, source, path, observation_keys, given):
+    item = group.get("observations")
+    if not isinstance(item, hdf5.h5py.Group):
+        keys, group = ("observations",), group
+    elif not observation_keys:
+        raise UsageError(
+            f"Observations in one array are needed; {source} has a dict of {', '.join(hdf5.names(item))}; name what"
+            " to put together with observation_keys."
+        )
+    else:
+        keys, group, given = tuple(observation_keys), item, None
+    parts = [hdf5.column(group, key, path, given=given) for key in keys]
+    if any(part.ndim != 2 or len(part) != len(parts[0]) for part in parts):
+        raise UsageError(
+            f"Flat observations are needed; {source} has shapes {[part.shape for part in parts]}; write one vector a"
+            " row."
+        )
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)

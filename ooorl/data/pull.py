@@ -1,0 +1,191 @@
+"""Fetches a task's file once, goes on where a transfer broke off, and never calls a broken file a data set.
+
+Read from the environment at each call: `OOORL_DATA` (where files are kept, `~/.cache/ooorl/data`), `OOORL_MIRROR`
+(an address to fetch `<mirror>/<file>` from instead), `OOORL_OFFLINE=1` (never touch the network).
+"""
+
+import http.client
+import json
+import os
+import urllib.error
+import urllib.request
+
+from ooorl import catalogue
+from ooorl.data import entry as find_entry
+from ooorl.data import hdf5, read_columns, sha256
+from ooorl.errors import UsageError
+
+_CHUNK = 1 << 20
+_TIMEOUT_SECONDS = 30
+
+
+def cache_dir():
+    """The folder in which files are kept."""
+    return os.environ.get("OOORL_DATA") or os.path.join(os.path.expanduser("~"), ".cache", "ooorl", "data")
+
+
+def pull(task_id, progress=None):
+    """The path of a task's file, fetched first where it is not there.
+
+    The file's SHA-256 is written beside it when it is first seen, and compared whenever it is asked for again.
+
+    Args:
+      task_id: an id of the catalogue.
+      progress: called with (bytes so far, bytes in all or None) while fetching.
+
+    Returns:
+      the path.
+
+    Raises:
+      UsageError: where the file cannot be had, or is not what it was.
+    """
+    task = find_entry(task_id)
+    if task.file is None:
+        raise UsageError(
+            f"A task with data to fetch is needed; {task.id} has none; {' '.join(task.conventions) or 'train online.'}"
+        )
+    path = os.path.join(cache_dir(), task.file)
+    if not os.path.exists(path):
+        _fetch(task, path, progress)
+    _verify(task, path)
+    return path
+
+
+def list_tasks(pattern="*"):
+    """One row a task whose id matches, as dicts to print: id, rows, sizes, environment, whether it is at hand.
+
+    Raises:
+      UsageError: where nothing matches.
+    """
+    found = catalogue.find(pattern)
+    if not found:
+        raise UsageError(f"A pattern that matches a task is needed; got {pattern!r}; '*' lists all.")
+    return [
+        {
+            "id": task.id,
+            "rows": task.rows,
+            "observation_dim": task.observation_dim,
+            "action_dim": task.action_dim,
+            "horizon": task.horizon,
+            "environment": task.environment,
+            "file": task.file,
+            "at_hand": bool(task.file) and os.path.exists(os.path.join(cache_dir(), task.file)),
+        }
+        for task in found
+    ]
+
+
+def _address(task):
+    mirror = os.environ.get("OOORL_MIRROR")
+    return f"{mirror.rstrip('/')}/{task.file}" if mirror else task.address
+
+
+def _fetch(task, path, progress):
+    by_hand = f"or put {task.file} by hand at {path}"
+    if os.environ.get("OOORL_OFFLINE", "") not in ("", "0"):
+        raise UsageError(f"The file of {task.id} is needed; OOORL_OFFLINE is set and it is not here; unset it, {by_hand}.")
+    address = _address(task)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    part = path + ".part"
+    try:
+        _download(address, part, progress)
+    except urllib.error.HTTPError as error:
+        raise UsageError(
+            f"The file of {task.id} is needed; {address} answers {error.code} {error.reason}; set OOORL_MIRROR to another"
+            f" place, {by_hand}."
+        ) from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise UsageError(
+            f"The file of {task.id} is needed; {address} cannot be read ({error}); run again to go on from"
+            f" {_size(part)} bytes, set OOORL_MIRROR to another place, {by_hand}."
+        ) from None
+    _accept(task, part, address, by_hand)
+    os.replace(part, path)
+    _remove(part + ".json")
+
+
+def _download(address, part, progress):
+    """Fetches into `part`, from where it ends if the server still has the same file."""
+    start, tag = _size(part), _recorded(part).get("tag")
+    request = urllib.request.Request(address)
+    # Without a tag there is no telling whether the rest belongs to the same file, so the transfer starts anew.
+    if start and tag:
+        request.add_header("Range", f"bytes={start}-")
+        request.add_header("If-Range", tag)
+    try:
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:
+            _remove(part)
+            _remove(part + ".json")
+            raise OSError("the part on disk does not fit the file; it was removed") from None
+        raise
+    with response:
+        if response.status != 206:
+            start = 0
+        tag = response.headers.get("ETag") or response.headers.get("Last-Modified")
+        _write_json(part, {"tag": tag})
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length else None
+        with open(part, "ab" if start else "wb") as file:
+            while chunk := response.read(_CHUNK):
+                file.write(chunk)
+                if progress:
+                    progress(file.tell(), total)
+    if total is not None and _size(part) < total:
+        raise OSError(f"broke off at {_size(part)} of {total} bytes")
+
+
+def _accept(task, part, address, by_hand):
+    """Refuses what is no HDF5 file, such as a sign-in page, or has another checksum than the catalogue's."""
+    try:
+        if not hdf5.h5py.is_hdf5(part):
+            raise UsageError("it is no HDF5 file")
+        with hdf5.opened(part) as file:
+            hdf5.names(file)
+        if task.checksum is not None and sha256(part) != task.checksum:
+            raise UsageError("its checksum is not the catalogue's")
+    except UsageError as error:
+        _remove(part)
+        _remove(part + ".json")
+        raise UsageError(
+            f"The file of {task.id} is needed; what {address} gives cannot be used ({error}); it was removed: set"
+            f" OOORL_MIRROR to another place, {by_hand}."
+        ) from None
+
+
+def _verify(task, path):
+    known, found = _recorded(path).get("sha256") or task.checksum, sha256(path)
+    if known is None:
+        read_columns(path)
+        _write_json(path, {"id": task.id, "sha256": found, "bytes": _size(path), "address": task.address})
+    elif known != found:
+        raise UsageError(
+            f"The file with SHA-256 {known[:12]} is needed for {task.id}; {path} has {found[:12]}; it has changed since"
+            " it was first seen: remove it and pull again."
+        )
+
+
+def _recorded(path):
+    try:
+        with open(path + ".json") as file:
+            record = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _write_json(path, record):
+    draft = path + ".json.draft"
+    with open(draft, "w") as file:
+        json.dump(record, file, indent=1)
+    os.replace(draft, path + ".json")
+
+
+def _size(path):
+    return os.path.getsize(path) if os.path.exists(path) else 0
+
+
+def _remove(path):
+    if os.path.exists(path):
+        os.remove(path)
