@@ -1,0 +1,13 @@
+"""Environments: compiled tasks, gymnasium environments on the host, and names for both.
+
+Importing this package also registers the compiled tasks with gymnasium.
+"""
+
+from ooorl.envs.batched import batched
+from ooorl.envs.catalogue import HOSTS, TASKS, make, make_task
+from ooorl.envs.gymnasium_adapter import host
+from ooorl.envs.registration import register
+
+__all__ = ['HOSTS', 'TASKS', 'batched', 'host', 'make', 'make_task', 'register']
+
+register()

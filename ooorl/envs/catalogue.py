@@ -1,0 +1,92 @@
+"""Names of environments, and the two functions that turn a name into one.
+
+`TASKS` and `HOSTS` are plain tables: another module adds an environment by adding an entry.
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable
+
+from ooorl.envs.batched import batched
+from ooorl.envs.maze import irreversible_maze, u_maze
+from ooorl.envs.point_mass_wall import point_mass_wall
+from ooorl.envs.probes import (
+    probe_action_and_observation_reward,
+    probe_action_reward,
+    probe_constant_reward,
+    probe_observation_reward,
+    probe_two_steps,
+)
+from ooorl.envs.tabletop import tabletop
+from ooorl.errors import UsageError
+from ooorl.types import Environment, Task
+
+# id -> (builder, settings of this id); a builder takes keyword settings and returns a Task.
+TASKS: dict[str, tuple[Callable[..., Task], dict]] = {
+    'ooorl/PointMassWall-v0': (point_mass_wall, {}),
+    'ooorl/Tabletop-v0': (tabletop, {'walls': True}),
+    'ooorl/TabletopNoWalls-v0': (tabletop, {'walls': False}),
+    'ooorl/IrreversibleMaze-v0': (irreversible_maze, {}),
+    'ooorl/UMaze-v0': (u_maze, {}),
+    'ooorl/ProbeConstantReward-v0': (probe_constant_reward, {}),
+    'ooorl/ProbeObservationReward-v0': (probe_observation_reward, {}),
+    'ooorl/ProbeTwoSteps-v0': (probe_two_steps, {}),
+    'ooorl/ProbeActionReward-v0': (probe_action_reward, {}),
+    'ooorl/ProbeActionAndObservationReward-v0': (probe_action_and_observation_reward, {}),
+}
+
+# id -> `(batch_shape, **settings) -> Environment`, asked before gymnasium is.
+HOSTS: dict[str, Callable[..., Environment]] = {}
+
+
+def _unknown(name: str, names) -> UsageError:
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+    return UsageError(f'a known environment was needed; got {name!r}; did you mean {near[0]!r}?')
+
+
+def make_task(name: str, **settings) -> Task:
+    """The compiled task called `name`, one of `TASKS`, with keyword settings of its builder.
+
+    >>> make_task('ooorl/UMaze-v0').horizon
+    40
+
+    Raises:
+      UsageError: if the name or a setting is unknown.
+    """
+    if name not in TASKS:
+        raise _unknown(name, TASKS)
+    builder, defaults = TASKS[name]
+    known = inspect.signature(builder).parameters
+    for setting in settings:
+        if setting not in known:
+            raise UsageError(f'{name} knows the settings {", ".join(known) or "(none)"}; got {setting!r}; remove it')
+    return builder(**{**defaults, **settings})
+
+
+def make(name: str, batch_shape: int | tuple[int, ...] = (1,), **settings) -> Environment:
+    """The environment called `name`: a compiled task, an entry of `HOSTS`, or else any gymnasium id.
+
+    >>> make('ooorl/UMaze-v0', (8,)).compiled
+    True
+
+    Args:
+      name: the id.
+      batch_shape: `(N,)` copies, or more leading axes.
+      **settings: of the task; for host environments `workers`, `horizon` and what the environment itself takes.
+
+    Raises:
+      UsageError: if no environment has this name, with the nearest one that has.
+    """
+    if name in TASKS:
+        return batched(make_task(name, **settings), batch_shape)
+    if name in HOSTS:
+        return HOSTS[name](batch_shape, **settings)
+    import gymnasium
+
+    from ooorl.envs.gymnasium_adapter import host
+
+    try:
+        gymnasium.spec(name)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise _unknown(name, [*TASKS, *HOSTS, *gymnasium.registry]) from error
+    return host(name, batch_shape, **settings)

@@ -1,0 +1,118 @@
+"""Tabletop organisation: a gripper with a magnet carries a mug to one of four goals and comes home.
+
+Pure kinematics. Observation, 12 numbers: gripper (2), mug (2), twice the flag f (0 while the mug is held, else -1),
+goal of the gripper (2), goal of the mug (2), -1, -1. Action, 3 numbers: clipped to [-1, 1] and multiplied by 0.2:
+displacement (2) and magnet, which is on iff its entry is above 0.
+
+One step, in this order:
+  1. magnet on and mug not dropped: grasp if the gripper, before it moves, is nearer than 0.4; a held mug stays held.
+     Otherwise the mug is let go; without walls, letting go where |x| or |y| of the mug exceeds 2.8 drops it for good.
+  2. The gripper moves and is clipped to the table, half-width 2.8 with walls and 3.8 without.
+  3. A held mug moves by the gripper's clipped displacement and is clipped as well.
+
+Reset: gripper (0, 0), mug (2.5, 0), one of the four goals at random. Success: gripper and mug together (4 numbers)
+within 0.2 of the goal; reward 1 there, else 0.
+
+Source: `tabletop_manipulation` of earl_benchmark@b05b000 (walls) and its copy in proactive_interventions@68e1196 (no
+walls; arXiv:2210.10765). Their environments never terminate; pass `terminate_on_success=False` for that.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ooorl.types import Array, Spec, Task
+from ooorl.validation import check_positive
+
+TABLE_EDGE = 2.8
+HALF_WIDTH_NO_WALLS = 3.8
+GRASP_DISTANCE = 0.4
+SUCCESS_DISTANCE = 0.2
+START_GRIPPER = (0.0, 0.0)
+START_MUG = (2.5, 0.0)
+# Goals of gripper and mug together; the gripper always comes home.
+GOALS = ((0.0, 0.0, -2.5, -1.0), (0.0, 0.0, -2.5, 1.0), (0.0, 0.0, 0.0, 2.0), (0.0, 0.0, 0.0, -2.0))
+
+
+class TabletopState(NamedTuple):
+    """`gripper` `[2]`, `mug` `[2]`, `held` bool, `dropped` bool (out of reach for good), `goal` `[4]`."""
+
+    gripper: Array
+    mug: Array
+    held: Array
+    dropped: Array
+    goal: Array
+
+
+def observe(state: TabletopState) -> Array:
+    """The 12 numbers of one copy, float32."""
+    flag = jnp.where(state.held, 0.0, -1.0)
+    parts = [state.gripper, state.mug, jnp.stack([flag, flag]), state.goal, jnp.full(2, -1.0)]
+    return jnp.concatenate(parts).astype(jnp.float32)
+
+
+def is_irreversible(observation: Array) -> Array:
+    """Whether the mug lies beyond the edge and is not held: `[..., 12] -> [...]` bool; never so with walls."""
+    beyond = jnp.max(jnp.abs(observation[..., 2:4]), axis=-1) > TABLE_EDGE
+    return beyond & (observation[..., 4] < -0.5)
+
+
+def state_from_observation(observation: Array) -> TabletopState:
+    """The state that shows `observation[12]`; exact for states that were reached by stepping."""
+    return TabletopState(
+        gripper=observation[0:2],
+        mug=observation[2:4],
+        held=observation[4] > -0.5,
+        dropped=is_irreversible(observation),
+        goal=observation[6:10],
+    )
+
+
+def _step(state: TabletopState, action: Array, walls: bool) -> TabletopState:
+    half_width = TABLE_EDGE if walls else HALF_WIDTH_NO_WALLS
+    displacement = 0.2 * jnp.clip(action, -1.0, 1.0).astype(jnp.float32)
+    magnet = (displacement[2] > 0.0) & ~state.dropped
+    near = jnp.sum((state.gripper - state.mug) ** 2) < GRASP_DISTANCE**2
+    held = magnet & (state.held | near)
+    dropped = state.dropped
+    if not walls:
+        let_go = state.held & ~magnet
+        dropped = dropped | (let_go & (jnp.max(jnp.abs(state.mug)) > TABLE_EDGE))
+    gripper = jnp.clip(state.gripper + displacement[:2], -half_width, half_width)
+    carried = jnp.clip(state.mug + (gripper - state.gripper), -half_width, half_width)
+    return TabletopState(gripper, jnp.where(held, carried, state.mug), held, dropped, state.goal)
+
+
+def tabletop(*, walls: bool, horizon: int = 200, terminate_on_success: bool = True) -> Task:
+    """The tabletop task with its sparse reward.
+
+    Args:
+      walls: True for EARL's table, whose walls keep the mug within reach; False for PAINT's, whose edge is
+        irreversible.
+      horizon: steps of an episode; EARL evaluates with 200.
+      terminate_on_success: whether success ends the episode.
+    """
+    check_positive(horizon=horizon)
+    goals = np.array(GOALS, np.float32)
+
+    def reset(key):
+        state = TabletopState(
+            gripper=jnp.array(START_GRIPPER, jnp.float32),
+            mug=jnp.array(START_MUG, jnp.float32),
+            held=jnp.array(False),
+            dropped=jnp.array(False),
+            goal=jnp.asarray(goals)[jax.random.randint(key, (), 0, len(GOALS))],
+        )
+        return state, observe(state)
+
+    def step(state, action, key):
+        del key
+        state = _step(state, action, walls)
+        error = jnp.concatenate([state.gripper, state.mug]) - state.goal
+        success = jnp.sum(error**2) <= SUCCESS_DISTANCE**2
+        terminated = success if terminate_on_success else jnp.zeros_like(success)
+        return state, observe(state), success.astype(jnp.float32), terminated, success
+
+    return Task(spec=Spec(observation_dim=12, action_dim=3), horizon=horizon, reset=reset, step=step)
