@@ -1,0 +1,38 @@
+"""What the updates of several agents have in common."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ooorl.errors import UsageError
+from ooorl.types import Array, Params, Transition
+
+
+def apply_gradient(optimizer: optax.GradientTransformation, gradient: Params, opt_state, params: Params):
+    """One optimiser step: `(params, opt_state)`."""
+    updates, opt_state = optimizer.update(gradient, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
+
+def interleaved_slices(batch: Transition, num: int) -> Transition:
+    """Cuts a batch `[num * B]` into `[num, B]`: slice k takes the rows k, k + num, k + 2 num, ...
+
+    Not consecutive rows: a mixed batch lists its sources one after another, so a consecutive slice would see one source only.
+
+    Raises:
+      UsageError: at trace time, if the rows cannot be shared out evenly.
+    """
+    rows = batch.reward.shape[0]
+    if rows % num:
+        raise UsageError(f'a batch that serves {num} critic steps needs a multiple of {num} rows; got {rows}; change batch_size')
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf.reshape(rows // num, num, *leaf.shape[1:]), 0, 1), batch)
+
+
+def last_slice(slices: Transition) -> Transition:
+    """The last of `[num, B]` slices."""
+    return jax.tree.map(lambda leaf: leaf[-1], slices)
+
+
+def bounded_normal(key, shape: tuple[int, ...], std: float, bound: float) -> Array:
+    """Gaussian noise clipped to +-bound."""
+    return jnp.clip(std * jax.random.normal(key, shape), -bound, bound)

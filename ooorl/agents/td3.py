@@ -1,0 +1,233 @@
+"""TD3 with TD3+BC and ReBRAC as settings: a policy that climbs Q, with or without imitation.
+
+    next action  a' = clip(target_pi(s') + clip(target_noise * n, -noise_clip, noise_clip), -1, 1),   n ~ N(0, I)
+    next value   v' = min_e target_q_e(s', a') - critic_cloning_weight * |a' - next_action|^2
+    q       L_Q  = sum_e E[ head.loss(Q_e(s, a), backup(r, d, v')) ]
+    policy  L_pi = -l * E[ Q(s, pi(s)) ] + cloning_weight * E[ policy.loss(s, a) ],   l = q_normalisation / E|Q(s, pi(s))|
+
+One update takes `policy_delay` q steps, then one policy step, then moves both targets by `polyak`. All q steps read the same,
+unmoved targets with fresh noise; the policy step reads the new Q. The q steps share the batch, or with `split_batch` take
+interleaved slices of it (the policy step then sees the last slice). l carries no gradient; without `q_normalisation` it is 1.
+
+| | TD3 | TD3+BC | ReBRAC |
+|---|---|---|---|
+| q_normalisation | None | 2.5 | 1.0 |
+| policy_value | first | first | min |
+| cloning_weight, cloning_reduce | 0 | 1, mean | per task 0.001 to 1, sum |
+| critic_cloning_weight | 0 | 0 | per task 0 to 0.5 (needs extras['next_action']) |
+| hidden, critic_layer_norm | (256, 256), None | (256, 256), None | (256, 256, 256), after |
+| learning_rate, batch | 3e-4, 256 | 3e-4, 256 | 1e-3, 1024 |
+| observations | raw | wrap with `normalised_observation` | raw |
+
+An explorer in the manner of OOO's ablation is `policy_action='sample', target_policy=False, target_noise=0, policy_delay=1,
+policy_value='mean'` with `tanh_gaussian_policy`: the policy's own draws replace smoothing, slow policy and delay.
+
+Source: Fujimoto et al. 2018, arXiv:1802.09477; Fujimoto & Gu 2021, arXiv:2106.06860; Tarasov et al. 2023, arXiv:2305.09836.
+Order and constants of EmptyJackson/unifloral@f2dc127. Deviations: there the q loss of TD3+BC is the mean over members
+(`q_loss='mean'`, here the default is the sum as in the papers' code) and Adam's epsilon is 1e-5 (`adam_eps`). The original TD3
+draws a new batch for each q step: `split_batch`. OOO's ablation keeps log-std independent of the state and steps the policy
+against the Q from before the q step.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ooorl.agents.steps import apply_gradient, bounded_normal, interleaved_slices, last_slice
+from ooorl.heads import scalar_head
+from ooorl.losses import backup
+from ooorl.networks import ensemble_q
+from ooorl.policies.gaussian import deterministic_policy
+from ooorl.types import Agent, Metrics, Params, Policy, Spec, Transition, ValueHead
+from ooorl.validation import check_choice, check_not_negative, check_positive, check_unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class TD3Config:
+    """Settings of `td3`; the defaults are TD3's."""
+
+    gamma: float = 0.99  # discount factor
+    polyak: float = 0.005  # share of the new parameters in both targets after each update
+    learning_rate: float = 3e-4  # Adam, policy and Q; ReBRAC 1e-3
+    adam_eps: float = 1e-8  # Adam's epsilon; unifloral 1e-5
+    policy_delay: int = 2  # q steps before each policy step, all within one update
+    split_batch: bool = False  # q steps take slices of the batch instead of sharing it
+    target_noise: float = 0.2  # std of the noise on the next action, of a box of half-width 1
+    noise_clip: float = 0.5  # bound on that noise
+    target_policy: bool = True  # the next action comes from the slow policy, else from the current one
+    policy_action: str = 'mode'  # which action the losses take from the policy: 'mode', or 'sample' (stochastic policies)
+    policy_value: str = 'first'  # what the policy climbs: 'first' member (TD3), 'min' (ReBRAC), 'mean'
+    q_normalisation: float | None = None  # divide Q by its mean size and multiply by this; TD3+BC 2.5, ReBRAC 1
+    cloning_weight: float = 0.0  # of imitation in the policy loss; TD3+BC 1
+    cloning_reduce: str = 'sum'  # imitation loss over action dimensions: 'sum', or 'mean' (TD3+BC)
+    critic_cloning_weight: float = 0.0  # of the squared distance to the data's next action in the next value
+    exploration_noise: float = 0.1  # std of the default policy's draws
+    hidden: tuple[int, ...] = (256, 256)  # widths of all networks
+    num_critics: int = 2  # ensemble members E
+    critic_layer_norm: str | None = None  # None, or 'before' / 'after' the activation; ReBRAC 'after'
+    policy_layer_norm: str | None = None  # the same for the default policy
+    q_loss: str = 'sum'  # over members: 'sum' or 'mean'
+
+    def __post_init__(self):
+        check_unit(gamma=self.gamma, polyak=self.polyak)
+        check_positive(learning_rate=self.learning_rate, adam_eps=self.adam_eps, policy_delay=self.policy_delay)
+        check_positive(num_critics=self.num_critics, q_normalisation=self.q_normalisation)
+        check_not_negative(target_noise=self.target_noise, noise_clip=self.noise_clip, cloning_weight=self.cloning_weight)
+        check_not_negative(critic_cloning_weight=self.critic_cloning_weight, exploration_noise=self.exploration_noise)
+        check_choice(('mode', 'sample'), policy_action=self.policy_action)
+        check_choice(('first', 'min', 'mean'), policy_value=self.policy_value)
+        check_choice(('sum', 'mean'), cloning_reduce=self.cloning_reduce, q_loss=self.q_loss)
+        check_choice((None, 'before', 'after'), critic_layer_norm=self.critic_layer_norm, policy_layer_norm=self.policy_layer_norm)
+
+
+class TD3State(NamedTuple):
+    """Parameters and optimisers of policy and Q, and the slow copies of both."""
+
+    policy: Params
+    policy_opt: optax.OptState
+    target_policy: Params
+    q: Params
+    q_opt: optax.OptState
+    target_q: Params
+
+
+class _Parts(NamedTuple):
+    init: Callable
+    q_values: Callable  # (params, observation, action) -> [E, ...]
+    next_action: Callable  # (state, batch, noise[B, A], key) -> [B, A]
+    q_step: Callable  # (state, batch, next_action) -> (state, metrics)
+    policy_step: Callable  # (state, batch, key) -> (state, metrics)
+    move_targets: Callable  # (state) -> state
+
+
+def _parts(spec: Spec, config: TD3Config, policy: Policy, head: ValueHead, grad_transform) -> _Parts:
+    network = ensemble_q(
+        config.hidden, head.num_outputs, num_members=config.num_critics, layer_norm=config.critic_layer_norm
+    )
+    optimizer = optax.chain(grad_transform, optax.adam(config.learning_rate, eps=config.adam_eps))
+
+    def init(key):
+        policy_key, q_key = jax.random.split(key)
+        policy_params = policy.init(policy_key)
+        q_params = network.init(q_key, jnp.zeros((1, spec.observation_dim)), jnp.zeros((1, spec.action_dim)))
+        return TD3State(
+            policy=policy_params,
+            policy_opt=optimizer.init(policy_params),
+            target_policy=jax.tree.map(jnp.copy, policy_params),  # copies, so that the state can be donated
+            q=q_params,
+            q_opt=optimizer.init(q_params),
+            target_q=jax.tree.map(jnp.copy, q_params),
+        )
+
+    def q_values(params, observation, action):
+        return head.value(network.apply(params, observation, action))
+
+    def act(params, observation, key):
+        if config.policy_action == 'mode':
+            return policy.mode(params, observation, key)
+        return policy.sample(params, observation, key, 1)[0]
+
+    def next_action(state, batch, noise, key):
+        params = state.target_policy if config.target_policy else state.policy
+        return jnp.clip(act(params, batch.next_observation, key) + noise, -1.0, 1.0)
+
+    def q_step(state, batch, action):
+        next_value = q_values(state.target_q, batch.next_observation, action).min(axis=0)
+        if _in_use(config.critic_cloning_weight):
+            distance = ((action - batch.extras['next_action']) ** 2).sum(axis=-1)
+            next_value = next_value - config.critic_cloning_weight * distance
+        target = backup(batch, next_value, config.gamma)
+
+        def loss_fn(params):
+            raw = network.apply(params, batch.observation, batch.action)
+            members = head.loss(raw, target).mean(axis=-1)
+            return getattr(members, config.q_loss)(), head.value(raw).mean()
+
+        (loss, mean), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.q)
+        params, opt = apply_gradient(optimizer, gradient, state.q_opt, state.q)
+        return state._replace(q=params, q_opt=opt), {'q/loss': loss, 'q/mean': mean, 'q/target': target.mean()}
+
+    def policy_step(state, batch, key):
+        action_key, loss_key = jax.random.split(key)
+        critics = state.q[:1] if config.policy_value == 'first' else state.q
+        reduce = jnp.mean if config.policy_value == 'mean' else jnp.min
+        share = 1.0 / spec.action_dim if config.cloning_reduce == 'mean' else 1.0
+
+        def loss_fn(params):
+            action = act(params, batch.observation, action_key)
+            q = reduce(q_values(critics, batch.observation, action), axis=0)
+            scale = _q_scale(q, config.q_normalisation)
+            cloning = share * policy.loss(params, batch.observation, batch.action, loss_key).mean()
+            loss = -scale * q.mean() + config.cloning_weight * cloning
+            return loss, {'policy/q': q.mean(), 'policy/cloning': cloning, 'policy/q_scale': scale}
+
+        (loss, metrics), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.policy)
+        params, opt = apply_gradient(optimizer, gradient, state.policy_opt, state.policy)
+        return state._replace(policy=params, policy_opt=opt), {'policy/loss': loss} | metrics
+
+    def move_targets(state):
+        return state._replace(
+            target_policy=optax.incremental_update(state.policy, state.target_policy, config.polyak),
+            target_q=optax.incremental_update(state.q, state.target_q, config.polyak),
+        )
+
+    return _Parts(init, q_values, next_action, q_step, policy_step, move_targets)
+
+
+def _in_use(weight) -> bool:
+    return not (isinstance(weight, int | float) and weight == 0)
+
+
+def _q_scale(q, q_normalisation):
+    if q_normalisation is None:
+        return jnp.ones(())
+    return jax.lax.stop_gradient(q_normalisation / (jnp.abs(q).mean() + 1e-7))
+
+
+def td3(
+    spec: Spec,
+    config: TD3Config = TD3Config(),
+    *,
+    policy: Policy | None = None,
+    head: ValueHead | None = None,
+    grad_transform: optax.GradientTransformation = optax.identity(),
+) -> Agent:
+    """TD3, TD3+BC or ReBRAC, with any policy whose action is a differentiable function of its parameters.
+
+    Example:
+      >>> from ooorl.agents.td3 import TD3Config, td3
+      >>> from ooorl.types import Spec
+      >>> agent = td3(Spec(observation_dim=4, action_dim=2), TD3Config(q_normalisation=2.5, cloning_weight=1.0))
+    """
+    policy = policy or deterministic_policy(
+        spec, config.hidden, exploration_std=config.exploration_noise, layer_norm=config.policy_layer_norm
+    )
+    parts = _parts(spec, config, policy, head or scalar_head(), grad_transform)
+
+    def update(state: TD3State, batch: Transition, key) -> tuple[TD3State, Metrics]:
+        q_key, policy_key = jax.random.split(key)
+        slices = interleaved_slices(batch, config.policy_delay) if config.split_batch else None
+
+        def one_q_step(state, inputs):
+            rows, step_key = inputs
+            rows = batch if rows is None else rows
+            noise_key, action_key = jax.random.split(step_key)
+            noise = bounded_normal(noise_key, rows.action.shape, config.target_noise, config.noise_clip)
+            return parts.q_step(state, rows, parts.next_action(state, rows, noise, action_key))
+
+        steps = (slices, jax.random.split(q_key, config.policy_delay))
+        state, q_metrics = jax.lax.scan(one_q_step, state, steps)
+        state, policy_metrics = parts.policy_step(state, batch if slices is None else last_slice(slices), policy_key)
+        return parts.move_targets(state), jax.tree.map(jnp.mean, q_metrics) | policy_metrics
+
+    return Agent(
+        init=parts.init,
+        update=update,
+        sample_action=lambda state, observation, key: policy.sample(state.policy, observation, key, 1)[0],
+        best_action=lambda state, observation, key: policy.mode(state.policy, observation, key),
+        reads=('next_action',) if _in_use(config.critic_cloning_weight) else (),
+    )
