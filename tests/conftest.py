@@ -8,6 +8,8 @@ import pytest
 
 # Two devices, so that programs over several devices are tested on a machine with one CPU.
 jax.config.update('jax_num_cpu_devices', 2)
+# `[B] - [B, 1]` is an error, not a `[B, B]`.
+jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get('OOORL_SHARED', ROOT.parent / 'shared'))
@@ -39,6 +41,13 @@ def golden_dir(shared_dir):
     if not (shared_dir / 'golden').is_dir():
         pytest.skip('the golden files are not here; set OOORL_SHARED to the folder that has them')
     return shared_dir / 'golden'
+
+
+@pytest.fixture
+def float64():
+    """Double precision, for finite differences."""
+    with jax.enable_x64(True):
+        yield
 
 
 @pytest.fixture
