@@ -50,7 +50,8 @@ def _batch(arrays, step):
     batch = batch._replace(extras={'next_action': jnp.asarray(arrays['batch/next_act'][step - 1])})
     if arrays['hp_norm_obs']:
         mean, std = arrays['obs_mean'][None], arrays['obs_std'][None] + np.float32(1e-3)
-        batch = batch._replace(observation=(batch.observation - mean) / std, next_observation=(batch.next_observation - mean) / std)
+        observation, successor = ((x - mean) / std for x in (batch.observation, batch.next_observation))
+        batch = batch._replace(observation=observation, next_observation=successor)
     return batch
 
 
@@ -67,7 +68,8 @@ def _check_state(comparison, prefix, state, kind):
 @pytest.mark.parametrize('name, config_of, looser', [('td3_bc', _td3_bc, 1), ('rebrac', _rebrac, 10)])
 def test_unifloral(golden_dir, monkeypatch, name, config_of, looser):
     # ReBRAC's width-8 layers have rows of almost no variance, which LayerNorm's root amplifies: ten times looser there.
-    monkeypatch.setattr(golden, 'TOLERANCES', {k: {n: v * looser for n, v in t.items()} for k, t in golden.TOLERANCES.items()})
+    tolerances = {kind: {name: looser * size for name, size in t.items()} for kind, t in golden.TOLERANCES.items()}
+    monkeypatch.setattr(golden, 'TOLERANCES', tolerances)
     arrays = golden.load(golden_dir, name)
     config, comparison = config_of(arrays), golden.Comparison(arrays)
     parts = _parts(SPEC, config, deterministic_policy(SPEC, config.hidden), scalar_head(), golden.recorded_gradient())

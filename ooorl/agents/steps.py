@@ -17,14 +17,14 @@ def apply_gradient(optimizer: optax.GradientTransformation, gradient: Params, op
 def interleaved_slices(batch: Transition, num: int) -> Transition:
     """Cuts a batch `[num * B]` into `[num, B]`: slice k takes the rows k, k + num, k + 2 num, ...
 
-    Not consecutive rows: a mixed batch lists its sources one after another, so a consecutive slice would see one source only.
+    Not consecutive rows: a mixed batch lists its sources one after another, so such a slice would see one source only.
 
     Raises:
       UsageError: at trace time, if the rows cannot be shared out evenly.
     """
     rows = batch.reward.shape[0]
     if rows % num:
-        raise UsageError(f'a batch that serves {num} critic steps needs a multiple of {num} rows; got {rows}; change batch_size')
+        raise UsageError(f'{num} critic steps need a batch with a multiple of {num} rows; got {rows}; change batch_size')
     return jax.tree.map(lambda leaf: jnp.swapaxes(leaf.reshape(rows // num, num, *leaf.shape[1:]), 0, 1), batch)
 
 

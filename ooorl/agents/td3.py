@@ -81,7 +81,8 @@ class TD3Config:
         check_choice(('mode', 'sample'), policy_action=self.policy_action)
         check_choice(('first', 'min', 'mean'), policy_value=self.policy_value)
         check_choice(('sum', 'mean'), cloning_reduce=self.cloning_reduce, q_loss=self.q_loss)
-        check_choice((None, 'before', 'after'), critic_layer_norm=self.critic_layer_norm, policy_layer_norm=self.policy_layer_norm)
+        layer_norms = {'critic_layer_norm': self.critic_layer_norm, 'policy_layer_norm': self.policy_layer_norm}
+        check_choice((None, 'before', 'after'), **layer_norms)
 
 
 class TD3State(NamedTuple):
