@@ -7,7 +7,9 @@ a resume in a new process, or when an old state is stepped again), they are rebu
 """
 
 import functools
+import itertools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -47,7 +49,10 @@ def _seed(entropy: bytes, index: int, episode: int) -> int:
 
 def _seeds(entropy: np.ndarray, episode: np.ndarray, row: int) -> np.ndarray:
     """`[B]` seeds; an environment's index counts within its row, so that rows do not depend on each other."""
-    numbers = [_seed(words.tobytes(), i % row, int(count)) for i, (words, count) in enumerate(zip(entropy, episode))]
+    numbers = [
+        _seed(words.tobytes(), i % row, int(count))
+        for i, (words, count) in enumerate(zip(entropy, episode, strict=True))
+    ]
     return np.array(numbers, np.int32)
 
 
@@ -58,7 +63,9 @@ def _check(description: Description, horizon: int | None, name: str) -> tuple[Sp
             f'{description.observation_shape}; wrap the environment with gymnasium.wrappers.FlattenObservation'
         )
     if description.action_space != 'Box':
-        raise UsageError(f'{name}: actions must be a Box; these are {description.action_space}; use another environment')
+        raise UsageError(
+            f'{name}: actions must be a Box; these are {description.action_space}; use another environment'
+        )
     if not (np.all(np.isfinite(description.action_low)) and np.all(np.isfinite(description.action_high))):
         raise UsageError(f'{name}: actions must have finite bounds, onto which [-1, 1] is mapped; these are unbounded')
     limits = [limit for limit in (horizon, description.max_episode_steps) if limit is not None]
@@ -79,17 +86,22 @@ class _Live:
         kind = WorkerGroup if workers else LocalGroup
         self._groups = [kind(make_env, size) for size in sizes]
         self._bounds = np.cumsum([0, *sizes])
-        self.description = Description(*[group.receive() for group in self._groups][0])
+        self.description = Description(*self._receive()[0])
         self.held: HostState | None = None
 
     def _shares(self, *arrays):
-        return [tuple(array[a:b] for array in arrays) for a, b in zip(self._bounds, self._bounds[1:])]
+        return [tuple(array[a:b] for array in arrays) for a, b in itertools.pairwise(self._bounds)]
 
     def _ask(self, name: str, requests: list[tuple]) -> list:
         # Forgotten first: after a failure it is unknown what the environments hold.
         held, self.held = self.held, None
-        for group, arguments in zip(self._groups, requests):
+        for group, arguments in zip(self._groups, requests, strict=True):
             group.send(name, arguments)
+        answers = self._receive()
+        self.held = held
+        return answers
+
+    def _receive(self) -> list:
         outcomes = []
         for group in self._groups:
             # Every answer is read, also after a failure, so that no stale one waits in a pipe.
@@ -100,29 +112,32 @@ class _Live:
         for outcome in outcomes:
             if isinstance(outcome, RuntimeError):
                 raise outcome
-        self.held = held
         return outcomes
 
     def reset(self, seeds: np.ndarray) -> np.ndarray:
         return np.concatenate(self._ask('reset', self._shares(seeds)))
 
+    def hold(self, state: HostState) -> None:
+        """Notes what the environments hold; read-only from here on, because it is shared with the caller."""
+        for leaf in state:
+            leaf.flags.writeable = False
+        self.held = state
+
     def bring_to(self, state: HostState) -> None:
         """Rebuilds those environments that do not hold `state`."""
         held = self.held
-        if held is not None and all(a is b for a, b in zip(held, state)):
-            return
         stale = np.ones(len(state.elapsed), bool)
         if held is not None:
             same_actions = np.all(held.actions == state.actions, axis=(1, 2))
             stale = ~((held.episode_seed == state.episode_seed) & (held.elapsed == state.elapsed) & same_actions)
         jobs = [(i, int(state.episode_seed[i]), state.actions[i, : state.elapsed[i]]) for i in np.flatnonzero(stale)]
         if jobs:
-            spans = zip(self._bounds, self._bounds[1:])
+            spans = itertools.pairwise(self._bounds)
             self._ask('replay', [([(i - a, *job) for i, *job in jobs if a <= i < b],) for a, b in spans])
 
     def step(self, actions: np.ndarray, next_seeds: np.ndarray, at_limit: np.ndarray) -> Stepped:
         answers = self._ask('step', self._shares(actions, next_seeds, at_limit))
-        return Stepped(*(np.concatenate(parts) for parts in zip(*answers)))
+        return Stepped(*(np.concatenate(parts) for parts in zip(*answers, strict=True)))
 
 
 def _next_state(state: HostState, actions: np.ndarray, next_seeds: np.ndarray, ended: np.ndarray) -> HostState:
@@ -146,7 +161,7 @@ def host_scan(f: Callable, init: Any, xs: Any, length: int | None = None) -> tup
         raise UsageError('scan needs xs or length; got neither; pass length=...')
     carry, results = init, []
     for i in range(length):
-        carry, result = f(carry, jax.tree.map(lambda leaf: leaf[i], xs))
+        carry, result = f(carry, jax.tree.map(operator.itemgetter(i), xs))
         results.append(result)
     if not results:
         return carry, None
@@ -195,8 +210,8 @@ def host(
 
     Args:
       make_env: `() -> gymnasium.Env`, or a gymnasium id.
-      batch_shape: `(N,)` environments, or `(S, N)` for S seeds; with several seeds `reset` takes one key or keys `[S]`,
-        and a seed's episodes depend on its own key alone.
+      batch_shape: `(N,)` environments, or `(S, N)` for S seeds; then `reset` takes one key or keys `[S]`, and
+        a seed's episodes depend on its own key alone.
       workers: processes that share the environments; 0 steps them in this one. The results are the same.
       horizon: time limit; by default the environment's own `TimeLimit`.
       **settings: passed to `make_env` or `gymnasium.make`.
@@ -226,7 +241,7 @@ def host(
         actions = np.zeros((len(entropy), horizon, spec.action_dim), np.float32)
         state = HostState(entropy, zeros, _seeds(entropy, zeros, shape[-1]), zeros, actions)
         observation = live.reset(state.episode_seed)
-        live.held = state
+        live.hold(state)
         return shaped(state), observation.reshape(*shape, -1)
 
     def step(state, action, key):
@@ -237,7 +252,7 @@ def host(
         next_seeds = _seeds(state.entropy, state.episode_count + 1, shape[-1])
         stepped = live.step(action, next_seeds, state.elapsed + 1 >= horizon)
         state = _next_state(state, action, next_seeds, stepped.terminated | stepped.truncated)
-        live.held = state
+        live.hold(state)
         return shaped(state), TimeStep(**shaped(stepped)._asdict())
 
     return Environment(

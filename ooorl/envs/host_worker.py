@@ -153,7 +153,7 @@ def _serve(connection) -> None:
                 answer = getattr(group, name)(*arguments)
             # A plain tuple, because this file has another module name in the parent.
             connection.send((True, tuple(answer) if isinstance(answer, tuple) else answer))
-        except Exception:  # reported to the parent, which raises
+        except Exception:  # noqa: BLE001 - reported to the parent, which raises
             connection.send((False, traceback.format_exc()))
     if group is not None:
         group.close()

@@ -107,7 +107,8 @@ def u_maze(
     check_not_negative(start_noise=start_noise)
     if step_size >= size or start_noise >= size / 2:
         raise UsageError(
-            f'step_size must stay below a cell ({size:.3g}) and start_noise below half of it; got {step_size} and {start_noise}'
+            f'step_size must stay below a cell ({size:.3g}) and start_noise below half of it; '
+            f'got {step_size} and {start_noise}'
         )
     free = _padded_free(layout)
     start, goal = (np.array(cell_centre(layout, cell_of(layout, letter)), np.float32) for letter in 'SG')
@@ -149,7 +150,7 @@ def is_irreversible(observation: Array) -> Array:
 
 def _sticky_move(position: Array, action: Array) -> Array:
     counts = jnp.arange(1, STICKY_SUBSTEPS + 1, dtype=jnp.float32)
-    visited = position + counts[:, None] * (STICKY_SUBSTEP_SIZE * action)
+    visited = position[None, :] + counts[:, None] * (STICKY_SUBSTEP_SIZE * action)[None, :]
     path = jnp.concatenate([position[None], visited])
     # Held by a wall, the point stops before the first sub-step that would leave it. The test is made once, at the
     # start of the step: a free point may cut a corner.

@@ -60,7 +60,10 @@ def probe_two_steps() -> Task:
 
 
 def probe_action_reward() -> Task:
-    """Reward 1 - (a - 0.5)^2: Q(0, a) is the same, the best action 0.5, V(0) = 1. Fails if the policy is not improved."""
+    """Reward 1 - (a - 0.5)^2: Q(0, a) is the same, the best action 0.5, V(0) = 1.
+
+    Fails if the policy does not improve.
+    """
     return _one_step(lambda observation, action: 1.0 - (jnp.clip(action[0], -1.0, 1.0) - 0.5) ** 2, _zero)
 
 

@@ -3,6 +3,8 @@
 `import ooorl.envs` registers the ids; `gymnasium.make('ooorl.envs:ooorl/UMaze-v0')` imports and makes in one go.
 """
 
+from typing import ClassVar
+
 import gymnasium
 import jax
 import numpy as np
@@ -21,7 +23,7 @@ class TaskEnv(gymnasium.Env):
       **settings: of the task.
     """
 
-    metadata = {'render_modes': []}
+    metadata: ClassVar[dict] = {'render_modes': []}
 
     def __init__(self, task: str, render_mode: str | None = None, **settings):
         self.render_mode = render_mode

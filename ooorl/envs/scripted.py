@@ -125,7 +125,9 @@ def _in_missing_part(layout: tuple[str, ...], positions: np.ndarray, missing: fl
     low, high = _goal_arm(layout)
     axis = int(np.argmax(high - low))
     goal = cell_centre(layout, cell_of(layout, 'G'))[axis]
-    from_end = positions[..., axis] - low[axis] if goal - low[axis] < high[axis] - goal else high[axis] - positions[..., axis]
+    from_end = (
+        positions[..., axis] - low[axis] if goal - low[axis] < high[axis] - goal else high[axis] - positions[..., axis]
+    )
     inside = np.all((positions >= low) & (positions <= high), axis=-1)
     return inside & (from_end < missing * (high - low)[axis])
 
@@ -168,7 +170,9 @@ def u_maze_offline(
     step_size = settings.get('step_size', 0.3)
     task = u_maze(layout=layout, **settings)
     rows = _rollouts(task, waypoint_controller(layout, step_size), key, num_episodes, noise)
-    gone = _in_missing_part(layout, rows.observation, missing) | _in_missing_part(layout, rows.next_observation, missing)
+    gone = _in_missing_part(layout, rows.observation, missing) | _in_missing_part(
+        layout, rows.next_observation, missing
+    )
     keep = _until_end(rows) & ~gone & (rows.reward == 0.0)
     if not keep.any():
         raise UsageError(f'missing={missing} leaves no row of {num_episodes} episodes; lower it or ask for more')
