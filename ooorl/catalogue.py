@@ -1,9 +1,7 @@
-"""Tasks as data: files, addresses, sizes, horizons, reference scores, conventions. Imports nothing of the project.
+"""Tasks as data: files, sizes, horizons, reference scores, conventions. Imports nothing of the project.
 
-The facts are those of the D4RL benchmark and of the incomplete-data tasks of OOO. Row counts say how they are known:
-`verified` (a published file size divides exactly), `inferred` (a compressed size fits), `recalled` (common knowledge,
-not checked), `unknown`. No checksum is known yet: a file's checksum is recorded when it is first seen and compared
-from then on (see `ooorl.data.pull`).
+The facts are those of the D4RL benchmark and of the incomplete-data tasks of OOO. No checksum is known yet: a
+file's checksum is recorded when it is first seen and compared from then on (see `ooorl.data.pull`).
 """
 
 import difflib
@@ -25,12 +23,10 @@ class Entry:
       file: the file's name; None for a task without data.
       checksum: the file's SHA-256; None until known.
       rows: rows in the file; None where not known.
-      rows_known: verified, inferred, recalled or unknown.
-      observation_dim: O.
-      action_dim: A.
+      rows_known: verified or inferred (from a published size), recalled (not checked) or unknown.
+      observation_dim, action_dim: O and A.
       horizon: the time limit of an episode in the environment.
-      reference_min: the return that scores 0; None where none is agreed on.
-      reference_max: the return that scores 100.
+      reference_min, reference_max: the returns that score 0 and 100; None where none are agreed on.
       base: id of the task whose file this task's data are made from; None where it has its own.
       conventions: what a reader of the file must know, one sentence each.
       fixups: `(name, parameters)` of the corrections to apply in order; see `FIXUPS`.
@@ -55,9 +51,9 @@ class Entry:
 
 
 FIXUPS = {
-    "goes_on_after_terminal": "episodes go on after a terminal row: only time-outs and the end of the file end them",
+    "goes_on_after_terminal": "episodes go on after a terminal row: only time-outs end them",
     "clip_actions": "actions are clipped to [-1, 1], as the environment does",
-    "terminal_at_reward": "the MDP ends only where the reward equals the given value; other terminal rows become cuts",
+    "terminal_at_reward": "the MDP ends only at a given reward; other terminal rows become cuts",
     "remove_disc": "rows whose first two observation entries lie within a radius of a point are removed",
     "first_rows": "only the first rows of every episode are kept; the cut is no end of the MDP",
     "subsample": "a random part of the rows is kept, drawn with a fixed seed",
@@ -81,26 +77,51 @@ _ADROIT_CONVENTIONS = (
     "no row is terminal but a dropped pen; human demonstrations are longer than the horizon.",
     "human actions leave [-1, 1] and are to be clipped.",
 )
+_BINARY_CONVENTIONS = (
+    "reward = success - 1, in {-1, 0}; nothing is terminal.",
+    "rows: the first 90 % of the demonstrations and of the cloned episodes.",
+    "published as pickled trajectories, which are not loaded here: save them as an npz file of plain arrays.",
+)
 _KITCHEN_CONVENTIONS = (
     "terminals are True on the last step of every demonstration, whether or not its tasks are done.",
     "the file's reward is the number of tasks satisfied now, the environment's +1 once per task.",
 )
-_CLIP = ("clip_actions", {})
-_GOES_ON = ("goes_on_after_terminal", {})
+
+
+def _task(task_id, sizes, references=(None, None), folder=None, file=None, rows=(None, "unknown"), **facts):
+    """An entry from grouped facts; `sizes` is O, A and the horizon."""
+    return Entry(
+        id=task_id,
+        address=None if folder is None else f"{HOST}{folder}/{file}",
+        file=file,
+        rows=rows[0],
+        rows_known=rows[1],
+        observation_dim=sizes[0],
+        action_dim=sizes[1],
+        horizon=sizes[2],
+        reference_min=references[0],
+        reference_max=references[1],
+        **facts,
+    )
+
+
+_CLIP, _GOES_ON = ("clip_actions", {}), ("goes_on_after_terminal", {})
 
 
 def _gym_mujoco():
     names = (
-        # name, environment, O, A, reference min, max, rows of medium-replay and medium-expert
-        ("halfcheetah", "HalfCheetah-v4", 17, 6, -280.178953, 12135.0, 202_000, (2_000_000, "verified")),
-        ("hopper", "Hopper-v4", 11, 3, -20.272305, 3234.3, 402_000, (1_999_906, "verified")),
-        ("walker2d", "Walker2d-v4", 17, 6, 1.629008, 4592.3, 302_000, (1_999_995, "verified")),
-        ("ant", "ooorl/AntPadded-v0", 111, 8, -325.6, 3879.7, 302_000, (None, "unknown")),
+        # name, environment, O, A, reference min and max, rows of medium-replay and medium-expert
+        ("halfcheetah", "HalfCheetah-v4", 17, 6, (-280.178953, 12135.0), 202_000, (2_000_000, "verified")),
+        ("hopper", "Hopper-v4", 11, 3, (-20.272305, 3234.3), 402_000, (1_999_906, "verified")),
+        ("walker2d", "Walker2d-v4", 17, 6, (1.629008, 4592.3), 302_000, (1_999_995, "verified")),
+        ("ant", "ooorl/AntPadded-v0", 111, 8, (-325.6, 3879.7), 302_000, (None, "unknown")),
     )
-    padded = ("observations are 27 entries of state and 84 contact forces; today's environment gives zeros there.",)
-    for name, environment, observation_dim, action_dim, low, high, replay_rows, mixed in names:
+    padded = (
+        "observations are 27 entries of state and 84 contact forces, which today's environment gives as 0."
+    )
+    for name, environment, observation_dim, action_dim, references, replay_rows, mixed in names:
         known = "recalled" if name == "ant" else "inferred"
-        quality = {
+        kinds = {
             "random": (1_000_000, "recalled"),
             "medium": (1_000_000, known),
             "medium-replay": (replay_rows, "recalled" if name == "ant" else "verified"),
@@ -108,22 +129,17 @@ def _gym_mujoco():
             "expert": (1_000_000, known),
             "full-replay": (1_000_000, "recalled"),
         }
-        for kind, (rows, rows_known) in quality.items():
-            file = f"{name}_{kind.replace('-', '_')}-v2.hdf5"
-            yield Entry(
-                id=f"{name}-{kind}-v2",
+        for kind, rows in kinds.items():
+            yield _task(
+                f"{name}-{kind}-v2",
+                (observation_dim, action_dim, 1000),
+                references,
+                "gym_mujoco_v2",
+                f"{name}_{kind.replace('-', '_')}-v2.hdf5",
+                rows,
                 family="gym_mujoco",
                 environment=environment,
-                address=f"{HOST}gym_mujoco_v2/{file}",
-                file=file,
-                rows=rows,
-                rows_known=rows_known,
-                observation_dim=observation_dim,
-                action_dim=action_dim,
-                horizon=1000,
-                reference_min=low,
-                reference_max=high,
-                conventions=_GYM_CONVENTIONS + (padded if name == "ant" else ()),
+                conventions=(*_GYM_CONVENTIONS, padded) if name == "ant" else _GYM_CONVENTIONS,
             )
 
 
@@ -140,24 +156,18 @@ def _antmaze():
     spikes = ("rewards are single rows: the episodes do not stay at the goal.",)
     for version, folder, suffix in ((0, "ant_maze_new", ""), (2, "ant_maze_v2", "_fixed")):
         for name, size, maze, starts, goals, horizon in names:
-            file = f"Ant_maze_{maze}_noisy_multistart_{starts}_multigoal_{goals}_sparse{suffix}.hdf5"
             verified = version == 2 and name in ("medium-diverse", "large-diverse")
-            yield Entry(
-                id=f"antmaze-{name}-v{version}",
+            notes = (early if version == 0 else ()) + (spikes if name == "umaze-diverse" else ())
+            yield _task(
+                f"antmaze-{name}-v{version}",
+                (29, 8, horizon),
+                (0.0, 1.0),
+                folder,
+                f"Ant_maze_{maze}_noisy_multistart_{starts}_multigoal_{goals}_sparse{suffix}.hdf5",
+                (1_000_000, "verified" if verified else "recalled"),
                 family="antmaze",
                 environment=f"ooorl/AntMaze{size}-v0",
-                address=f"{HOST}{folder}/{file}",
-                file=file,
-                rows=1_000_000,
-                rows_known="verified" if verified else "recalled",
-                observation_dim=29,
-                action_dim=8,
-                horizon=horizon,
-                reference_min=0.0,
-                reference_max=1.0,
-                conventions=_ANTMAZE_CONVENTIONS
-                + (early if version == 0 else ())
-                + (spikes if name == "umaze-diverse" else ()),
+                conventions=_ANTMAZE_CONVENTIONS + notes,
                 fixups=(_GOES_ON,),
             )
 
@@ -169,74 +179,53 @@ def _maze2d():
         ("large", "Large", 800, 4_000_000, (6.7, 273.99), (30.569041, 303.4857382709002)),
     )
     for name, size, horizon, rows, sparse, dense in names:
-        for reward, (low, high) in (("sparse", sparse), ("dense", dense)):
+        for reward, references in (("sparse", sparse), ("dense", dense)):
             middle, ending = ("", "") if reward == "sparse" else ("-dense", "Dense")
-            file = f"maze2d-{name}-{reward}-v1.hdf5"
-            yield Entry(
-                id=f"maze2d-{name}{middle}-v1",
+            yield _task(
+                f"maze2d-{name}{middle}-v1",
+                (4, 2, horizon),
+                references,
+                "maze2d",
+                f"maze2d-{name}-{reward}-v1.hdf5",
+                (rows, "verified" if (name, reward) == ("large", "sparse") else "recalled"),
                 family="maze2d",
                 environment=f"ooorl/Maze2d{size}{ending}-v0",
-                address=f"{HOST}maze2d/{file}",
-                file=file,
-                rows=rows,
-                rows_known="verified" if (name, reward) == ("large", "sparse") else "recalled",
-                observation_dim=4,
-                action_dim=2,
-                horizon=horizon,
-                reference_min=low,
-                reference_max=high,
                 conventions=_MAZE2D_CONVENTIONS,
             )
 
 
 def _adroit():
     names = (
-        ("pen", "Pen", 45, 24, 100, 96.262799, 3076.8331017826877, (5_000, "recalled")),
-        ("door", "Door", 39, 28, 200, -56.512833, 2880.5693087298737, (6_729, "verified")),
-        ("hammer", "Hammer", 46, 26, 200, -274.856578, 12794.134825156867, (11_310, "recalled")),
-        ("relocate", "Relocate", 39, 30, 200, -6.425911, 4233.877797728884, (9_942, "recalled")),
+        ("pen", "Pen", (45, 24, 100), (96.262799, 3076.8331017826877), (5_000, "recalled")),
+        ("door", "Door", (39, 28, 200), (-56.512833, 2880.5693087298737), (6_729, "verified")),
+        ("hammer", "Hammer", (46, 26, 200), (-274.856578, 12794.134825156867), (11_310, "recalled")),
+        ("relocate", "Relocate", (39, 30, 200), (-6.425911, 4233.877797728884), (9_942, "recalled")),
     )
-    for name, title, observation_dim, action_dim, horizon, low, high, human in names:
+    for name, title, sizes, references, human in names:
         many = (None, "unknown") if name == "pen" else (1_000_000, "recalled")
-        entry = Entry(
-            id="",
-            family="adroit",
+        for kind, rows in (("human", human), ("cloned", many), ("expert", many)):
+            yield _task(
+                f"{name}-{kind}-v1",
+                sizes,
+                references,
+                "hand_dapg_v1",
+                f"{name}-{kind}-v1.hdf5",
+                rows,
+                family="adroit",
+                environment=f"ooorl/Adroit{title}-v0",
+                conventions=_ADROIT_CONVENTIONS,
+                fixups=(_CLIP,),
+            )
+    for (name, title, sizes, _, _), rows in zip(names[:2] + names[3:], (94_378, 96_000, 98_937), strict=True):
+        yield _task(
+            f"{name}-binary-v0",
+            sizes,
+            rows=(rows, "recalled"),
+            family="adroit_binary",
             environment=f"ooorl/Adroit{title}-v0",
-            observation_dim=observation_dim,
-            action_dim=action_dim,
-            horizon=horizon,
-            reference_min=low,
-            reference_max=high,
-            conventions=_ADROIT_CONVENTIONS,
+            conventions=_BINARY_CONVENTIONS,
             fixups=(_CLIP,),
         )
-        for kind, (rows, rows_known) in (("human", human), ("cloned", many), ("expert", many)):
-            file = f"{name}-{kind}-v1.hdf5"
-            address = f"{HOST}hand_dapg_v1/{file}"
-            yield replace(
-                entry, id=f"{name}-{kind}-v1", file=file, address=address, rows=rows, rows_known=rows_known
-            )
-        if name != "hammer":
-            yield _adroit_binary(entry, name)
-
-
-def _adroit_binary(entry, name):
-    rows = {"pen": 94_378, "door": 96_000, "relocate": 98_937}[name]
-    conventions = (
-        "reward = success - 1, in {-1, 0}; nothing is terminal.",
-        "rows: the first 90 % of the demonstrations and of the cloned episodes.",
-        "published as pickled trajectories, which are not loaded here: save them as an npz file of plain arrays.",
-    )
-    return replace(
-        entry,
-        id=f"{name}-binary-v0",
-        family="adroit_binary",
-        rows=rows,
-        rows_known="recalled",
-        reference_min=None,
-        reference_max=None,
-        conventions=conventions,
-    )
 
 
 def _kitchen():
@@ -246,19 +235,15 @@ def _kitchen():
         ("mixed", "Mixed", "kitchen_microwave_kettle_bottomburner_light-v0.hdf5", 136_950),
     )
     for name, title, file, rows in names:
-        entry = Entry(
-            id=f"kitchen-{name}-v0",
+        entry = _task(
+            f"kitchen-{name}-v0",
+            (60, 9, 280),
+            (0.0, 4.0),
+            "kitchen",
+            file,
+            (rows, "verified"),
             family="kitchen",
             environment=f"ooorl/Kitchen{title}-v0",
-            address=f"{HOST}kitchen/{file}",
-            file=file,
-            rows=rows,
-            rows_known="verified",
-            observation_dim=60,
-            action_dim=9,
-            horizon=280,
-            reference_min=0.0,
-            reference_max=4.0,
             conventions=_KITCHEN_CONVENTIONS,
         )
         yield entry
@@ -296,8 +281,8 @@ def _incomplete(entries):
         rows_known="unknown",
         conventions=(
             *_MAZE2D_CONVENTIONS,
-            "an approximation: the published file keeps 481,287 of 500,000 random rows, and neither the radius of"
-            " its hole nor the shape of the two corners it also lacks is known.",
+            "an approximation: the published file keeps 481,287 of 500,000 random rows, and neither the"
+            " radius of its hole nor the shape of the two corners it also lacks is known.",
         ),
         fixups=(
             ("subsample", {"rows": 500_000, "seed": 0}),
@@ -312,20 +297,13 @@ def _incomplete(entries):
         rows_known="recalled",
         fixups=(_CLIP, ("first_rows", {"rows": 20})),
     )
-    for name, environment, observation_dim, action_dim, line in (
-        ("halfcheetah-sparse-v2", "ooorl/SparseHalfCheetah-v0", 17, 6, 20),
-        ("ant-sparse-v2", "ooorl/SparseAnt-v0", 112, 8, 10),
+    for name, environment, sizes, line in (
+        ("halfcheetah-sparse-v2", "ooorl/SparseHalfCheetah-v0", (17, 6, 1000), 20),
+        ("ant-sparse-v2", "ooorl/SparseAnt-v0", (112, 8, 1000), 10),
     ):
-        yield Entry(
-            id=name,
-            family="sparse",
-            environment=environment,
-            rows=0,
-            rows_known="verified",
-            observation_dim=observation_dim,
-            action_dim=action_dim,
-            horizon=1000,
-            conventions=(f"reward 1 on every step spent more than {line} m beyond the start; there are no data.",),
+        rule = f"reward 1 on every step spent more than {line} m beyond the start; there are no data."
+        yield _task(
+            name, sizes, rows=(0, "verified"), family="sparse", environment=environment, conventions=(rule,)
         )
 
 
@@ -354,9 +332,8 @@ def lookup(task_id: str) -> Entry:
 
 def find(pattern: str = "*") -> tuple[Entry, ...]:
     """The entries whose id matches a shell pattern, or contains it where it has no wildcard."""
-    if not any(wildcard in pattern for wildcard in "*?["):
-        pattern = f"*{pattern}*"
-    return tuple(entry for entry in ENTRIES.values() if fnmatch.fnmatchcase(entry.id, pattern))
+    shell = pattern if set("*?[") & set(pattern) else f"*{pattern}*"
+    return tuple(entry for entry in ENTRIES.values() if fnmatch.fnmatchcase(entry.id, shell))
 
 
 def normalised_score(task_id: str, returns):

@@ -1,8 +1,9 @@
-"""What only whole episodes know: returns, horizons and the best reward, from rows in the order they were lived.
+"""What only whole episodes know: returns, horizons and the best reward, from rows in their order.
 
-Every function takes time-major streams `[T]`, or `[T, N]` for N environments side by side, with `boundary` of the
-same shape: 1 on the last row of an episode, however it ended. Nothing flows across a boundary. The rows behind the
-last boundary of a stream belong to an episode that is not finished; what they return is not known yet, so it is NaN.
+Every function takes time-major streams `[T]`, or `[T, N]` for N environments side by side, with `boundary` of
+the same shape: 1 on the last row of an episode, however it ended. Nothing flows across a boundary. The rows
+behind the last boundary of a stream belong to an episode that is not finished; what they return is not known
+yet, so it is NaN.
 """
 
 import jax
@@ -14,8 +15,8 @@ def returns_to_go(reward, discount, boundary, gamma):
 
         R_t = r_t + gamma * d_t * R_{t+1} inside an episode;  R_t = r_t on its last row
 
-    A time-out cuts the sum where it stands: what would have followed is not estimated. A row of discount 0 has
-    R_t = r_t also where its episode goes on (recordings that continue after the goal).
+    A time-out cuts the sum where it stands: what would have followed is not estimated. A row of discount 0
+    has R_t = r_t also where its episode goes on (recordings that continue after the goal).
 
     Args:
       reward: `[T]` or `[T, N]`.
@@ -66,7 +67,8 @@ def episode_max(reward, boundary):
       boundary: the same shape, 1 on the last row of an episode.
 
     Returns:
-      float32 of the same shape; the unfinished episode at the end of a stream gives its largest reward so far.
+      float32 of the same shape; the unfinished episode at the end of a stream gives its largest reward so
+      far.
     """
 
     def one_stream(reward, episode):
@@ -80,8 +82,8 @@ def episode_max(reward, boundary):
 def sparse_returns_to_go(reward, discount, boundary, gamma, success):
     """Returns and horizons for sparse rewards, where an episode without success counts as going on for ever.
 
-    An episode whose largest reward is below `success` never reached the goal; its time-out is an accident of the
-    recording, and the return it bounds is that of failing for ever:
+    An episode whose largest reward is below `success` never reached the goal; its time-out is an accident of
+    the recording, and the return it bounds is that of failing for ever:
 
         R_t = r_last / (1 - gamma),  H_t = 1 / (1 - gamma)  on all its rows, r_last being its last reward
 
@@ -93,8 +95,8 @@ def sparse_returns_to_go(reward, discount, boundary, gamma, success):
       success: the raw reward that means success.
 
     Returns:
-      `(return_to_go, discounted_horizon)`, float32 of the same shape; the unfinished episode at the end of a stream
-      has NaN where `returns_to_go` has, and on all its rows while it has no success.
+      `(return_to_go, discounted_horizon)`, float32 of the same shape; the unfinished episode at the end of a
+      stream has NaN where `returns_to_go` has, and on all its rows while it has no success.
 
     Source: the return rule of Cal-QL's sparse tasks (Nakamoto et al., NeurIPS 2023, arXiv:2303.05479).
     """

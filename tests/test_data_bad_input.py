@@ -61,7 +61,10 @@ WRONG = {
     "complex": (changed(rewards=np.zeros(60, complex)), "type complex128"),
     "text": (changed(rewards=np.array([b"a"] * 60)), "type"),
     "row counts": (changed(rewards=np.zeros(59, np.float32)), "observations 60, actions 60, rewards 59"),
-    "NaN": (changed(**with_entry("observations", [7, 9], np.nan)), "2 rows of 'observations'.*first rows: 7, 9"),
+    "NaN": (
+        changed(**with_entry("observations", [7, 9], np.nan)),
+        "2 rows of 'observations'.*first rows: 7, 9",
+    ),
     "inf": (changed(**with_entry("rewards", 3, np.inf)), "1 rows of 'rewards'.*first rows: 3"),
     "too large": (changed(rewards=np.full(60, 1e300)), "fit in float32"),
     "action range": (changed(**with_entry("actions", 5, -3.0)), "1 of 60 rows.*size 3.*clip_actions=true"),
@@ -142,7 +145,9 @@ def test_claimed_shapes_take_no_memory(tmp_path):
         file.create_dataset("observations", shape=(10**12, 3), chunks=(1000, 3), dtype="f4")
     refused(tmp_path / "a.hdf5", "claims 12000000000000 bytes")
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**12, 3)})
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": (10**12, 3)}
+    )
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("observations.npy", header.getvalue() + bytes(100))
         archive.writestr("actions.npy", b"")
@@ -194,13 +199,18 @@ def damaged(content, number, rng):
 
 @pytest.mark.parametrize("format", ["hdf5", "gzip", "npz"])
 def test_damaged_files_give_a_sentence_or_sound_rows(tmp_path, format):
-    """600 files in all. Plain HDF5 has no checksums: changed numbers cannot be told, but stay finite and in range."""
+    """600 files. Plain HDF5 has no checksums: changed numbers cannot be told, but stay in range."""
     path, rng = tmp_path / "a", np.random.default_rng(1)
     if format == "npz":
         with open(path, "wb") as file:
             np.savez(file, **columns())
     else:
-        write(path, "hdf5", columns(), **({"compression": "gzip", "fletcher32": True} if format == "gzip" else {}))
+        write(
+            path,
+            "hdf5",
+            columns(),
+            **({"compression": "gzip", "fletcher32": True} if format == "gzip" else {}),
+        )
     content, sound = path.read_bytes(), data.load(path).transitions
     outcomes = {"refused": 0, "loaded": 0}
     for number in range(200):

@@ -118,7 +118,10 @@ def test_without_flags_episodes_are_split_where_observations_jump():
 def test_rounding_of_float32_is_no_jump():
     columns = with_own_successors(marked(timeouts=(9, 24)))
     exact = columns["observations"].astype(np.float64) * 1.1
-    columns |= {"observations": exact, "next_observations": (columns["next_observations"] * 1.1).astype(np.float32)}
+    columns |= {
+        "observations": exact,
+        "next_observations": (columns["next_observations"] * 1.1).astype(np.float32),
+    }
     assert data.from_arrays(columns).num_episodes == 2
 
 

@@ -30,7 +30,8 @@ def slow_episodes(boundary):
 
 
 def test_returns_by_hand():
-    # Episode 1: 1 + .5 * (2 + .5 * 4) = 3, 2 + .5 * 4 = 4, 4. Episode 2 is one row. The last row is unfinished.
+    # Episode 1: 1 + .5 * (2 + .5 * 4) = 3, 2 + .5 * 4 = 4, 4. Episode 2 is one row. The last row is
+    # unfinished.
     reward, boundary = [1.0, 2.0, 4.0, 8.0, 16.0], [0, 0, 1, 1, 0]
     got = episodes.returns_to_go(reward, [1, 1, 1, 0, 1], boundary, GAMMA)
     np.testing.assert_array_equal(got, [3.0, 4.0, 4.0, 8.0, np.nan])
@@ -81,7 +82,10 @@ def test_returns_equal_the_definition(rows, gamma):
     discount = np.array([0.0 if r[1] and r[2] else 1.0 for r in rows])
     # Padding to one length keeps one compiled program; rows before the first do not reach into later ones.
     pad = 60 - len(rows)
-    padded = [np.concatenate([np.full(pad, fill), x]) for fill, x in ((0.0, reward), (1.0, discount), (1.0, boundary))]
+    padded = [
+        np.concatenate([np.full(pad, fill), x])
+        for fill, x in ((0.0, reward), (1.0, discount), (1.0, boundary))
+    ]
     got = np.asarray(jitted_returns(*padded, gamma))[pad:]
     np.testing.assert_allclose(got, slow_returns(reward, discount, boundary, gamma), rtol=1e-5, atol=1e-4)
 
@@ -133,5 +137,7 @@ def test_a_million_rows_are_accurate_and_take_under_a_second():
     start = time.perf_counter()
     returns, _ = jax.block_until_ready(jitted_sparse(reward, discount, boundary, 0.99, -1e9))
     assert time.perf_counter() - start < 1.0
-    expected = slow_returns(np.asarray(reward[:1000], np.float64), np.ones(1000), np.asarray(boundary[:1000]), 0.99)
+    expected = slow_returns(
+        np.asarray(reward[:1000], np.float64), np.ones(1000), np.asarray(boundary[:1000]), 0.99
+    )
     np.testing.assert_allclose(returns[:1000], expected, rtol=1e-4, atol=1e-4)

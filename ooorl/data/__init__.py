@@ -10,7 +10,17 @@ from ooorl.data.dataset import Columns, Dataset, assemble
 from ooorl.data.validate import check_spec
 from ooorl.errors import UsageError
 
-__all__ = ["Columns", "Dataset", "FORMATS", "check_spec", "entry", "from_arrays", "load", "load_task", "read_columns"]
+__all__ = [
+    "Columns",
+    "Dataset",
+    "FORMATS",
+    "check_spec",
+    "entry",
+    "from_arrays",
+    "load",
+    "load_task",
+    "read_columns",
+]
 
 FORMATS = ("d4rl", "npz", "minari")
 
@@ -94,13 +104,16 @@ def read_columns(path, *, format=None, observation_keys=None, infos=()):
     found = format or _recognised(path)
     if found != "minari" and observation_keys:
         raise UsageError(
-            f"observation_keys are for Minari's dict observations; {path} is in the {found} format; leave them out."
+            f"observation_keys are for Minari's dict observations; {path} is in the {found} format; leave"
+            " them out."
         )
     if found == "npz":
         return path, arrays.read(path, infos)
     if found == "minari":
         if infos:
-            raise UsageError(f"infos are read from D4RL and npz files only; {path} is Minari's; leave them out.")
+            raise UsageError(
+                f"infos are read from D4RL and npz files only; {path} is Minari's; leave them out."
+            )
         return path, minari.read(path, observation_keys)
     return path, d4rl.read(path, infos)
 
@@ -117,11 +130,13 @@ def _file(path):
         if os.path.isfile(inside):
             return inside
         raise UsageError(
-            f"A data file, or a Minari directory with {minari.MAIN_FILE}, is needed; {path} is a directory without"
-            " it; give the file."
+            f"A data file, or a Minari directory with {minari.MAIN_FILE}, is needed; {path} is a directory"
+            " without it; give the file."
         )
     if not os.path.exists(path):
-        raise UsageError(f"A data file is needed; {path} does not exist; check the path, or pull the task by its id.")
+        raise UsageError(
+            f"A data file is needed; {path} does not exist; check the path, or pull the task by its id."
+        )
     if not os.path.isfile(path):
         raise UsageError(f"A data file is needed; {path} is not a regular file; give the file itself.")
     return path
@@ -132,7 +147,9 @@ def _recognised(path):
         with open(path, "rb") as file:
             head = file.read(8)
     except OSError as error:
-        raise UsageError(f"A readable file is needed; {path} gives {error.strerror}; check its permissions.") from None
+        raise UsageError(
+            f"A readable file is needed; {path} gives {error.strerror}; check its permissions."
+        ) from None
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return "npz"
     # A user block may stand before the HDF5 signature, which h5py then finds.
@@ -141,6 +158,6 @@ def _recognised(path):
             return "minari" if minari.is_minari(hdf5.names(file)) else "d4rl"
     what = "empty" if not head else "one npy array" if head[:6] == b"\x93NUMPY" else "neither"
     raise UsageError(
-        f"An HDF5 or npz file is needed; {path} is {what}; convert it to an npz file with arrays observations, actions,"
-        " rewards and terminals."
+        f"An HDF5 or npz file is needed; {path} is {what}; convert it to an npz file with arrays"
+        " observations, actions, rewards and terminals."
     )

@@ -28,8 +28,8 @@ def from_arrays(arrays, *, name="arrays", clip_actions=False, terminal_ends_epis
     """A data set from a mapping of arrays, named as in an npz file.
 
     Args:
-      arrays: observations, actions, rewards, and of next_observations, terminals, timeouts, discounts (or masks),
-        boundary those there are.
+      arrays: observations, actions, rewards, and of next_observations, terminals, timeouts, discounts (or
+        masks), boundary those there are.
       name: the data set's name.
       clip_actions: clip actions that leave [-1, 1] instead of refusing them.
       terminal_ends_episode: False where a terminal row is followed by more of its episode; None to find out.
@@ -39,7 +39,11 @@ def from_arrays(arrays, *, name="arrays", clip_actions=False, terminal_ends_epis
     """
     columns = _columns(arrays, lambda key: np.asarray(arrays[key]), name)
     return assemble(
-        columns, source=name, name=name, clip_actions=clip_actions, terminal_ends_episode=terminal_ends_episode
+        columns,
+        source=name,
+        name=name,
+        clip_actions=clip_actions,
+        terminal_ends_episode=terminal_ends_episode,
     )
 
 
@@ -59,14 +63,14 @@ def read(path, infos=()) -> Columns:
     except Exception as error:  # a damaged zip raises struct, zlib, value, OS and other errors
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise UsageError(
-            f"A whole npz file is needed; {path} cannot be read ({reason}); it is damaged or cut short: write or"
-            " fetch it again."
+            f"A whole npz file is needed; {path} cannot be read ({reason}); it is damaged or cut short:"
+            " write or fetch it again."
         ) from None
     return columns._replace(infos=wanted)
 
 
 def write(dataset, path):
-    """Writes a data set as npz, with `next_observations` and `boundary` so that reading it loses nothing."""
+    """Writes npz, with `next_observations` and `boundary` so that reading it loses nothing."""
     infos = {f"infos/{key}": value for key, value in dataset.infos.items()}
     with open(path, "wb") as file:
         np.savez_compressed(file, **as_columns(dataset), **infos)
@@ -80,7 +84,8 @@ def _columns(given, read_column, source):
             found[column] = read_column(present[0])
         elif column in _NEEDED:
             raise UsageError(
-                f"'{column}' is needed; {source} has {', '.join(sorted(given)) or 'nothing'}; rename or add the column."
+                f"'{column}' is needed; {source} has {', '.join(sorted(given)) or 'nothing'}; rename or add"
+                " the column."
             )
     goes_on = [name for name in _CONTINUE if name in given]
     if "terminals" not in found and goes_on:
@@ -92,8 +97,8 @@ def _ended(discount, name, source):
     discount = np.asarray(discount)
     if discount.dtype.kind not in "fiub" or not np.isin(discount, (0, 1)).all():
         raise UsageError(
-            f"0 or 1 is needed in '{name}'; {source} has other values; write 0 where the MDP ended and 1 elsewhere"
-            " (gamma is the agent's, not the data's)."
+            f"0 or 1 is needed in '{name}'; {source} has other values; write 0 where the MDP ended and 1"
+            " elsewhere (gamma is the agent's, not the data's)."
         )
     return discount == 0
 
@@ -108,17 +113,23 @@ def _member(archive, info, path):
     """One array of the archive; its header is checked against the archive before any memory is taken."""
     name = info.filename.removesuffix(".npy")
     if info.file_size > _LARGEST_RATIO * info.compress_size + 1024:
-        raise UsageError(f"A sound npz file is needed; '{name}' of {path} claims {info.file_size} bytes; fetch it again.")
+        raise UsageError(
+            f"A sound npz file is needed; '{name}' of {path} claims {info.file_size} bytes; fetch it again."
+        )
     with archive.open(info) as stream:
         version = np.lib.format.read_magic(stream)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        header = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
         shape, _, dtype = header(stream)
     if dtype.hasobject or dtype.kind not in "fiub":
-        raise UsageError(f"Real numbers are needed in '{name}'; {path} has type {dtype}; write it as float32.")
+        raise UsageError(
+            f"Real numbers are needed in '{name}'; {path} has type {dtype}; write it as float32."
+        )
     if math.prod(shape) * dtype.itemsize > info.file_size:
         raise UsageError(
-            f"A sound npz file is needed; '{name}' of {path} claims shape {shape} in {info.file_size} bytes; it is"
-            " damaged: fetch it again."
+            f"A sound npz file is needed; '{name}' of {path} claims shape {shape} in {info.file_size} bytes;"
+            " it is damaged: fetch it again."
         )
     with archive.open(info) as stream:
         return np.lib.format.read_array(stream, allow_pickle=False)

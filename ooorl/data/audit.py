@@ -34,8 +34,8 @@ class Audit:
 def audit(path, make_env, *, max_rows=1000, set_state=None):
     """Sets each recorded state, applies the recorded action and compares the successor with the recorded one.
 
-    States are the file's infos/qpos and infos/qvel, or the observation where it is all of them but the root's first
-    coordinates. Errors of about 1e-6 are the rounding of float32 files.
+    States are the file's infos/qpos and infos/qvel, or the observation where it is all of them but the root's
+    first coordinates. Errors of about 1e-6 are the rounding of float32 files.
 
     Args:
       path: a D4RL HDF5 or npz file.
@@ -95,8 +95,8 @@ def _states(columns, env, path):
         qvel = observations[:, split:]
     else:
         raise UsageError(
-            f"infos/qpos and infos/qvel are needed to set a state; {path} has neither and its observations do not"
-            " give them; audit a file that has them."
+            f"infos/qpos and infos/qvel are needed to set a state; {path} has neither and its observations"
+            " do not give them; audit a file that has them."
         )
     if qpos.shape[1:] != (num_positions,) or qvel.shape[1:] != (num_velocities,):
         raise UsageError(
@@ -118,7 +118,9 @@ def _inner_rows(columns, max_rows, path):
         rows = np.flatnonzero(~ended[:-1])
         successors = columns.observations[1:]
     if not len(rows):
-        raise UsageError(f"Rows with a recorded successor are needed; {path} has none; record whole episodes.")
+        raise UsageError(
+            f"Rows with a recorded successor are needed; {path} has none; record whole episodes."
+        )
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(max_rows, len(rows))).astype(int))]
     return rows, np.asarray(successors[rows], np.float64)
 
@@ -130,7 +132,9 @@ def _judged(errors, num_positions, path):
     if median_position <= _EXACT and median <= _CLOSE:
         verdict = f"{path} replays step by step: it is data of this environment."
     elif median_position <= _CLOSE:
-        verdict = f"{path} replays roughly: the same task, but another version of the simulator or rounded states."
+        verdict = (
+            f"{path} replays roughly: the same task, but another version of the simulator or rounded states."
+        )
     else:
         verdict = f"{path} does not replay: it is no data of this environment, whatever its name says."
     return Audit(

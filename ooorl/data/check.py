@@ -68,12 +68,13 @@ def _episode_ends(columns: Columns, dataset):
     lengths, _ = _episodes(dataset.transitions.reward, boundary)
     if len(lengths) > 1 and not terminal.any() and lengths.max() > 3 * np.median(lengths):
         findings.append(
-            f"episode lengths vary from {lengths.min()} to {lengths.max()} without a terminal row: time-outs may be"
-            " waypoints rather than time limits"
+            f"episode lengths vary from {lengths.min()} to {lengths.max()} without a terminal row: time-outs"
+            " may be waypoints rather than time limits"
         )
     if boundary.any() and terminal[boundary].all():
         findings.append(
-            "every episode ends in a terminal row: check that the last step of a demonstration really ends the MDP"
+            "every episode ends in a terminal row: check that the last step of a demonstration really ends"
+            " the MDP"
         )
     if columns.timeouts is None:
         findings.append("there is no 'timeouts' column: a time limit cannot be told from the end of the MDP")
@@ -82,7 +83,9 @@ def _episode_ends(columns: Columns, dataset):
     if columns.next_observations is None and inside.sum() > 100:
         jumps = int((step[inside] > 20 * np.quantile(step[inside], 0.99)).sum())
         if jumps:
-            findings.append(f"{jumps} steps inside episodes jump 20 times as far as 99 % of the others: missing ends?")
+            findings.append(
+                f"{jumps} steps inside episodes jump 20 times as far as 99 % of the others: missing ends?"
+            )
     return findings
 
 
@@ -100,10 +103,15 @@ def _constant_entries(columns, dataset):
         constant = np.flatnonzero(values.min(axis=0) == values.max(axis=0))
         if len(constant):
             first = ", ".join(map(str, constant[:8])) + (", ..." if len(constant) > 8 else "")
-            findings.append(f"{len(constant)} {name} entries never change ({first}): beware of dividing by their spread")
+            findings.append(
+                f"{len(constant)} {name} entries never change ({first}): beware of dividing by their spread"
+            )
     at_limit = (np.abs(dataset.transitions.action) >= 1).mean()
     if at_limit > 0.2:
-        findings.append(f"{100 * at_limit:.0f} % of action entries are exactly at -1 or 1: log-densities may blow up there")
+        findings.append(
+            f"{100 * at_limit:.0f} % of action entries are exactly at -1 or 1: log-densities may blow up"
+            " there"
+        )
     return findings
 
 
@@ -114,7 +122,10 @@ def _rewards(columns, dataset):
         return [f"the reward is {values[0]:g} on every row: there is nothing to learn from it"]
     findings = []
     if len(values) == 2:
-        findings.append(f"rewards are sparse: {values[0]:g} and {values[1]:g} ({100 * (rewards == values[1]).mean():.2g} %)")
+        findings.append(
+            f"rewards are sparse: {values[0]:g} and {values[1]:g} ({100 * (rewards == values[1]).mean():.2g}"
+            " %)"
+        )
         if terminal.any() and (terminal == (rewards == values[1])).all():
             findings.append("terminal rows are exactly the rewarded ones: success ends the MDP")
     return findings
@@ -122,10 +133,11 @@ def _rewards(columns, dataset):
 
 def _duplicates(columns, dataset):
     rows = np.concatenate(
-        [dataset.transitions.observation, dataset.transitions.action, dataset.transitions.next_observation], axis=1
+        [dataset.transitions.observation, dataset.transitions.action, dataset.transitions.next_observation],
+        axis=1,
     )
     rows = np.ascontiguousarray(rows).view(np.uint32)
-    # A random projection modulo 2^64 makes equal rows equal numbers; sorting numbers is far cheaper than rows.
+    # A random projection modulo 2^64 makes equal rows equal numbers; sorting those is cheap.
     weights = np.random.default_rng(0).integers(1, 2**63, rows.shape[1], dtype=np.uint64) | np.uint64(1)
     marks = np.zeros(len(rows), np.uint64)
     for entry, weight in zip(rows.T, weights, strict=True):

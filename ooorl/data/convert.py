@@ -15,7 +15,8 @@ def convert(source, target, *, format=None, clip_actions=False, observation_keys
 
     Args:
       source: anything `ooorl.data.load` reads.
-      target: where to write: `.hdf5` gives D4RL's layout, `.npz` arrays, a name without ending a Minari directory.
+      target: where to write: `.hdf5` gives D4RL's layout, `.npz` arrays, a name without ending a Minari
+        directory.
       format: 'd4rl', 'npz' or 'minari' where the name should not decide.
       clip_actions: as in `load`.
       observation_keys: as in `load`.
@@ -30,10 +31,13 @@ def convert(source, target, *, format=None, clip_actions=False, observation_keys
     chosen = format or _ENDINGS.get(os.path.splitext(target)[1])
     if chosen not in FORMATS:
         raise UsageError(
-            f"A target in a known format is needed; got {target}; end it in .hdf5 or .npz, or give no ending for Minari."
+            f"A target in a known format is needed; got {target}; end it in .hdf5 or .npz, or give no ending"
+            " for Minari."
         )
     if os.path.exists(target):
-        raise UsageError(f"A new target is needed; {target} exists already; remove it or choose another name.")
+        raise UsageError(
+            f"A new target is needed; {target} exists already; remove it or choose another name."
+        )
     dataset = load(source, clip_actions=clip_actions, observation_keys=observation_keys)
     folder = os.path.dirname(target) or "."
     if not os.path.isdir(folder):

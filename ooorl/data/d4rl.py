@@ -20,14 +20,16 @@ def read(path, infos=()) -> Columns:
     """
     with hdf5.opened(path) as file:
         given = hdf5.names(file)
-        needed = {key: hdf5.column(file, key, path, given=given) for key in ("observations", "actions", "rewards")}
+        needed = {
+            key: hdf5.column(file, key, path, given=given) for key in ("observations", "actions", "rewards")
+        }
         found = {key: hdf5.column(file, key, path, needed=False, given=given) for key in _COLUMNS}
         wanted = {key: hdf5.column(file, f"infos/{key}", path, given=given) for key in infos}
     return Columns(**needed, **found, infos=wanted)
 
 
 def write(dataset, path):
-    """Writes a data set as D4RL HDF5, with `next_observations` and `boundary` so that reading it loses nothing."""
+    """Writes D4RL HDF5, with `next_observations` and `boundary` so that reading it loses nothing."""
     with hdf5.h5py.File(path, "w") as file:
         for key, value in as_columns(dataset).items():
             file.create_dataset(key, data=value, compression="gzip", compression_opts=4)

@@ -47,7 +47,8 @@ class Dataset:
     @property
     def spec(self) -> Spec:
         return Spec(
-            observation_dim=self.transitions.observation.shape[-1], action_dim=self.transitions.action.shape[-1]
+            observation_dim=self.transitions.observation.shape[-1],
+            action_dim=self.transitions.action.shape[-1],
         )
 
 
@@ -61,7 +62,8 @@ class Columns(NamedTuple):
       terminals: `[N]` bool, or None where the file has none.
       timeouts: `[N]` bool, or None.
       next_observations: `[N, O]`, or None.
-      boundary: `[N]` bool where the file gives the last rows of its episodes itself, with true successors; or None.
+      boundary: `[N]` bool where the file gives the last rows of its episodes itself, with true successors; or
+        None.
       infos: further columns `[N, ...]`.
     """
 
@@ -136,14 +138,14 @@ def _episode_ends(columns, terminal_ends_episode, notes):
         terminal_ends_episode = not _time_outs_ignore_terminals(terminals, timeouts)
         if not terminal_ends_episode:
             notes.append(
-                f"time-outs come at equal distances whatever the {int(terminals.sum())} terminal rows say: episodes"
-                " go on after a terminal row, which keeps discount 0"
+                f"time-outs come at equal distances whatever the {int(terminals.sum())} terminal rows say:"
+                " episodes go on after a terminal row, which keeps discount 0"
             )
     return terminals | timeouts if terminal_ends_episode else timeouts.copy()
 
 
 def _time_outs_ignore_terminals(terminals, timeouts):
-    """Whether time-outs come at equal distances although terminal rows, which would restart the clock, lie between."""
+    """Whether time-outs come at equal distances although terminal rows lie between them."""
     rows = np.flatnonzero(timeouts)
     if len(rows) < 2:
         return False
@@ -164,8 +166,8 @@ def _successors(columns, ends, source, notes):
         hidden = np.append(differs, False) & ~ends
         if hidden.any():
             notes.append(
-                f"{int(hidden.sum())} rows carry no flag but their next observation is not the next row's: each ends"
-                " its episode, with discount as recorded"
+                f"{int(hidden.sum())} rows carry no flag but their next observation is not the next row's:"
+                " each ends its episode, with discount as recorded"
             )
         ends |= hidden
     _refuse_no_ends(ends, source)
@@ -179,24 +181,26 @@ def _successors(columns, ends, source, notes):
 
 
 def _usable(columns, own, differs, ends, notes):
-    """The file's own successors and where they differ from the next row, or `(None, None)` where they are stale."""
+    """The file's own successors and where they differ from the next row; None where they are stale."""
     inside = ~ends[:-1]
     share = 1.0 - differs[inside].mean() if inside.any() else 1.0
     if share >= 0.5:
         notes.append("successors are the file's own next_observations")
         return own, differs
     if _same_rows(own, columns.observations).mean() >= 0.5 and ends.any():
-        notes.append("next_observations repeat the observations and are ignored: successors are the next rows")
+        notes.append(
+            "next_observations repeat the observations and are ignored: successors are the next rows"
+        )
         return None, None
     notes.append(
-        f"rows are in no order (only {100 * share:.0f} % are followed by their next observation): successors are the"
-        " file's own next_observations"
+        f"rows are in no order (only {100 * share:.0f} % are followed by their next observation): successors"
+        " are the file's own next_observations"
     )
     return own, differs
 
 
 def _successors_from_next_row(columns, ends, source, notes):
-    """Without own successors: row i + 1 inside an episode; where there is none, only terminal rows can stay."""
+    """Row i + 1 inside an episode; where there is none, only terminal rows can stay."""
     _refuse_no_ends(ends, source)
     terminals = _zeros_if_none(columns.terminals, len(ends))
     keep = ~ends | terminals
@@ -212,7 +216,8 @@ def _successors_from_next_row(columns, ends, source, notes):
     index[placeholder] = np.flatnonzero(placeholder)
     if placeholder.any():
         notes.append(
-            f"{int(placeholder.sum())} terminal rows have no recorded successor: their own observation stands in"
+            f"{int(placeholder.sum())} terminal rows have no recorded successor: their own observation"
+            " stands in"
         )
     observations = _float32(columns.observations)
     return boundary, keep, observations[index[keep]]
@@ -235,13 +240,13 @@ def _after_dropping(ends, keep, reason, notes, unfinished=False):
 def _refuse_no_ends(ends, source):
     if not ends.any():
         raise UsageError(
-            f"The ends of episodes are needed; no row of {source} is terminal, timed out or followed by a jump; set"
-            " 'timeouts' to 1 on the last row of each episode."
+            f"The ends of episodes are needed; no row of {source} is terminal, timed out or followed by a"
+            " jump; set 'timeouts' to 1 on the last row of each episode."
         )
 
 
 def _same_rows(left, right):
-    """Per row, whether two `[N, O]` arrays agree within `TOLERANCE`, relative above 1; in blocks to save memory."""
+    """Per row, whether two `[N, O]` arrays agree within `TOLERANCE`, relative above 1."""
     same = np.empty(len(left), bool)
     for start in range(0, len(left), _BLOCK):
         a, b = left[start : start + _BLOCK], right[start : start + _BLOCK]

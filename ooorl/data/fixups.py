@@ -1,4 +1,4 @@
-"""The catalogue's corrections that change rows; those that change how a file is read are arguments of `load`."""
+"""The catalogue's corrections that change rows; those of how a file is read are arguments of `load`."""
 
 from dataclasses import replace
 
@@ -19,7 +19,9 @@ def apply(dataset, entry):
         if name in _WHEN_READING:
             continue
         if name not in _CORRECTIONS:
-            raise UsageError(f"A known correction is needed; {entry.id} names {name!r}; use one of catalogue.FIXUPS.")
+            raise UsageError(
+                f"A known correction is needed; {entry.id} names {name!r}; use one of catalogue.FIXUPS."
+            )
         dataset = _CORRECTIONS[name](dataset, **parameters)
     return replace(dataset, name=entry.id)
 
@@ -61,7 +63,7 @@ def subsample(dataset, rows, seed):
 
 
 def kept(dataset, keep, reason):
-    """The rows where `keep` holds; a row whose follower is removed ends its episode, with discount as recorded."""
+    """The rows where `keep` holds; a row whose follower is removed ends its episode as a cut."""
     transitions = dataset.transitions
     boundary = transitions.extras["boundary"] > 0
     boundary[:-1] |= ~keep[1:]

@@ -29,8 +29,8 @@ def opened(path):
         raise
     except Exception as error:  # h5py raises almost every built-in exception on damaged files
         raise UsageError(
-            f"A whole HDF5 file is needed; {path} cannot be read ({_one_line(error)}); it is damaged or cut short:"
-            " fetch it again."
+            f"A whole HDF5 file is needed; {path} cannot be read ({_one_line(error)}); it is damaged or cut"
+            " short: fetch it again."
         ) from None
 
 
@@ -63,19 +63,25 @@ def column(group, key, path, needed=True, given=None):
         raise UsageError(f"'{key}' in the file itself is needed; {path} links to another place; copy it in.")
     item = group[key]
     if not isinstance(item, h5py.Dataset):
-        raise UsageError(f"'{key}' as one array is needed; {path} has a group of that name; write it as an array.")
+        raise UsageError(
+            f"'{key}' as one array is needed; {path} has a group of that name; write it as an array."
+        )
     if item.is_virtual or item.external:
-        raise UsageError(f"'{key}' in the file itself is needed; {path} keeps it in another file; copy it in.")
+        raise UsageError(
+            f"'{key}' in the file itself is needed; {path} keeps it in another file; copy it in."
+        )
     if item.dtype.kind not in "fiub":
-        raise UsageError(f"Real numbers are needed in '{key}'; {path} has type {item.dtype}; write it as float32.")
+        raise UsageError(
+            f"Real numbers are needed in '{key}'; {path} has type {item.dtype}; write it as float32."
+        )
     if item.shape is None:
         raise UsageError(f"An array is needed in '{key}'; {path} has an empty one; write it again.")
     claimed = math.prod(item.shape) * item.dtype.itemsize
     size = os.path.getsize(path)
     if claimed > max(_FLOOR, _LARGEST_RATIO * size):
         raise UsageError(
-            f"A column that fits in its file is needed; '{key}' of {path} claims {claimed} bytes in a file of {size};"
-            " it is damaged: fetch it again."
+            f"A column that fits in its file is needed; '{key}' of {path} claims {claimed} bytes in a file"
+            f" of {size}; it is damaged: fetch it again."
         )
     if item.ndim == 2:
         _refuse_missing_blocks(item, key, path)
@@ -91,8 +97,8 @@ def _refuse_missing_blocks(item, key, path):
         found = item.id.get_num_chunks()
     if found < needed:
         raise UsageError(
-            f"A column written in full is needed; '{key}' of {path} lacks {needed - found} of {needed} blocks; the file"
-            " is damaged or was never finished: fetch it again."
+            f"A column written in full is needed; '{key}' of {path} lacks {needed - found} of {needed}"
+            " blocks; the file is damaged or was never finished: fetch it again."
         )
 
 

@@ -21,8 +21,8 @@ def is_minari(group_names):
 def read(path, observation_keys=None) -> Columns:
     """The rows of all episodes, in the order of their numbers.
 
-    An episode whose last row carries no flag was cut by the recording: the cut is no end of the MDP. Only the last
-    episode of a file counts as unfinished.
+    An episode whose last row carries no flag was cut by the recording: the cut is no end of the MDP. Only the
+    last episode of a file counts as unfinished.
 
     Args:
       path: the HDF5 file.
@@ -35,7 +35,9 @@ def read(path, observation_keys=None) -> Columns:
         episodes = sorted((name for name in hdf5.names(file) if _EPISODE.fullmatch(name)), key=_number)
         parts = [_episode(file[name], path, name, observation_keys) for name in episodes]
     if not parts:
-        raise UsageError(f"Episodes are needed; {path} has none; write groups episode_0, episode_1 and so on.")
+        raise UsageError(
+            f"Episodes are needed; {path} has none; write groups episode_0, episode_1 and so on."
+        )
     widths = {part[0].shape[1:] + part[2].shape[1:] for part in parts}
     if len(widths) > 1:
         raise UsageError(f"Episodes of one shape are needed; {path} has {sorted(widths)}; split the file.")
@@ -56,8 +58,8 @@ def read(path, observation_keys=None) -> Columns:
 def write(dataset, path):
     """Writes a data set as a Minari directory: one group an episode, and the metadata Minari asks for.
 
-    Where an episode's rows do not follow each other (rows were removed) it was already split, so nothing is lost
-    but the unrecorded successor of a last terminal row, for which the stand-in is written.
+    Where an episode's rows do not follow each other (rows were removed) it was already split, so nothing is
+    lost but the unrecorded successor of a last terminal row, for which the stand-in is written.
     """
     transitions = dataset.transitions
     boundary = transitions.extras["boundary"] > 0
@@ -95,7 +97,13 @@ def _metadata(dataset, num_episodes):
 
 
 def _box(size, limit):
-    space = {"type": "Box", "dtype": "float32", "shape": [size], "low": [-limit] * size, "high": [limit] * size}
+    space = {
+        "type": "Box",
+        "dtype": "float32",
+        "shape": [size],
+        "low": [-limit] * size,
+        "high": [limit] * size,
+    }
     return json.dumps(space)
 
 
@@ -116,11 +124,13 @@ def _episode(group, path, name, observation_keys):
             f"Vector actions and one reward a step are needed; {source} has shapes {actions.shape} and"
             f" {rewards.shape}; only continuous control is supported."
         )
-    if len(observations) != len(rewards) + 1 or not len(rewards) == len(actions) == len(terminals) == len(truncations):
+    if len(observations) != len(rewards) + 1 or not len(rewards) == len(actions) == len(terminals) == len(
+        truncations
+    ):
         raise UsageError(
             f"T + 1 observations for T steps are needed; {source} has {len(observations)} observations,"
-            f" {len(actions)} actions, {len(rewards)} rewards, {len(terminals)} terminations and {len(truncations)}"
-            " truncations; record the episode again."
+            f" {len(actions)} actions, {len(rewards)} rewards, {len(terminals)} terminations and"
+            f" {len(truncations)} truncations; record the episode again."
         )
     last = np.zeros(len(rewards), bool)
     last[-1:] = True
@@ -133,15 +143,15 @@ def _observations(group, source, path, observation_keys, given):
         keys, group = ("observations",), group
     elif not observation_keys:
         raise UsageError(
-            f"Observations in one array are needed; {source} has a dict of {', '.join(hdf5.names(item))}; name what"
-            " to put together with observation_keys."
+            f"Observations in one array are needed; {source} has a dict of {', '.join(hdf5.names(item))};"
+            " name what to put together with observation_keys."
         )
     else:
         keys, group, given = tuple(observation_keys), item, None
     parts = [hdf5.column(group, key, path, given=given) for key in keys]
     if any(part.ndim != 2 or len(part) != len(parts[0]) for part in parts):
         raise UsageError(
-            f"Flat observations are needed; {source} has shapes {[part.shape for part in parts]}; write one vector a"
-            " row."
+            f"Flat observations are needed; {source} has shapes {[part.shape for part in parts]}; write one"
+            " vector a row."
         )
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)

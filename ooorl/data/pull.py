@@ -1,7 +1,8 @@
 """Fetches a task's file once, goes on where a transfer broke off, and never calls a broken file a data set.
 
-Read from the environment at each call: `OOORL_DATA` (where files are kept, `~/.cache/ooorl/data`), `OOORL_MIRROR`
-(an address to fetch `<mirror>/<file>` from instead), `OOORL_OFFLINE=1` (never touch the network).
+Read from the environment at each call: `OOORL_DATA` (where files are kept, `~/.cache/ooorl/data`),
+`OOORL_MIRROR` (an address to fetch `<mirror>/<file>` from instead), `OOORL_OFFLINE=1` (never touch the
+network).
 """
 
 import http.client
@@ -27,7 +28,8 @@ def cache_dir():
 def pull(task_id, progress=None):
     """The path of a task's file, fetched first where it is not there.
 
-    The file's SHA-256 is written beside it when it is first seen, and compared whenever it is asked for again.
+    The file's SHA-256 is written beside it when it is first seen, and compared whenever it is asked for
+    again.
 
     Args:
       task_id: an id of the catalogue.
@@ -42,7 +44,8 @@ def pull(task_id, progress=None):
     task = find_entry(task_id)
     if task.file is None:
         raise UsageError(
-            f"A task with data to fetch is needed; {task.id} has none; {' '.join(task.conventions) or 'train online.'}"
+            f"A task with data to fetch is needed; {task.id} has none ({' '.join(task.conventions)}); train"
+            " online, or load a file by its path."
         )
     path = os.path.join(cache_dir(), task.file)
     if not os.path.exists(path):
@@ -52,7 +55,8 @@ def pull(task_id, progress=None):
 
 
 def list_tasks(pattern="*"):
-    """One row a task whose id matches, as dicts to print: id, rows, sizes, environment, whether it is at hand.
+    """One row a task whose id matches, as dicts to print: id, rows, sizes, environment, whether it is at
+    hand.
 
     Raises:
       UsageError: where nothing matches.
@@ -83,7 +87,9 @@ def _address(task):
 def _fetch(task, path, progress):
     by_hand = f"or put {task.file} by hand at {path}"
     if os.environ.get("OOORL_OFFLINE", "") not in ("", "0"):
-        raise UsageError(f"The file of {task.id} is needed; OOORL_OFFLINE is set and it is not here; unset it, {by_hand}.")
+        raise UsageError(
+            f"The file of {task.id} is needed; OOORL_OFFLINE is set and it is not here; unset it, {by_hand}."
+        )
     address = _address(task)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     part = path + ".part"
@@ -91,8 +97,8 @@ def _fetch(task, path, progress):
         _download(address, part, progress)
     except urllib.error.HTTPError as error:
         raise UsageError(
-            f"The file of {task.id} is needed; {address} answers {error.code} {error.reason}; set OOORL_MIRROR to another"
-            f" place, {by_hand}."
+            f"The file of {task.id} is needed; {address} answers {error.code} {error.reason}; set"
+            f" OOORL_MIRROR to another place, {by_hand}."
         ) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise UsageError(
@@ -108,7 +114,8 @@ def _download(address, part, progress):
     """Fetches into `part`, from where it ends if the server still has the same file."""
     start, tag = _size(part), _recorded(part).get("tag")
     request = urllib.request.Request(address)
-    # Without a tag there is no telling whether the rest belongs to the same file, so the transfer starts anew.
+    # Without a tag there is no telling whether the rest belongs to the same file, so the transfer starts
+    # anew.
     if start and tag:
         request.add_header("Range", f"bytes={start}-")
         request.add_header("If-Range", tag)
@@ -149,8 +156,8 @@ def _accept(task, part, address, by_hand):
         _remove(part)
         _remove(part + ".json")
         raise UsageError(
-            f"The file of {task.id} is needed; what {address} gives cannot be used ({error}); it was removed: set"
-            f" OOORL_MIRROR to another place, {by_hand}."
+            f"The file of {task.id} is needed; what {address} gives cannot be used ({error}); it was"
+            f" removed: set OOORL_MIRROR to another place, {by_hand}."
         ) from None
 
 
@@ -161,8 +168,8 @@ def _verify(task, path):
         _write_json(path, {"id": task.id, "sha256": found, "bytes": _size(path), "address": task.address})
     elif known != found:
         raise UsageError(
-            f"The file with SHA-256 {known[:12]} is needed for {task.id}; {path} has {found[:12]}; it has changed since"
-            " it was first seen: remove it and pull again."
+            f"The file with SHA-256 {known[:12]} is needed for {task.id}; {path} has {found[:12]}; it has"
+            " changed since it was first seen: remove it and pull again."
         )
 
 

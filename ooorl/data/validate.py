@@ -23,14 +23,19 @@ def columns(given, source):
         name: None if getattr(given, name) is None else _flags(getattr(given, name), name, source)
         for name in ("terminals", "timeouts", "boundary")
     }
-    present = {"observations": observations, "actions": actions_, "rewards": rewards, "next_observations": following}
+    present = {
+        "observations": observations,
+        "actions": actions_,
+        "rewards": rewards,
+        "next_observations": following,
+    }
     present |= flags | {f"infos/{key}": value for key, value in given.infos.items()}
     present = {name: column for name, column in present.items() if column is not None}
     _same_length(present, source)
     if following is not None and following.shape != observations.shape:
         raise UsageError(
-            f"'next_observations' of the shape of 'observations' are needed; {source} has {following.shape} beside"
-            f" {observations.shape}; write both with the same entries."
+            f"'next_observations' of the shape of 'observations' are needed; {source} has {following.shape}"
+            f" beside {observations.shape}; write both with the same entries."
         )
     if len(rewards) < 2:
         raise UsageError(f"At least 2 rows are needed; {source} has {len(rewards)}; record more steps.")
@@ -79,8 +84,8 @@ def check_spec(dataset, spec, environment="the environment"):
         given, needed = getattr(dataset.spec, f"{what}_dim"), getattr(spec, f"{what}_dim")
         if given != needed:
             raise UsageError(
-                f"{what.capitalize()}s of size {needed} are needed by {environment}; {dataset.name} has size {given};"
-                " choose the data set or the environment that belongs to the other."
+                f"{what.capitalize()}s of size {needed} are needed by {environment}; {dataset.name} has size"
+                f" {given}; choose the data set or the environment that belongs to the other."
             )
 
 
@@ -97,8 +102,8 @@ def _matrix(column, name, source):
     column = _numeric(column, name, source, "fiu")
     if column.ndim != 2 or column.shape[1] == 0:
         raise UsageError(
-            f"'{name}' of shape (rows, entries) are needed; {source} has shape {column.shape}; write one flat vector"
-            " a row."
+            f"'{name}' of shape (rows, entries) are needed; {source} has shape {column.shape}; write one"
+            " flat vector a row."
         )
     return column if column.dtype in (np.float32, np.float64) else column.astype(np.float32)
 
@@ -109,7 +114,8 @@ def _flat(column, name, source):
         column = column[:, 0]
     if column.ndim != 1:
         raise UsageError(
-            f"'{name}' of shape (rows,) are needed; {source} has shape {column.shape}; write one number a row."
+            f"'{name}' of shape (rows,) are needed; {source} has shape {column.shape}; write one number a"
+            " row."
         )
     return column
 
@@ -122,8 +128,9 @@ def _flags(column, name, source):
     bad = ~((column == 0) | (column == 1))
     if bad.any():
         raise UsageError(
-            f"Flags 0 or 1 are needed in '{name}'; {source} has {column[bad][0]} in row {int(np.argmax(bad))}; write"
-            " 1 where it holds and 0 elsewhere (gamma is the agent's, not the data's)."
+            f"Flags 0 or 1 are needed in '{name}'; {source} has {column[bad][0]} in row"
+            f" {int(np.argmax(bad))}; write 1 where it holds and 0 elsewhere (gamma is the agent's, not the"
+            " data's)."
         )
     return column.astype(bool)
 
@@ -132,11 +139,14 @@ def _same_length(present, source):
     lengths = {name: len(column) for name, column in present.items()}
     if len(set(lengths.values())) > 1:
         given = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise UsageError(f"Columns of one length are needed; {source} has {given} rows; cut or record them alike.")
+        raise UsageError(
+            f"Columns of one length are needed; {source} has {given} rows; cut or record them alike."
+        )
 
 
 def _finite(column, name, source):
-    # The sum is finite only if every entry is, and costs no temporary array; it may overflow, so it only says no.
+    # The sum is finite only if every entry is, and costs no temporary array; it may overflow, so it only says
+    # no.
     with np.errstate(all="ignore"):
         if np.isfinite(column.sum(dtype=np.float64)) and column.dtype == np.float32:
             return
@@ -145,6 +155,6 @@ def _finite(column, name, source):
     if wrong.any():
         first = ", ".join(str(row) for row in np.flatnonzero(wrong)[:5])
         raise UsageError(
-            f"Finite numbers that fit in float32 are needed; {int(wrong.sum())} rows of '{name}' in {source} are not"
-            f" (first rows: {first}); remove those rows or repair the file."
+            f"Finite numbers that fit in float32 are needed; {int(wrong.sum())} rows of '{name}' in {source}"
+            f" are not (first rows: {first}); remove those rows or repair the file."
         )

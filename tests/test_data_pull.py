@@ -1,0 +1,170 @@
+"""Fetching against a server of our own: resume, mirrors, refusals, and what is left on disk."""
+
+import functools
+import http.server
+import json
+import threading
+
+import h5py
+import numpy as np
+import pytest
+
+from ooorl import catalogue
+from ooorl.data import pull as puller
+from ooorl.errors import UsageError
+
+TASK = "door-human-v1"
+FILE = "door-human-v1.hdf5"
+
+
+def good_file(path):
+    rng = np.random.default_rng(0)
+    timeouts = np.zeros(400, bool)
+    timeouts[99::100] = True
+    with h5py.File(path, "w") as file:
+        file["observations"] = rng.normal(size=(400, 39)).astype(np.float32)
+        file["actions"] = rng.uniform(-1, 1, (400, 28)).astype(np.float32)
+        file["rewards"] = rng.normal(size=400).astype(np.float32)
+        file["terminals"] = np.zeros(400, bool)
+        file["timeouts"] = timeouts
+    return path.read_bytes()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def __init__(self, behaviour, *arguments):
+        self.behaviour = behaviour
+        super().__init__(*arguments)
+
+    def do_GET(self):
+        self.behaviour["requests"].append((self.path, self.headers.get("Range")))
+        if self.behaviour.get("status"):
+            self.send_error(self.behaviour["status"])
+            return
+        content, tag = self.behaviour["content"], self.behaviour.get("tag", '"one"')
+        start = 0
+        if self.headers.get("Range") and self.headers.get("If-Range") == tag:
+            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.send_header("ETag", tag)
+        self.end_headers()
+        self.wfile.write(content[start : self.behaviour.get("break_at", len(content))])
+
+    def log_message(self, *arguments):
+        del arguments
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    behaviour = {"content": good_file(tmp_path / "source.hdf5"), "requests": []}
+    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, behaviour))
+    thread = threading.Thread(target=running.serve_forever, daemon=True)
+    thread.start()
+    behaviour["folder"] = tmp_path / "cache"
+    monkeypatch.setenv("OOORL_DATA", str(behaviour["folder"]))
+    monkeypatch.setenv("OOORL_MIRROR", f"http://127.0.0.1:{running.server_port}/files/")
+    monkeypatch.delenv("OOORL_OFFLINE", raising=False)
+    yield behaviour
+    running.shutdown()
+    running.server_close()
+    thread.join()
+
+
+def refused(match):
+    with pytest.raises(UsageError, match=match) as caught:
+        puller.pull(TASK)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_is_fetched_once_and_its_checksum_written_beside_it(server):
+    seen = []
+    path = puller.pull(TASK, progress=lambda done, total: seen.append((done, total)))
+    assert puller.pull(TASK) == path
+    assert server["requests"] == [(f"/files/{FILE}", None)]
+    assert seen[-1] == (len(server["content"]),) * 2
+    record = json.loads((server["folder"] / f"{FILE}.json").read_text())
+    assert record["bytes"] == len(server["content"]) and len(record["sha256"]) == 64
+    assert sorted(p.name for p in server["folder"].iterdir()) == [FILE, f"{FILE}.json"]
+    assert [row["at_hand"] for row in puller.list_tasks("door-*-v1")] == [True, False, False]
+
+
+def test_a_transfer_that_broke_off_goes_on_where_it_stopped(server):
+    server["break_at"] = 3000
+    refused("broke off at 3000 of .* run again to go on")
+    assert not (server["folder"] / FILE).exists()
+    server["break_at"] = len(server["content"])
+    path = puller.pull(TASK)
+    assert server["requests"][-1] == (f"/files/{FILE}", "bytes=3000-")
+    with open(path, "rb") as file:
+        assert file.read() == server["content"]
+
+
+def test_a_file_that_changed_on_the_server_is_not_glued_to_an_old_part(server, tmp_path):
+    server["break_at"] = 3000
+    refused("broke off")
+    server["content"] = server["content"][:-1] + bytes([server["content"][-1] ^ 1])
+    server["tag"], server["break_at"] = '"two"', len(server["content"])
+    with open(puller.pull(TASK), "rb") as file:
+        assert file.read() == server["content"]
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_a_refusing_server_is_named_with_what_to_do(server, status):
+    server["status"] = status
+    refused(rf"answers {status} .*OOORL_MIRROR.*by hand at .*{FILE}")
+    assert list(server["folder"].iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"<html>please sign in</html>", b"", b"\x89HDF\r\n\x1a\n" + bytes(100)])
+def test_what_is_no_hdf5_file_is_removed(server, content):
+    server["content"] = content
+    refused("cannot be used")
+    assert list(server["folder"].iterdir()) == []
+
+
+def test_a_known_checksum_must_match(server, monkeypatch):
+    entry = catalogue.ENTRIES[TASK]
+    changed = type(entry)(**{**entry.__dict__, "checksum": "0" * 64})
+    monkeypatch.setitem(catalogue.ENTRIES, TASK, changed)
+    refused("checksum is not the catalogue's")
+
+
+def test_a_file_that_changed_since_it_was_first_seen_is_refused(server):
+    path = puller.pull(TASK)
+    with open(path, "r+b") as file:
+        file.seek(2000)
+        file.write(b"changed")
+    refused("has changed since it was first seen")
+
+
+def test_a_server_that_is_not_there(server, monkeypatch):
+    monkeypatch.setenv("OOORL_MIRROR", "http://127.0.0.1:9")
+    refused("cannot be read.*run again to go on from 0 bytes")
+
+
+def test_offline_says_which_file_to_put_where(server, monkeypatch):
+    monkeypatch.setenv("OOORL_OFFLINE", "1")
+    refused(f"OOORL_OFFLINE is set .* put {FILE} by hand at .*cache.*{FILE}")
+    assert server["requests"] == []
+    server["folder"].mkdir()
+    (server["folder"] / FILE).write_bytes(server["content"])
+    assert puller.pull(TASK).endswith(FILE)
+    assert server["requests"] == []
+
+
+def test_tasks_without_data_and_unknown_tasks(server):
+    with pytest.raises(UsageError, match="there are no data"):
+        puller.pull("ant-sparse-v2")
+    with pytest.raises(UsageError, match="did you mean door-human-v1"):
+        puller.pull("door-humans-v1")
+    with pytest.raises(UsageError, match="matches a task"):
+        puller.list_tasks("nothing")
+
+
+def test_a_task_is_loaded_by_its_id(server):
+    from ooorl.data import load_task
+
+    dataset = load_task(TASK)
+    assert dataset.name == TASK and dataset.num_rows == 396 and dataset.num_episodes == 4
+    with pytest.raises(UsageError, match="size 45 are needed by pen-human-v1"):
+        load_task("pen-human-v1", path=puller.pull(TASK))
