@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 
 from ooorl.data.policies_npz import ArrayPolicy, load_policy
+from ooorl.envs.d4rl.optional import package_folder
 from ooorl.envs.d4rl.recipes import RECIPES, Recipe
 from ooorl.errors import UsageError
 
@@ -89,7 +90,8 @@ def drop_region(
     """Copies a data set without the rows whose first two observation entries lie in given regions.
 
     The row before a gap is marked as a time-out, because its follower in the file is not its successor; its
-    successor stays known where the file has `next_observations`.
+    successor stays known where the file has `next_observations`. Episodes of ants go on after terminal rows, which
+    a reader can no longer tell from the distances of time-outs: load the result with `terminal_ends_episode=False`.
 
     Args:
       path: an HDF5 file in D4RL's layout.
@@ -137,29 +139,17 @@ def _load_policies(recipe: str, entry: Recipe, paths) -> list[ArrayPolicy]:
 
 
 def _generate(entry: Recipe, rows, seed, policies, num_threads, options):
-    # Only now: the generators need MuJoCo.
+    package_folder("gymnasium", "mujoco")
+    package_folder("mujoco", "mujoco")
+    # Only now: the generators need both.
     from ooorl.envs.d4rl import generators
 
     random = np.random.default_rng(seed)
     if entry.kind == "point":
         return generators.point_rows(entry.maze, rows, random, num_threads=num_threads, **options)
     if entry.kind == "ant":
-        _check_sizes(policies, 29, 8)
         return generators.ant_rows(entry.maze, rows, random, policies, num_threads=num_threads, **options)
-    import gymnasium
-
-    with gymnasium.make(entry.environment) as env:
-        _check_sizes(policies, env.observation_space.shape[0], env.action_space.shape[0])
     return generators.policy_rows(entry.environment, rows, seed, random, policies, **options)
-
-
-def _check_sizes(policies, observation_size, action_size):
-    for policy in policies:
-        if (policy.observation_size, policy.action_size) != (observation_size, action_size):
-            raise UsageError(
-                f"the policy must read {observation_size} numbers and give {action_size}; {policy.name} reads "
-                f"{policy.observation_size} and gives {policy.action_size}: give another file"
-            )
 
 
 def _read(path) -> dict[str, np.ndarray]:

@@ -1,0 +1,85 @@
+"""What the MuJoCo environments of this package share: a model, its data, and how they are stepped and drawn."""
+
+import gymnasium
+import numpy as np
+
+from ooorl.envs.d4rl import optional
+
+
+class SimulatedEnv(gymnasium.Env):
+    """A gymnasium environment around one MuJoCo model.
+
+    Subclasses adopt a model with `use_model` and write the spaces, `reset` and `step`. Whatever an episode
+    does follows from the seed of its reset and the actions since: nothing is left over from earlier episodes,
+    not even the warm start of the constraint solver.
+    """
+
+    metadata = {"render_modes": ["rgb_array"]}
+
+    def use_model(self, model, frame_skip: int, render_mode: str | None = None):
+        """Adopts a compiled model; one environment step is `frame_skip` simulation steps."""
+        import mujoco
+
+        self.model, self.data, self.frame_skip = model, mujoco.MjData(model), frame_skip
+        self.init_qpos, self.init_qvel = self.data.qpos.copy(), self.data.qvel.copy()
+        self.render_mode, self._renderer = render_mode, None
+
+    @property
+    def dt(self) -> float:
+        """Seconds of simulated time in one environment step."""
+        return self.model.opt.timestep * self.frame_skip
+
+    def simulate(self, control):
+        """Advances one environment step under a constant control."""
+        import mujoco
+
+        self.data.ctrl[:] = control
+        mujoco.mj_step(self.model, self.data, nstep=self.frame_skip)
+
+    def set_state(self, qpos, qvel):
+        """Sets positions and velocities and everything that follows from them."""
+        import mujoco
+
+        self.data.qpos[:], self.data.qvel[:] = qpos, qvel
+        mujoco.mj_forward(self.model, self.data)
+
+    def reset_simulation(self):
+        """Puts time, controls and the solver's warm start back to what they are in a new simulation."""
+        import mujoco
+
+        mujoco.mj_resetData(self.model, self.data)
+
+    def render(self):
+        """The current view, `[480, 480, 3]` uint8, where the environment was made with `render_mode="rgb_array"`."""
+        import mujoco
+
+        if self.render_mode != "rgb_array":
+            return None
+        if self._renderer is None:
+            self._renderer = mujoco.Renderer(self.model, 480, 480)
+        mujoco.mj_forward(self.model, self.data)
+        self._renderer.update_scene(self.data)
+        return self._renderer.render()
+
+    def close(self):
+        """Frees the renderer."""
+        if getattr(self, "_renderer", None) is not None:
+            self._renderer.close()
+            self._renderer = None
+
+
+def load_gymnasium_model(name: str):
+    """Compiles a model that gymnasium packages."""
+    import mujoco
+
+    return mujoco.MjModel.from_xml_path(optional.gymnasium_model(name))
+
+
+def unbounded(size: int) -> gymnasium.spaces.Box:
+    """The observation space of `size` unbounded numbers."""
+    return gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float64)
+
+
+def unit_box(size: int) -> gymnasium.spaces.Box:
+    """The action space [-1, 1]^size."""
+    return gymnasium.spaces.Box(-1.0, 1.0, (size,), np.float32)
