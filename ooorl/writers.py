@@ -30,7 +30,7 @@ class MetricsWriter:
     """Appends rows of metrics to a run directory.
 
     A row holds `kind` ("train", "eval" or "episodes"), `phase`, `seed`, `updates`, `env_steps` and any number
-    of named metrics. To resume, store `offset()` in the checkpoint and give it to `truncate` before writing on.
+    of named metrics. To resume, store `offset()` in the checkpoint and give it to `truncate` first.
     """
 
     def __init__(self, directory, *, tensorboard=True):
@@ -63,8 +63,8 @@ class MetricsWriter:
         size = self.path.stat().st_size
         if offset > size or not _ends_a_line(self.path, offset):
             raise UsageError(
-                f"{self.path} must hold the {offset} bytes of whole rows that the checkpoint counted; it holds "
-                f"{size} bytes that do not match; restore the file, or start again in an empty directory."
+                f"{self.path} must hold the {offset} bytes of whole rows that the checkpoint counted; it "
+                f"holds {size} bytes that do not match; restore the file or start in an empty directory."
             )
         self._file.truncate(offset)
         self._file.seek(0, os.SEEK_END)
@@ -128,7 +128,7 @@ def write_json(path, value):
 
 
 def write_csv(jsonl_path, csv_path):
-    """Rewrites the rows of a `metrics.jsonl` as CSV: the union of their columns, empty where one is absent."""
+    """Rewrites the rows of a `metrics.jsonl` as CSV: the union of columns, empty where one is absent."""
     with open(jsonl_path, "rb") as file:
         names = {name: None for line in file if line.endswith(b"\n") for name in json.loads(line)}
     columns = [name for name in ROW_COLUMNS if name in names] + [
@@ -280,7 +280,7 @@ def _lines(description, total, completed, unit, every_seconds, file, clock=time.
         nonlocal last, shown
         now = clock()
         rate = (done - since[1]) / max(now - since[0], 1e-9)
-        left = f", {_duration((total - done) / rate)} left" if 0 < rate and done < total else ""
+        left = f", {duration((total - done) / rate)} left" if 0 < rate and done < total else ""
         tail = f" | {last_note}" if last_note else ""
         share = done / max(total, 1)
         print(
@@ -301,7 +301,8 @@ def _lines(description, total, completed, unit, every_seconds, file, clock=time.
         line(start)
 
 
-def _duration(seconds):
+def duration(seconds):
+    """Seconds as a person says them: "12 s", "34 min", "5.6 h"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -30,8 +30,8 @@ def test_exact_binomial_interval_has_the_stated_tails():
 
 
 def test_bootstrap_interval_matches_the_enumerated_distribution():
-    # All 3^3 resamples of (0, 3, 6) have means 0..6 with weights 1 3 6 7 6 3 1 over 27. At level 0.8 the tails
-    # of 0.1 lie inside the weights of the means 1 (cumulative 1/27..4/27) and 5.
+    # All 3^3 resamples of (0, 3, 6) have means 0..6 with weights 1 3 6 7 6 3 1 over 27. At level 0.8 the
+    # tails of 0.1 lie inside the weights of the means 1 (cumulative 1/27..4/27) and 5.
     with pytest.warns(UserWarning, match="3 seeds"):
         interval = stats.bootstrap_interval([0.0, 3.0, 6.0], level=0.8, num=20_000)
     assert (interval.point, interval.low, interval.high, interval.method) == (3.0, 1.0, 5.0, "bootstrap")
