@@ -96,7 +96,7 @@ def _rnd_parts(spec: Spec, config: RNDConfig, grad_transform) -> _RNDParts:
         new = optax.apply_updates(state.predictor, updates)
         raw = raw_score(state, new if config.order == 'update_first' else state.predictor, batch)
         score = raw / scale(state)
-        metrics = {'rnd/loss': loss, 'rnd/bonus': score.mean(), 'rnd/deviation': moments.deviation(state.bonuses)}
+        metrics = {'loss': loss, 'deviation': moments.deviation(state.bonuses)}
         state = state._replace(
             predictor=new,
             predictor_opt=opt,
@@ -197,8 +197,7 @@ def state_action_counts(
 
     def update(state, batch, key):
         del key
-        bonus = score(state, batch)
-        return state, bonus, {'counts/bonus': bonus.mean()}
+        return state, score(state, batch), {'seen': (state.visits[cells(batch)] > 0).astype(jnp.float32).mean()}
 
     def observe(state, transitions):
         return CountState(state.visits.at[cells(transitions)].add(1))
@@ -283,7 +282,7 @@ def ensemble_disagreement(spec: Spec, config: DisagreementConfig = DisagreementC
         updates, opt = optimizer.update(gradient, state.members_opt, state.members)
         state = state._replace(members=optax.apply_updates(state.members, updates), members_opt=opt)
         raw, bonus = raw_score(state, state.members, batch), score(state, batch)
-        metrics = {'disagreement/loss': loss, 'disagreement/bonus': bonus.mean()}
+        metrics = {'loss': loss, 'deviation': moments.deviation(state.scores)}
         state = state._replace(
             observations=moments.absorb(state.observations, batch.observation),
             changes=moments.absorb(state.changes, change),

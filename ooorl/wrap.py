@@ -141,7 +141,8 @@ def normalised_observation(agent: Agent, mean: Array, std: Array) -> Agent:
     """o' = (o - mean) / std for learning and for acting; the statistics are part of the state, hence of every checkpoint."""
 
     def norm(state, observation):
-        return (observation - state.mean) / state.std
+        centre, scale = (jnp.broadcast_to(x, observation.shape) for x in (state.mean, state.std))
+        return (observation - centre) / scale
 
     def edit(state, batch):
         return batch._replace(

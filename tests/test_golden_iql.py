@@ -11,7 +11,8 @@ from ooorl.agents.iql import IQLConfig, _critic_parts, iql
 from ooorl.heads import scalar_head
 from ooorl.policies.gaussian import gaussian_policy
 from ooorl.signals import RNDConfig, _rnd_parts
-from ooorl.types import Spec
+from ooorl.types import Signal, Spec
+from ooorl.wrap import bonus, value_bounds
 
 pytestmark = pytest.mark.usefixtures('highest_precision')
 SPEC = Spec(observation_dim=5, action_dim=3)
@@ -111,29 +112,30 @@ def test_official_iql(golden_dir, name):
 
 def test_ooo_iql_with_bonus_and_bounds(golden_dir):
     arrays = golden.load(golden_dir, 'ooo_iql_bonus_bounds')
-    agent = iql(SPEC, _config(arrays, q_loss='mean'), grad_transform=golden.recorded_gradient())
-    signal = _rnd_parts(SPEC, RNDConfig(hidden=(8,), num_features=6), optax.identity())
-    signal_state = signal.init(jax.random.key(0))._replace(
-        predictor=golden.dense_tree(arrays, 'init/pred'), target=golden.dense_tree(arrays, 'init/targ')
+    config = _config(arrays, q_loss='mean')
+    parts = _rnd_parts(SPEC, RNDConfig(hidden=(8,), num_features=6), optax.identity())
+    # The recorded masks travel in the batch, in the place of drawn ones.
+    signal = Signal(
+        init=parts.init, update=lambda state, batch, key: parts.step(state, batch, batch.extras['mask']), score=parts.score
     )
-    scale = golden.decimal(arrays, 'hp_bonus_scale')
-    bounds = {'value_low': arrays['hp_q_min'], 'value_high': arrays['hp_q_max']}
-
-    @jax.jit
-    def update(state, signal_state, batch, mask, key):
-        signal_state, score, _ = signal.step(signal_state, batch, mask)
-        batch = batch._replace(extras=batch.extras | {'bonus': scale * score})
-        return *agent.update(state, batch, key), signal_state, score
-
-    state, comparison = _state(agent, arrays), golden.Comparison(arrays)
+    plain = iql(SPEC, config, grad_transform=golden.recorded_gradient())
+    agent = bonus(plain, signal, scale=golden.decimal(arrays, 'hp_bonus_scale'))
+    low, high = golden.decimal(arrays, 'hp_q_min'), golden.decimal(arrays, 'hp_q_max')
+    agent = value_bounds(agent, gamma=config.gamma, low=low, high=high)
+    predictor, target = golden.dense_tree(arrays, 'init/pred'), golden.dense_tree(arrays, 'init/targ')
+    state = agent.init(jax.random.key(0))
+    state = state._replace(
+        agent=_state(plain, arrays), signal=state.signal._replace(predictor=predictor, target=target)
+    )
+    update, comparison = jax.jit(agent.update), golden.Comparison(arrays)
     for step in range(1, 6):
-        mask = jnp.asarray(arrays['mask'][step - 1], jnp.float32)
-        batch = golden.batch(arrays, step, **bounds)
-        state, metrics, signal_state, score = update(state, signal_state, batch, mask, jax.random.key(step))
-        comparison.check('value', f'step{step}/bonus', score)
+        batch = golden.batch(arrays, step, mask=arrays['mask'][step - 1])
+        state, metrics = update(state, batch, jax.random.key(step))
+        comparison.check_tree('parameter', f'step{step}/after/pred', state.signal.predictor)
+        comparison.check('scalar', f'step{step}/rnd_loss', metrics['bonus/loss'])
         means = {'policy/advantage': 'adv', 'policy/weight': 'weight', 'q/target': 'q_target', 'q/mean': 'q'}
-        _check_means(comparison, step, metrics, means)
-        _check_losses(comparison, step, state, metrics)
+        _check_means(comparison, step, metrics, means | {'bonus/mean': 'bonus'})
+        _check_losses(comparison, step, state.agent, metrics)
         if step in (1, 2, 5):
-            _check_parameters(comparison, f'after{step}', state)
+            _check_parameters(comparison, f'after{step}', state.agent)
     print(comparison.worst)

@@ -35,7 +35,7 @@ def test_ooo_rnd(golden_dir):
         comparison.check('value', f'{prefix}/x_norm', _normalised(old.observations, batch.next_observation, CONFIG.clip))
         comparison.check('value', f'{prefix}/err_before', parts.errors(old, old.predictor, batch))
         comparison.check('value', f'{prefix}/err_after', parts.errors(old, state.predictor, batch))
-        comparison.check('scalar', f'{prefix}/rnd_loss', metrics['rnd/loss'])
+        comparison.check('scalar', f'{prefix}/rnd_loss', metrics['loss'])
         comparison.check('scalar', f'{prefix}/gnorm_rnd', optax.tree.norm(state.predictor_opt[0]))
         comparison.check_tree('gradient', f'{prefix}/grad/pred', state.predictor_opt[0])
         comparison.check_tree('parameter', f'{prefix}/after/pred', state.predictor)

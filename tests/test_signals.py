@@ -82,7 +82,7 @@ def test_constant_dimensions_stay_finite():
     batch = Transition(rows, jnp.zeros((16, 1)), jnp.zeros(16), jnp.ones(16), rows)
     for step in range(50):
         state, score, metrics = jax.jit(signal.update)(state, batch, jax.random.key(step))
-    assert np.isfinite(score).all() and np.isfinite(metrics['rnd/loss'])
+    assert np.isfinite(score).all() and np.isfinite(metrics['loss'])
 
 
 def test_rnd_bonus_falls_with_familiarity():
@@ -144,11 +144,11 @@ def test_rnd_with_an_empty_mask_moves_by_momentum_only():
     step = jax.jit(parts.step)
     state = parts.init(jax.random.key(0))
     fresh, _, metrics = step(state, _batch(0), jnp.zeros(16))
-    assert metrics['rnd/loss'] == 0.0
+    assert metrics['loss'] == 0.0
     jax.tree.map(np.testing.assert_array_equal, fresh.predictor, state.predictor)
     state, _, _ = step(state, _batch(0), jnp.ones(16))
     moved, _, metrics = step(state, _batch(1), jnp.zeros(16))
-    assert metrics['rnd/loss'] == 0.0
+    assert metrics['loss'] == 0.0
     assert abs(moved.predictor['params']['Dense_0']['kernel'] - state.predictor['params']['Dense_0']['kernel']).max() > 1e-6
 
 
