@@ -120,7 +120,7 @@ def test_a_named_format_that_is_not_the_files(tmp_path):
     write(tmp_path / "a.hdf5", "hdf5", columns())
     refused(tmp_path / "a.npz", "whole HDF5 file", format="d4rl")
     refused(tmp_path / "a.hdf5", "whole npz file", format="npz")
-    refused(tmp_path / "a.hdf5", "Episodes are needed", format="minari")
+    refused(tmp_path / "a.hdf5", "Episodes from episode_0 on", format="minari")
     refused(tmp_path / "a.hdf5", "observation_keys", observation_keys=("a",))
     refused(tmp_path / "a.hdf5", "'infos/qpos' is needed", infos=("qpos",))
 
@@ -185,6 +185,16 @@ def test_minari_episodes_of_the_wrong_lengths(tmp_path):
         for key in ("rewards", "terminations", "truncations"):
             group[key] = np.zeros(5)
     refused(tmp_path / "a.hdf5", r"T \+ 1 observations")
+
+
+def test_minari_episodes_with_a_gap(tmp_path):
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        for number in (0, 2):
+            group = file.create_group(f"episode_{number}")
+            group["observations"], group["actions"] = np.zeros((6, 2)), np.zeros((5, 2))
+            group["rewards"] = np.arange(5.0)
+            group["terminations"] = group["truncations"] = np.arange(5) == 4
+    refused(tmp_path / "a.hdf5", "has 2, up to episode_2")
 
 
 def damaged(content, number, rng):

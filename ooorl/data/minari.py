@@ -34,9 +34,11 @@ def read(path, observation_keys=None) -> Columns:
     with hdf5.opened(path) as file:
         episodes = sorted((name for name in hdf5.names(file) if _EPISODE.fullmatch(name)), key=_number)
         parts = [_episode(file[name], path, name, observation_keys) for name in episodes]
-    if not parts:
+    if not parts or [_number(name) for name in episodes] != list(range(len(episodes))):
+        given = f"{len(episodes)}, up to {episodes[-1]}" if parts else "none"
         raise UsageError(
-            f"Episodes are needed; {path} has none; write groups episode_0, episode_1 and so on."
+            f"Episodes from episode_0 on without gaps are needed; {path} has {given}; it is damaged or no Minari"
+            " file: fetch or write it again."
         )
     widths = {part[0].shape[1:] + part[2].shape[1:] for part in parts}
     if len(widths) > 1:
