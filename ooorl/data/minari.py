@@ -37,8 +37,8 @@ def read(path, observation_keys=None) -> Columns:
     if not parts or [_number(name) for name in episodes] != list(range(len(episodes))):
         given = f"{len(episodes)}, up to {episodes[-1]}" if parts else "none"
         raise UsageError(
-            f"Episodes from episode_0 on without gaps are needed; {path} has {given}; it is damaged or no Minari"
-            " file: fetch or write it again."
+            f"Episodes from episode_0 on without gaps are needed; {path} has {given}; it is damaged or not"
+            " Minari's: fetch or write it again."
         )
     widths = {part[0].shape[1:] + part[2].shape[1:] for part in parts}
     if len(widths) > 1:
