@@ -17,7 +17,7 @@ def apply_gradient(optimizer: optax.GradientTransformation, gradient: Params, op
 def interleaved_slices(batch: Transition, num: int) -> Transition:
     """Cuts a batch `[num * B]` into `[num, B]`: slice k takes the rows k, k + num, k + 2 num, ...
 
-    Not consecutive rows: a mixed batch lists its sources one after another, so such a slice would see one source only.
+    Not consecutive rows: a mixed batch lists its sources one after another, so such a slice would see only one.
 
     Raises:
       UsageError: at trace time, if the rows cannot be shared out evenly.

@@ -24,9 +24,9 @@ policy_value='mean'` with `tanh_gaussian_policy`: the policy's own draws replace
 
 Source: Fujimoto et al. 2018, arXiv:1802.09477; Fujimoto & Gu 2021, arXiv:2106.06860; Tarasov et al. 2023, arXiv:2305.09836.
 Order and constants of EmptyJackson/unifloral@f2dc127. Deviations: there the q loss of TD3+BC is the mean over members
-(`q_loss='mean'`, here the default is the sum as in the papers' code) and Adam's epsilon is 1e-5 (`adam_eps`). The original TD3
-draws a new batch for each q step: `split_batch`. OOO's ablation keeps log-std independent of the state and steps the policy
-against the Q from before the q step.
+(`q_loss='mean'`, here the default is the sum as in the papers' code) and Adam's epsilon is 1e-5 (`adam_eps`). The original
+TD3 draws a new batch for each q step: `split_batch`. OOO's ablation keeps log-std independent of the state and steps the
+policy against the Q from before the q step.
 """
 
 from collections.abc import Callable

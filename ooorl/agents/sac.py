@@ -1,0 +1,227 @@
+"""Soft actor-critic, and RLPD as settings of it: a policy that climbs Q and its own entropy.
+
+    next value   v'  = min_{e in J} target_q_e(s', a') - t * log pi(a' | s'),   a' ~ pi(. | s'),   t = exp(log_temperature)
+    q            L_Q  = mean_e E[ head.loss(Q_e(s, a), backup(r, d, v')) ]
+    policy       L_pi = E[ t * log pi(a | s) - Q(s, a) ],   a ~ pi(. | s), Q the minimum or the mean over members
+    temperature  L_t  = t * (E[ -log pi(a | s) ] - target_entropy)
+
+J is a fresh random subset of `num_target_critics` members for each q step. The entropy term of v' is left out with
+`entropy_backup=False`. One update cuts the batch into `utd` interleaved slices and takes one q step on each, moving target_q
+by `polyak` after every step; then one policy step and one temperature step on the last slice. q steps read the old policy and
+temperature; the policy step reads the new Q and the old temperature; the temperature step reads the entropy of the policy
+step's draws. The batch therefore has `utd` times as many rows as one q step sees.
+
+| | SAC | RLPD | OOO's RLPD: explore | retrain |
+|---|---|---|---|---|
+| num_critics, num_target_critics | 2, None | 10, 2 (sparse tasks 1) | 10, 2 | 2, None |
+| critic_layer_norm | None | before | before | None |
+| utd, rows of a batch | 1, 256 | 20, 5120 | 20, 5120 | 1, 256 |
+| policy_value | min | mean | mean | mean |
+| entropy_backup | True | per task | True | True |
+| kernel_init | orthogonal | xavier_uniform | xavier_uniform | xavier_uniform |
+
+Source: Haarnoja et al. 2018, arXiv:1812.05905; Ball et al. 2023, arXiv:2302.02948; order and constants of
+ikostrikov/rlpd@c90fd4b. Deviations: target_entropy defaults to RLPD's -A/2, not SAC's -A. RLPD cuts its batch into
+consecutive slices and interleaves the sources beforehand; here the slices are interleaved. RLPD computes log pi by inverting
+tanh; here it comes from the draw itself, which keeps its digits where tanh saturates. Half of each batch from the data set is
+a matter of sampling (`mix`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ooorl.agents.steps import apply_gradient, interleaved_slices, last_slice
+from ooorl.errors import UsageError
+from ooorl.heads import scalar_head
+from ooorl.losses import backup
+from ooorl.networks import ensemble_q
+from ooorl.policies.gaussian import tanh_gaussian_policy
+from ooorl.types import Agent, Array, DensityPolicy, Metrics, Params, Spec, Transition, ValueHead
+from ooorl.validation import check_choice, check_positive, check_unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class SACConfig:
+    """Settings of `sac`; the defaults are SAC's."""
+
+    gamma: float = 0.99  # discount factor
+    polyak: float = 0.005  # share of q in target_q after each q step
+    learning_rate: float = 3e-4  # Adam, policy, Q and temperature
+    utd: int = 1  # q steps per update; RLPD 20
+    num_critics: int = 2  # ensemble members E; RLPD 10
+    num_target_critics: int | None = None  # members drawn for each target; None means all; RLPD 2
+    entropy_backup: bool = True  # whether the next value counts the entropy
+    policy_value: str = 'min'  # what the policy climbs: 'min' over members (SAC) or 'mean' (RLPD)
+    init_temperature: float = 1.0  # starting value of the entropy's weight
+    learn_temperature: bool = True  # else it keeps its starting value
+    target_entropy: float | None = None  # nats; None means -A/2 (RLPD); SAC -A
+    hidden: tuple[int, ...] = (256, 256)  # widths of all networks
+    critic_layer_norm: str | None = None  # None, or 'before' / 'after' the activation; RLPD 'before'
+    kernel_init: str = 'orthogonal'  # of `networks.mlp`; RLPD 'xavier_uniform'
+
+    def __post_init__(self):
+        check_unit(gamma=self.gamma, polyak=self.polyak)
+        check_positive(learning_rate=self.learning_rate, utd=self.utd, num_critics=self.num_critics)
+        check_positive(num_target_critics=self.num_target_critics, init_temperature=self.init_temperature)
+        check_choice(('min', 'mean'), policy_value=self.policy_value)
+        check_choice((None, 'before', 'after'), critic_layer_norm=self.critic_layer_norm)
+        if self.num_target_critics is not None and self.num_target_critics > self.num_critics:
+            raise UsageError(
+                f'num_target_critics must be at most num_critics, {self.num_critics}; got {self.num_target_critics}'
+            )
+
+
+class SACState(NamedTuple):
+    """Parameters and optimisers of policy, Q and temperature, and the slow copy of Q."""
+
+    policy: Params
+    policy_opt: optax.OptState
+    log_temperature: Array
+    temperature_opt: optax.OptState
+    q: Params
+    q_opt: optax.OptState
+    target_q: Params
+
+
+class _Parts(NamedTuple):
+    init: Callable
+    q_values: Callable  # (params, observation, action) -> [E, ...]
+    draw_members: Callable  # (key) -> indices [M], or None for all
+    q_step: Callable  # (state, batch, members, key) -> (state, metrics)
+    policy_step: Callable  # (state, batch, key) -> (state, metrics)
+
+
+def _parts(spec: Spec, config: SACConfig, policy: DensityPolicy, head: ValueHead, grad_transform) -> _Parts:
+    network = ensemble_q(
+        config.hidden, head.num_outputs, num_members=config.num_critics, layer_norm=config.critic_layer_norm,
+        kernel_init=config.kernel_init,
+    )
+    optimizer = optax.chain(grad_transform, optax.adam(config.learning_rate))
+    target_entropy = -spec.action_dim / 2 if config.target_entropy is None else config.target_entropy
+
+    def init(key):
+        policy_key, q_key = jax.random.split(key)
+        policy_params = policy.init(policy_key)
+        q_params = network.init(q_key, jnp.zeros((1, spec.observation_dim)), jnp.zeros((1, spec.action_dim)))
+        log_temperature = jnp.log(jnp.asarray(config.init_temperature, jnp.float32))
+        return SACState(
+            policy=policy_params,
+            policy_opt=optimizer.init(policy_params),
+            log_temperature=log_temperature,
+            temperature_opt=optimizer.init(log_temperature),
+            q=q_params,
+            q_opt=optimizer.init(q_params),
+            target_q=jax.tree.map(jnp.copy, q_params),  # a copy, so that the state can be donated
+        )
+
+    def q_values(params, observation, action):
+        return head.value(network.apply(params, observation, action))
+
+    def draw_members(key):
+        if config.num_target_critics in (None, config.num_critics):
+            return None
+        return jax.random.choice(key, config.num_critics, (config.num_target_critics,), replace=False)
+
+    def q_step(state, batch, members, key):
+        action, log_prob = _draw(policy, state.policy, batch.next_observation, key)
+        critics = state.target_q if members is None else _pick_members(state.target_q, members)
+        next_value = q_values(critics, batch.next_observation, action).min(axis=0)
+        if config.entropy_backup:
+            next_value = next_value - jnp.exp(state.log_temperature) * log_prob
+        target = backup(batch, next_value, config.gamma)
+
+        def loss_fn(params):
+            raw = network.apply(params, batch.observation, batch.action)
+            return head.loss(raw, target).mean(), head.value(raw).mean()
+
+        (loss, mean), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.q)
+        params, opt = apply_gradient(optimizer, gradient, state.q_opt, state.q)
+        slow = optax.incremental_update(params, state.target_q, config.polyak)
+        metrics = {'q/loss': loss, 'q/mean': mean, 'q/target': target.mean()}
+        return state._replace(q=params, q_opt=opt, target_q=slow), metrics
+
+    def policy_step(state, batch, key):
+        temperature = jnp.exp(state.log_temperature)
+        reduce = jnp.min if config.policy_value == 'min' else jnp.mean
+
+        def loss_fn(params):
+            action, log_prob = _draw(policy, params, batch.observation, key)
+            q = reduce(q_values(state.q, batch.observation, action), axis=0)
+            return (temperature * log_prob - q).mean(), -log_prob.mean()
+
+        (loss, entropy), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.policy)
+        params, opt = apply_gradient(optimizer, gradient, state.policy_opt, state.policy)
+        metrics = {'policy/loss': loss, 'policy/entropy': entropy}
+        state, temperature_metrics = temperature_step(state._replace(policy=params, policy_opt=opt), entropy)
+        return state, metrics | temperature_metrics
+
+    def temperature_step(state, entropy):
+        loss, gradient = jax.value_and_grad(lambda log: jnp.exp(log) * (entropy - target_entropy))(state.log_temperature)
+        metrics = {'temperature/loss': loss, 'temperature/value': jnp.exp(state.log_temperature)}
+        if not config.learn_temperature:
+            return state, metrics
+        log_temperature, opt = apply_gradient(optimizer, gradient, state.temperature_opt, state.log_temperature)
+        return state._replace(log_temperature=log_temperature, temperature_opt=opt), metrics
+
+    return _Parts(init, q_values, draw_members, q_step, policy_step)
+
+
+def _draw(policy, params, observation, key):
+    action, log_prob = policy.sample_and_log_prob(params, observation, key, 1)
+    return action[0], log_prob[0]
+
+
+def _pick_members(params, members):
+    # Copying a few parameters is far cheaper than running members whose values are not used.
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+    return tuple(jax.tree.map(lambda leaf, i=i: leaf[members[i]], stacked) for i in range(members.shape[0]))
+
+
+def sac(
+    spec: Spec,
+    config: SACConfig = SACConfig(),
+    *,
+    policy: DensityPolicy | None = None,
+    head: ValueHead | None = None,
+    grad_transform: optax.GradientTransformation = optax.identity(),
+) -> Agent:
+    """Soft actor-critic with any policy that knows its density.
+
+    Raises:
+      UsageError: if the policy has no density.
+
+    Example:
+      >>> from ooorl.agents.sac import SACConfig, sac
+      >>> from ooorl.types import Spec
+      >>> rlpd = SACConfig(num_critics=10, num_target_critics=2, critic_layer_norm='before', utd=20, policy_value='mean')
+      >>> agent = sac(Spec(observation_dim=4, action_dim=2), rlpd)
+    """
+    policy = policy or tanh_gaussian_policy(spec, config.hidden, kernel_init=config.kernel_init)
+    if not isinstance(policy, DensityPolicy):
+        raise UsageError('sac needs a policy that knows its density; got one without; use tanh_gaussian_policy')
+    parts = _parts(spec, config, policy, head or scalar_head(), grad_transform)
+
+    def update(state: SACState, batch: Transition, key) -> tuple[SACState, Metrics]:
+        q_key, policy_key = jax.random.split(key)
+        slices = interleaved_slices(batch, config.utd)
+
+        def one_q_step(state, inputs):
+            rows, step_key = inputs
+            members_key, action_key = jax.random.split(step_key)
+            return parts.q_step(state, rows, parts.draw_members(members_key), action_key)
+
+        state, q_metrics = jax.lax.scan(one_q_step, state, (slices, jax.random.split(q_key, config.utd)))
+        state, policy_metrics = parts.policy_step(state, last_slice(slices), policy_key)
+        return state, jax.tree.map(jnp.mean, q_metrics) | policy_metrics
+
+    return Agent(
+        init=parts.init,
+        update=update,
+        sample_action=lambda state, observation, key: policy.sample(state.policy, observation, key, 1)[0],
+        best_action=lambda state, observation, key: policy.mode(state.policy, observation, key),
+    )
