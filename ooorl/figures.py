@@ -15,7 +15,12 @@ import numpy as np
 
 from ooorl import stats
 
-LABELS = {"normalised": "normalised score", "success": "success rate", "return": "return", "length": "steps"}
+LABELS = {
+    "normalised": "normalised score",
+    "success": "success rate",
+    "return": "return",
+    "length": "episode length",
+}
 AXES = {"updates": "gradient updates", "env_steps": "environment steps"}
 _COUNTS = {"updates": "num_updates", "env_steps": "num_env_steps"}
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
@@ -62,8 +67,11 @@ def comparison(summaries, rows, metric, labels):
     for index, (summary, run_rows, label) in enumerate(zip(summaries, rows, labels, strict=True)):
         found = phase_curves(summary, run_rows, metric, axis)
         if axis == "env_steps":
-            moving = [phase["name"] for phase in summary["phases"] if phase.get("num_env_steps")]
-            found = {name: found[name] for name in moving or list(found)[-1:] if name in found}
+            online = [phase["name"] for phase in summary["phases"] if phase.get("num_env_steps")]
+            shown = {name: found[name] for name in online if name in found}
+            for name, (x, values) in list(found.items())[-1:]:  # trained afterwards: a point
+                shown.setdefault(name, (x[-1:], values[:, -1:]))
+            found = shown
         for number, (x, values) in enumerate(found.values()):
             _band(panel, x, values, metric, _COLOURS[index % len(_COLOURS)], label if number == 0 else None)
     _finish(panel, AXES[axis], LABELS[metric])
@@ -141,7 +149,7 @@ def state_map(states):
     columns = min(2, len(names))
     lines = -(-len(names) // columns)
     shape = float(np.clip((high - low)[1] / (high - low)[0], 0.4, 1.4)) if square else 0.8
-    figure = _figure(7.6, lines * (7.0 / 2 * shape + 0.7))
+    figure = _figure(7.6, lines * (3.15 * shape + 0.65))
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
     for panel in panels.flat[len(names) :]:
         panel.set_visible(False)

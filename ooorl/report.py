@@ -145,7 +145,7 @@ def _notes(notes):
 
 
 def _scores(summary, metric):
-    header, lines = tables.score_table(summary)
+    header, lines = tables.score_table(summary, metric)
     entries = [*summary["phases"], *(summary.get("arms") or ())]
     values = [(entry.get("scores") or {}).get(metric) for entry in entries]
     arms = summary.get("arms") or ()
@@ -183,20 +183,25 @@ def _online_cost(summary, rows, metric):
         if not phase.get("num_env_steps") or len(x) < 3:
             continue
         mean = values.mean(0)
+        if not np.isfinite(mean).all():
+            lines.append([phase["name"], "undefined (seeds missing)"])
+            continue
         early = mean[x <= x[0] + 0.1 * (x[-1] - x[0])]
         lowest = int(early.argmin())
         regained = x[lowest:][mean[lowest:] >= mean[0]]
         best = tables.BEST.get(metric)
-        cost = f"{stats.regret(mean, x, best) / best:.1%}" if best else ""
+        cost = [f"{stats.regret(mean, x, best) / best:.1%}"] if best else []
         ends = [tables.number(metric, value) for value in (mean[0], early.min(), mean[-1])]
-        lines.append([phase["name"], *ends, f"{regained[0] - x[0]:,}" if len(regained) else "never", cost])
+        lines.append([phase["name"], *ends, f"{regained[0] - x[0]:,}" if len(regained) else "never", *cost])
     if not lines:
         return ""
-    names = ("phase", "first", "lowest in the first 10 %", "last", "steps to regain the first", "regret")
+    names = ["phase", "first", "lowest in the first 10 %", "last", "steps to regain the first"]
+    names += ["regret"] if metric in tables.BEST else []
     head = "".join(f"<th>{name}</th>" for name in names)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
     unit = " in %" if metric == "success" else ""
-    text = f"Mean {figures.LABELS[metric]}{unit} of online phases; regret is the mean shortfall from perfect."
+    text = f"Mean {figures.LABELS[metric]}{unit} of online phases."
+    text += " Regret is the mean shortfall from a perfect score." if metric in tables.BEST else ""
     return f"<div class=wide><table><tr>{head}</tr>{body}</table></div><p class=small>{text}</p>"
 
 
@@ -224,11 +229,8 @@ def _overview(summaries, metrics, metric):
     parts.append(f"<p class=small>{tables.FOOTNOTE}</p>")
     if any(metrics):
         figure = figures.comparison(summaries, metrics, metric, labels)
-        parts.append(
-            _figure(
-                figure, "Mean over seeds, its 95 % bootstrap interval and every seed. Nothing is smoothed."
-            )
-        )
+        text = "Mean over seeds, its 95 % bootstrap interval, every seed; a diamond is trained afterwards."
+        parts.append(_figure(figure, text))
     return "\n".join(parts)
 
 
@@ -280,7 +282,7 @@ _PAGE = Template("""<!DOCTYPE html>
 <meta name=viewport content="width=device-width, initial-scale=1">
 <title>$title</title>
 <style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #111; background: #fff; max-width: 62rem; margin: auto;
+body { font: 16px/1.5 system-ui, sans-serif; color: #111; background: #fff; max-width: 68rem; margin: auto;
   padding: 1rem }
 h1 { font-size: 1.5rem; margin: .5rem 0 } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem }
 .lead { font-size: 1.1rem; margin: 0 0 1rem } .small, figcaption { font-size: .85rem; color: #555 }
@@ -290,7 +292,8 @@ ul.facts b { color: #111 }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-size: .9rem }
 th { text-align: left; font-weight: 600; vertical-align: bottom }
 th, td { padding: .25rem .7rem .25rem 0; border-bottom: 1px solid #ddd }
-td { font-variant-numeric: tabular-nums } table.facts td { overflow-wrap: anywhere } svg { display: block }
+td { font-variant-numeric: tabular-nums; white-space: nowrap }
+table.facts td { overflow-wrap: anywhere; white-space: normal } svg { display: block }
 figure { margin: 1rem 0 } img { max-width: 100%; height: auto }
 pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: .85rem }
 details { border-top: 1px solid #ddd; margin-top: 1.5rem }

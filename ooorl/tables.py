@@ -77,18 +77,18 @@ def _entries(summary):
     return [entry for entry in (*summary["phases"], *(summary.get("arms") or ())) if entry.get("scores")]
 
 
-def shown_metrics(summary):
-    """The scores to show, the leading one first."""
-    lead = primary_metric([summary])
+def shown_metrics(summary, lead=None):
+    """The scores to show, the leading one first; success only where something succeeded or where it leads."""
+    lead = lead or primary_metric([summary])
     present = {name for entry in _entries(summary) for name, values in entry["scores"].items() if values}
     order = [lead, *(name for name in ("normalised", "success", "return", "length") if name != lead)]
     has_success = any(value for entry in _entries(summary) for value in entry["scores"].get("success") or ())
-    return [name for name in order if name in present and (name != "success" or has_success)]
+    return [name for name in order if name in present and (name == lead or name != "success" or has_success)]
 
 
-def score_table(summary):
+def score_table(summary, lead=None):
     """`(header, lines)` of the phases and arms, all of it text."""
-    metrics = shown_metrics(summary)
+    metrics = shown_metrics(summary, lead)
     header = [
         "phase or arm",
         "agent",
@@ -121,7 +121,7 @@ def cell(metric, values):
     values = as_array(values)
     interval = figures.quiet_interval(values, metric)
     if interval.method == "missing":
-        return f"undefined ({(~np.isfinite(values)).sum()} of {len(values)} seeds without a score)"
+        return f"undefined ({(~np.isfinite(values)).sum()} of {len(values)} seeds missing)"
     mean = number(metric, interval.point) + (" %" if metric == "success" else "")
     if interval.method == "too few":
         return f"{mean} ({len(values)} seed{'s' * (len(values) > 1)}, no interval)"
@@ -135,7 +135,7 @@ def number(metric, value):
     """The score as text in the metric's units; a success rate in per cent."""
     if metric == "success":
         return f"{100 * value:.1f}"
-    if metric == "normalised" or 100 <= abs(value) < 100_000:
+    if metric == "normalised" or 10 <= abs(value) < 100_000:
         return f"{value:,.1f}"
     return f"{value:.3g}"
 
@@ -146,18 +146,20 @@ def count(value):
 
 
 def html_table(header, lines, values, metric):
-    """A table with a strip of per-seed dots in a last column, on one scale for all rows."""
+    """A table with a strip of per-seed dots beside the leading score, on one scale for all rows."""
     known = [as_array(value) for value in values if value]
     scale = _scale(metric, np.concatenate(known)) if known else (0.0, 1.0)
-    ends = f"{number(metric, scale[0])} to {number(metric, scale[1])}"
-    head = "".join(f"<th>{escape(name)}</th>" for name in header) + f"<th>each seed, {ends}</th>"
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td>{escape(cell)}</td>" for cell in line)
-        + f"<td>{_dots(own, scale, metric)}</td></tr>"
-        for line, own in zip(lines, values, strict=True)
-    )
-    return f"<div class=wide><table><tr>{head}</tr>{body}</table></div>"
+    label = figures.LABELS[metric]
+    place = header.index(label) + 1 if label in header else len(header)
+    unit = " %" if metric == "success" else ""
+    names = [f"<th>{escape(name)}</th>" for name in header]
+    names.insert(place, f"<th>each seed, {number(metric, scale[0])} to {number(metric, scale[1])}{unit}</th>")
+    rows = ["".join(names)]
+    for line, own in zip(lines, values, strict=True):
+        cells = [f"<td>{escape(text)}</td>" for text in line]
+        cells.insert(place, f"<td>{_dots(own, scale, metric)}</td>")
+        rows.append("".join(cells))
+    return f"<div class=wide><table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table></div>"
 
 
 def _scale(metric, values):

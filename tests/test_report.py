@@ -132,6 +132,15 @@ def test_report_of_several_runs_warns_of_unlike_runs(run_dir, tmp_path):
     assert "ooo-maze: fine-tuned" in page
 
 
+def test_a_run_that_never_succeeded_is_shown_beside_one_that_did(run_dir, tmp_path):
+    failed = example_summary("failed", 1)
+    for entry in (*failed["phases"], *failed["arms"]):
+        entry["scores"]["success"] = [0.0] * SEEDS
+    writers.write_json(tmp_path / "failed" / "summary.json", failed)
+    page = report.report([run_dir, tmp_path / "failed"], tmp_path / "report.html").read_text()
+    assert page.count("<td>0.0 % [0.0, 52.2]†</td>") == 3 + 5  # its three rows above, five in its own section
+
+
 def test_leading_score_is_normalised_then_success_then_return():
     def summary(**scores):
         return {"phases": [{"name": "pretrain", "scores": scores}]}
@@ -148,7 +157,7 @@ def test_cells_say_why_there_is_no_interval():
     assert tables.cell("success", [1, 1, 1, 1, 1]) == "100.0 % [47.8, 100.0]†"  # 0.025^(1/5) = 0.478
     assert tables.cell("return", [5.0, 5.0, 5.0]) == "5 (all seeds equal)"
     assert tables.cell("normalised", [50.0]) == "50.0 (1 seed, no interval)"
-    assert tables.cell("return", [1.0, None, 3.0, float("nan")]) == "undefined (2 of 4 seeds without a score)"
+    assert tables.cell("return", [1.0, None, 3.0, float("nan")]) == "undefined (2 of 4 seeds missing)"
     assert tables.cell("length", None) == ""
 
 
