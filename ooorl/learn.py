@@ -84,7 +84,8 @@ def annotated(source: ReplayState, num_streams: int, reads: tuple[str, ...], sam
     """The source with the episode columns in `reads` computed: `return_to_go` and `discounted_horizon`."""
     if 'return_to_go' not in reads:
         return source
-    reward, discount, boundary = _visible_streams(source, num_streams)
+    # A hidden row counts 0 here and -inf below: 0 * -inf would poison the recursion across a boundary.
+    reward, discount, boundary = _visible_streams(source, num_streams, hidden=0.0)
     if sampling.failure_returns:
         returns, horizon = episodes.sparse_returns_to_go(
             reward, discount, boundary, sampling.gamma, success_reward=sampling.success_reward
@@ -98,12 +99,12 @@ def annotated(source: ReplayState, num_streams: int, reads: tuple[str, ...], sam
     return source._replace(storage=with_extras(source.storage, **columns))
 
 
-def _visible_streams(source, num_streams):
-    """Reward, discount and boundary as `[T, N]`; rows that are not valid are unfinished, worthless episodes."""
+def _visible_streams(source, num_streams, hidden):
+    """Reward, discount and boundary as `[T, N]`; rows that are not valid get the reward `hidden` and end no episode."""
     rows = capacity(source) // num_streams * num_streams
     valid = jnp.arange(rows) < source.size
     storage = source.storage
-    reward = jnp.where(valid, storage.reward[:rows], -jnp.inf)
+    reward = jnp.where(valid, storage.reward[:rows], hidden)
     boundary = jnp.where(valid, storage.extras['boundary'][:rows], 0.0)
     shape = (rows // num_streams, num_streams)
     return reward.reshape(shape), storage.discount[:rows].reshape(shape), boundary.reshape(shape)
@@ -111,7 +112,7 @@ def _visible_streams(source, num_streams):
 
 def successes(source: ReplayState, num_streams: int, sampling: Sampling) -> View:
     """The rows that count as successes under `sampling`."""
-    reward, _, boundary = _visible_streams(source, num_streams)
+    reward, _, boundary = _visible_streams(source, num_streams, hidden=-jnp.inf)
     if sampling.success_unit == 'trajectory':
         reward = episodes.episode_max(reward, boundary)
     flat = reward.reshape(-1)

@@ -1,0 +1,91 @@
+"""The one collection loop: step an environment with a policy, keep every transition, count finished episodes.
+
+It works for compiled environments (call it under `jit`) and for host environments (call it as it is, with a compiled policy):
+the environment brings its own `scan`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ooorl.types import Array, Environment, Key, Metrics, State, Transition
+
+
+class CollectState(NamedTuple):
+    """Where collection stands: the environment's state, what to act on, and running sums of the episodes under way."""
+
+    environment: State
+    observation: Array
+    episode_return: Array
+    episode_length: Array
+    episode_success: Array
+
+
+def start(environment: Environment, key: Key) -> CollectState:
+    """Fresh episodes in every copy of the environment."""
+    state, observation = environment.reset(key)
+    shape = environment.batch_shape
+    return CollectState(state, observation, jnp.zeros(shape), jnp.zeros(shape), jnp.zeros(shape, bool))
+
+
+def collect(
+    environment: Environment,
+    act: Callable[[Array, Key], Array],
+    state: CollectState,
+    key: Key,
+    num_steps: int,
+) -> tuple[CollectState, Transition, Metrics]:
+    """Takes `num_steps` steps in every copy.
+
+    Args:
+      environment: what to step.
+      act: `(observation[*batch, O], key) -> action[*batch, A]`; actions are clipped to the box before they are stored.
+      state: from `start` or the previous call.
+      key: consumed.
+      num_steps: steps per copy.
+
+    Returns:
+      the new state; transitions `[T, *batch]` with `boundary` in extras; sums over the copies along the last batch axis of the
+      episodes that ended: `num_episodes`, `return_sum`, `length_sum`, `num_successes`.
+    """
+
+    def step(carry, key):
+        act_key, step_key = jax.random.split(key)
+        action = jnp.clip(act(carry.observation, act_key), -1.0, 1.0)
+        environment_state, timestep = environment.step(carry.environment, action, step_key)
+        ended = timestep.terminated | timestep.truncated
+        episode_return = carry.episode_return + timestep.reward
+        length = carry.episode_length + 1
+        success = carry.episode_success | timestep.success
+        transition = Transition(
+            observation=carry.observation,
+            action=action,
+            reward=jnp.asarray(timestep.reward, jnp.float32),
+            discount=jnp.asarray(~timestep.terminated, jnp.float32),
+            next_observation=timestep.next_observation,
+            extras={'boundary': jnp.asarray(ended, jnp.float32)},
+        )
+        finished = {
+            'num_episodes': jnp.where(ended, 1.0, 0.0),
+            'return_sum': jnp.where(ended, episode_return, 0.0),
+            'length_sum': jnp.where(ended, length, 0.0),
+            'num_successes': jnp.where(ended & success, 1.0, 0.0),
+        }
+        carry = CollectState(
+            environment_state,
+            timestep.observation,
+            jnp.where(ended, 0.0, episode_return),
+            jnp.where(ended, 0.0, length),
+            success & ~ended,
+        )
+        return carry, (transition, finished)
+
+    state, (transitions, finished) = environment.scan(step, state, jax.random.split(key, num_steps))
+    return state, transitions, {name: jnp.asarray(value).sum(axis=(0, -1)) for name, value in finished.items()}
+
+
+def rows(transitions: Transition) -> Transition:
+    """`[T, N]` as rows `[T * N]`, time-major, the order in which `replay` stores them."""
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), transitions)

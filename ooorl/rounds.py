@@ -1,0 +1,245 @@
+"""One round of a run: compiled collection and learning for all seeds, and the state that goes from round to round."""
+
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ooorl import collect as collection
+from ooorl import replay
+from ooorl.learn import make_learn
+from ooorl.mapping import map_seeds
+from ooorl.types import State, Transition, ignore_data
+
+FINITE = 'finite'  # metric: 1 if every number of the agent's state is finite
+
+
+
+class RunState(NamedTuple):
+    """Everything needed to go on: where the run stands, all agents, all collected data, environments in mid-episode.
+
+    `agent` is the state of the phase under way (None between phases), `finished` the final states by phase name, `stores` the
+    online data by store name, `collectors` where collection into each store stands. Leaves carry the seed axis.
+    """
+
+    phase: int
+    round: int
+    agent: State
+    finished: dict[str, State]
+    stores: dict[str, replay.ReplayState]
+    collectors: dict[str, collection.CollectState]
+
+
+class Programs:
+    """Compiled programs of a run, each compiled once, and the data that all seeds share."""
+
+    def __init__(self, setup):
+        self.setup = setup
+        self.dataset = None if setup.dataset is None else replay.full(setup.dataset)
+        self.compile_seconds = 0.0
+        self._compiled = {}
+
+    def call(self, key, function, *args, donate=()):
+        """Compiles `function` for these arguments once under `key`, then calls it."""
+        if key not in self._compiled:
+            began = time.monotonic()
+            self._compiled[key] = jax.jit(function, donate_argnums=donate).lower(*args).compile()
+            self.compile_seconds += time.monotonic() - began
+        return self._compiled[key](*args)
+
+    def over_seeds(self, function, in_axes):
+        return map_seeds(function, in_axes, group=self.setup.seed_group)
+
+    def keys(self, phase_number, round_number, purpose):
+        """One key a seed for one purpose of one round."""
+        numbers = np.asarray([phase_number, round_number, purpose], np.uint32)
+
+        def fold(seed):
+            key = jax.random.key(seed)
+            for number in numbers:
+                key = jax.random.fold_in(key, number)
+            return key
+
+        return jax.vmap(fold)(jnp.asarray(self.setup.seeds, jnp.uint32))
+
+
+def begin(programs: Programs, state: RunState, phase) -> RunState:
+    """The state at the start of a phase: its agent made or taken over, its store and its episodes opened."""
+    setup = programs.setup
+    stores, collectors = dict(state.stores), dict(state.collectors)
+    if phase.num_env_steps and phase.store not in stores:
+        stores[phase.store] = _new_store(setup, phase)
+        collectors[phase.store] = _start_collection(programs, programs.keys(state.phase, 0, 0))
+    if phase.start is not None:
+        agent = jax.tree.map(jnp.copy, state.finished[phase.start])
+    else:
+        keys = programs.keys(state.phase, 0, 1)
+        agent = programs.call(('init', phase.agent), jax.vmap(phase.agent.init), keys)
+        agent = _observe_stored(programs, phase, agent, stores)
+    return state._replace(agent=agent, stores=stores, collectors=collectors)
+
+
+def _new_store(setup, phase):
+    spec, num_seeds = setup.environment.spec, len(setup.seeds)
+    capacity = sum(p.num_env_steps for p in setup.phases if p.store == phase.store)
+    example = Transition(
+        np.zeros(spec.observation_dim), np.zeros(spec.action_dim), 0.0, 0.0, np.zeros(spec.observation_dim), {'boundary': 0.0}
+    )
+    one = replay.create(example, capacity)
+    return jax.tree.map(lambda leaf: jnp.zeros((num_seeds, *leaf.shape), leaf.dtype), one)
+
+
+def _start_collection(programs, keys):
+    environment = programs.setup.environment
+    if environment.compiled:
+        begin = programs.over_seeds(lambda key: collection.start(environment, key), (0,))
+        return programs.call('start', begin, keys)
+    return collection.start(environment, keys[0])
+
+
+def _observe_stored(programs, phase, agent, stores):
+    if phase.agent.observe is ignore_data:
+        return agent
+    sources = [] if programs.dataset is None else [(programs.dataset.storage, None)]
+    if phase.store in stores and not phase.num_env_steps:
+        store = stores[phase.store]
+        limit = int(store.size.max()) if phase.online_limit is None else phase.online_limit
+        sources.append((jax.tree.map(lambda leaf: leaf[:, :limit], store.storage), 0))
+    for transitions, axis in sources:
+        if transitions.reward.shape[-1]:
+            mapped = programs.over_seeds(phase.agent.observe, (0, axis))
+            agent = jax.jit(mapped)(agent, transitions)
+    return agent
+
+
+def one_round(programs: Programs, state: RunState, phase, sizes):
+    """Runs round `state.round` of a phase: the new state, mean metrics `[S]`, and sums over finished episodes `[S]` or None."""
+    num_updates, num_cycles = sizes[state.round]
+    keys = programs.keys(state.phase, state.round, 2)
+    if num_cycles:
+        body = _compiled_cycles if programs.setup.environment.compiled else _host_cycles
+        state, metrics, finished = body(programs, state, phase, keys, num_updates // num_cycles, num_cycles)
+    else:
+        state, metrics, finished = *_offline(programs, state, phase, keys, num_updates), None
+    return state._replace(round=state.round + 1), metrics, finished
+
+
+def _sources(programs, phase, store):
+    sources = {} if programs.dataset is None else {'dataset': programs.dataset}
+    axes = {name: None for name in sources}
+    if phase.store is not None and phase.online_limit != 0:
+        limited = store if phase.online_limit is None else replay.take(store, phase.online_limit)
+        sources, axes = {**sources, 'online': limited}, {**axes, 'online': 0}
+    return sources, axes
+
+
+def _streams(setup):
+    return {'dataset': 1, 'online': 1 if setup.environment is None else setup.environment.batch_shape[-1]}
+
+
+def _offline(programs, state, phase, keys, num_updates):
+    if not num_updates:
+        return state, {}
+    learn = make_learn(phase.agent, phase.sampling, num_updates=num_updates, streams=_streams(programs.setup))
+    sources, axes = _sources(programs, phase, state.stores.get(phase.store))
+
+    def seeded(agent, shared, own, keys):
+        def one(agent, own, key, shared):
+            agent, metrics = learn(agent, {**shared, **own}, key)
+            return agent, {**metrics, FINITE: _finite(agent)}
+
+        return programs.over_seeds(one, (0, 0, 0, None))(agent, own, keys, shared)
+
+    shared = {name: source for name, source in sources.items() if axes[name] is None}
+    own = {name: source for name, source in sources.items() if axes[name] == 0}
+    key = ('learn', phase.agent, id(phase.sampling), num_updates, tuple(sorted(sources)))
+    agent, metrics = programs.call(key, seeded, state.agent, shared, own, keys, donate=(0,))
+    return state._replace(agent=agent), metrics
+
+
+def _after_collection(programs, phase, num_updates):
+    """`(agent, store, transitions[T, N], key, dataset) -> (agent, store, metrics)`: what follows collection in every cycle."""
+    learn = make_learn(phase.agent, phase.sampling, num_updates=num_updates, streams=_streams(programs.setup))
+
+    def after(agent, store, transitions, key, dataset):
+        rows = collection.rows(transitions)
+        store = replay.extend(store, rows)
+        agent = phase.agent.observe(agent, rows)
+        if not num_updates:
+            return agent, store, {}
+        sources = {'online': store} if dataset is None else {'dataset': dataset, 'online': store}
+        agent, metrics = learn(agent, sources, key)
+        return agent, store, {**metrics, FINITE: _finite(agent)}
+
+    return after
+
+
+def _compiled_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles):
+    environment = programs.setup.environment
+    after = _after_collection(programs, phase, updates_per_cycle)
+
+    def one(agent, store, collector, key, dataset):
+        def cycle(carry, key):
+            agent, store, collector = carry
+            collect_key, learn_key = jax.random.split(key)
+            collector, transitions, finished = collection.collect(
+                environment,
+                lambda observation, key: phase.agent.sample_action(agent, observation, key),
+                collector,
+                collect_key,
+                phase.cycle_steps,
+            )
+            agent, store, metrics = after(agent, store, transitions, learn_key, dataset)
+            return (agent, store, collector), (metrics, finished)
+
+        carry, (metrics, finished) = jax.lax.scan(cycle, (agent, store, collector), jax.random.split(key, num_cycles))
+        mean = jax.tree.map(lambda values: values.mean(axis=0), metrics)
+        return *carry, mean, jax.tree.map(lambda values: values.sum(axis=0), finished)
+
+    mapped = programs.over_seeds(one, (0, 0, 0, 0, None))
+    name = ('cycles', phase.agent, id(phase.sampling), updates_per_cycle, num_cycles, phase.cycle_steps)
+    agent, store, collector, metrics, finished = programs.call(
+        name, mapped, state.agent, state.stores[phase.store], state.collectors[phase.store], keys, programs.dataset,
+        donate=(0, 1, 2),
+    )
+    return _collected(state, phase, agent, store, collector), metrics, finished
+
+
+def _host_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles):
+    environment = programs.setup.environment
+    after = programs.over_seeds(_after_collection(programs, phase, updates_per_cycle), (0, 0, 0, 0, None))
+    act = programs.over_seeds(phase.agent.sample_action, (0, 0, 0))
+    agent, store, collector = state.agent, state.stores[phase.store], state.collectors[phase.store]
+    num_seeds, all_metrics, all_finished = len(programs.setup.seeds), [], []
+    for cycle_keys in jnp.swapaxes(jax.vmap(lambda key: jax.random.split(key, num_cycles))(keys), 0, 1):
+        collect_key = jax.random.fold_in(cycle_keys[0], 0)
+
+        def sample(observation, key, agent=agent):
+            return programs.call(('act', phase.agent), act, agent, observation, jax.random.split(key, num_seeds))
+
+        collector, transitions, finished = collection.collect(environment, sample, collector, collect_key, phase.cycle_steps)
+        seed_first = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), transitions)
+        name = ('after', phase.agent, id(phase.sampling), updates_per_cycle, phase.cycle_steps)
+        agent, store, metrics = programs.call(
+            name, after, agent, store, seed_first, cycle_keys, programs.dataset, donate=(0, 1)
+        )
+        all_metrics.append(metrics)
+        all_finished.append(finished)
+    mean = jax.tree.map(lambda *values: np.mean(values, axis=0), *all_metrics)
+    total = jax.tree.map(lambda *values: np.sum(values, axis=0), *all_finished)
+    return _collected(state, phase, agent, store, collector), mean, total
+
+
+def _collected(state, phase, agent, store, collector):
+    return state._replace(
+        agent=agent,
+        stores={**state.stores, phase.store: store},
+        collectors={**state.collectors, phase.store: collector},
+    )
+
+
+def _finite(tree):
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all().astype(jnp.float32)
