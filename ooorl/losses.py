@@ -4,6 +4,7 @@
 irreversible successors) and value bounds compose with every critic.
 """
 
+import jax
 import jax.numpy as jnp
 
 from ooorl.types import Array, Transition
@@ -59,3 +60,44 @@ def expectile_loss(difference: Array, expectile: float) -> Array:
 def awr_weight(advantage: Array, inverse_temperature: float, max_weight: float) -> Array:
     """`min(exp(inverse_temperature * advantage), max_weight)`; computed without overflow."""
     return jnp.exp(jnp.minimum(inverse_temperature * advantage, jnp.log(max_weight)))
+
+
+def conservative_gap(q_data: Array, q_sampled: Array, log_density: Array | None, temperature: float = 1.0) -> Array:
+    """How far a soft maximum of Q over actions lies above the value of the data's action; CQL makes it small.
+
+        gap = temperature * log sum_n exp(x_n / temperature) - q_data
+
+    With densities, x_n = q_sampled_n - log_density_n, which estimates log of the integral of exp(Q) over actions (up to the
+    constant log N). Without, the x_n are the plain values and q_data is one more of them, so the gap is never negative.
+
+    Args:
+      q_data: `[E, B]` values of the data's actions.
+      q_sampled: `[E, N, B]` values of sampled actions.
+      log_density: `[N, B]` log-density with which each action was drawn, or None.
+      temperature: of the soft maximum.
+
+    Returns:
+      `[E, B]`.
+
+    Source: Kumar et al., arXiv:2006.04779; nakamotoo/Cal-QL@ac6eafe.
+    """
+    if log_density is None:
+        entries = jnp.concatenate([q_sampled, q_data[:, None]], axis=1)
+    else:
+        entries = q_sampled - log_density[None]
+    return temperature * jax.nn.logsumexp(entries / temperature, axis=1) - q_data
+
+
+def calibrated(q_sampled: Array, return_to_go: Array) -> Array:
+    """Raises values of sampled actions to the data's own return, so that pessimism stops there.
+
+    q[e, n, b] becomes max(q[e, n, b], return_to_go[b]); where the bound is active the gradient is 0.
+
+    Args:
+      q_sampled: `[E, N, B]` values of actions drawn from the current policy.
+      return_to_go: `[B]` discounted return observed after each state, in the units of Q; NaN means unknown: no bound.
+
+    Source: Nakamoto et al., "Cal-QL", NeurIPS 2023, arXiv:2303.05479.
+    """
+    bound = jnp.broadcast_to(return_to_go, q_sampled.shape)
+    return jnp.where(q_sampled < bound, bound, q_sampled)

@@ -8,6 +8,7 @@ import pytest
 from small import linear, one_row, random_batch, trees_equal
 
 from ooorl.agents.sac import SACConfig, _parts, sac
+from ooorl.agents.steps import draw_members
 from ooorl.errors import UsageError
 from ooorl.heads import hl_gauss_head, scalar_head
 from ooorl.policies.gaussian import deterministic_policy, tanh_gaussian_policy
@@ -60,9 +61,7 @@ def test_subset_minimum_reads_its_members_only():
 
 
 def test_drawn_members_differ_from_each_other_and_over_steps():
-    config = SACConfig(num_critics=5, num_target_critics=2)
-    parts = _parts(LINE, config, _fixed_policy(0.0, 0.0), scalar_head(), optax.identity())
-    pairs = jax.vmap(parts.draw_members)(jax.random.split(jax.random.key(0), 500))
+    pairs = jax.vmap(lambda key: draw_members(key, 5, 2))(jax.random.split(jax.random.key(0), 500))
     assert bool((pairs[:, 0] != pairs[:, 1]).all())
     share = jnp.bincount(pairs.reshape(-1), length=5) / 500  # 0.4 each, standard error 0.022
     np.testing.assert_allclose(share, 0.4, atol=0.09)
@@ -103,7 +102,7 @@ def test_utd_two_is_two_q_steps_on_every_second_row():
     for start, key in zip((0, 1), jax.random.split(q_key, 2), strict=True):
         rows = jax.tree.map(lambda leaf, start=start: leaf[start::2], batch)
         members_key, action_key = jax.random.split(key)
-        state, _ = q_step(state, rows, parts.draw_members(members_key), action_key)
+        state, _ = q_step(state, rows, draw_members(members_key, 3, 2), action_key)
     expected, _ = jax.jit(parts.policy_step)(state, rows, policy_key)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), updated, expected)
     with pytest.raises(UsageError, match='multiple of 2 rows; got 7'):

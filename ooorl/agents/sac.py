@@ -35,7 +35,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ooorl.agents.steps import apply_gradient, interleaved_slices, last_slice
+from ooorl.agents.steps import apply_gradient, draw_members, interleaved_slices, last_slice, pick_members
 from ooorl.errors import UsageError
 from ooorl.heads import scalar_head
 from ooorl.losses import backup
@@ -91,7 +91,6 @@ class SACState(NamedTuple):
 class _Parts(NamedTuple):
     init: Callable
     q_values: Callable  # (params, observation, action) -> [E, ...]
-    draw_members: Callable  # (key) -> indices [M], or None for all
     q_step: Callable  # (state, batch, members, key) -> (state, metrics)
     policy_step: Callable  # (state, batch, key) -> (state, metrics)
 
@@ -122,15 +121,9 @@ def _parts(spec: Spec, config: SACConfig, policy: DensityPolicy, head: ValueHead
     def q_values(params, observation, action):
         return head.value(network.apply(params, observation, action))
 
-    def draw_members(key):
-        if config.num_target_critics in (None, config.num_critics):
-            return None
-        return jax.random.choice(key, config.num_critics, (config.num_target_critics,), replace=False)
-
     def q_step(state, batch, members, key):
         action, log_prob = _draw(policy, state.policy, batch.next_observation, key)
-        critics = state.target_q if members is None else _pick_members(state.target_q, members)
-        next_value = q_values(critics, batch.next_observation, action).min(axis=0)
+        next_value = q_values(pick_members(state.target_q, members), batch.next_observation, action).min(axis=0)
         if config.entropy_backup:
             next_value = next_value - jnp.exp(state.log_temperature) * log_prob
         target = backup(batch, next_value, config.gamma)
@@ -168,18 +161,12 @@ def _parts(spec: Spec, config: SACConfig, policy: DensityPolicy, head: ValueHead
         log_temperature, opt = apply_gradient(optimizer, gradient, state.temperature_opt, state.log_temperature)
         return state._replace(log_temperature=log_temperature, temperature_opt=opt), metrics
 
-    return _Parts(init, q_values, draw_members, q_step, policy_step)
+    return _Parts(init, q_values, q_step, policy_step)
 
 
 def _draw(policy, params, observation, key):
     action, log_prob = policy.sample_and_log_prob(params, observation, key, 1)
     return action[0], log_prob[0]
-
-
-def _pick_members(params, members):
-    # Copying a few parameters is far cheaper than running members whose values are not used.
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
-    return tuple(jax.tree.map(lambda leaf, i=i: leaf[members[i]], stacked) for i in range(members.shape[0]))
 
 
 def sac(
@@ -213,7 +200,8 @@ def sac(
         def one_q_step(state, inputs):
             rows, step_key = inputs
             members_key, action_key = jax.random.split(step_key)
-            return parts.q_step(state, rows, parts.draw_members(members_key), action_key)
+            members = draw_members(members_key, config.num_critics, config.num_target_critics)
+            return parts.q_step(state, rows, members, action_key)
 
         state, q_metrics = jax.lax.scan(one_q_step, state, (slices, jax.random.split(q_key, config.utd)))
         state, policy_metrics = parts.policy_step(state, last_slice(slices), policy_key)

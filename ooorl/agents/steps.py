@@ -36,3 +36,18 @@ def last_slice(slices: Transition) -> Transition:
 def bounded_normal(key, shape: tuple[int, ...], std: float, bound: float) -> Array:
     """Gaussian noise clipped to +-bound."""
     return jnp.clip(std * jax.random.normal(key, shape), -bound, bound)
+
+
+def draw_members(key, num_members: int, num: int | None) -> Array | None:
+    """Indices `[num]` of different ensemble members, or None for all of them."""
+    if num is None or num == num_members:
+        return None
+    return jax.random.choice(key, num_members, (num,), replace=False)
+
+
+def pick_members(params: tuple, members: Array | None) -> tuple:
+    """The parameters of the drawn members; copying them is far cheaper than running members whose values are not used."""
+    if members is None:
+        return params
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+    return tuple(jax.tree.map(lambda leaf, i=i: leaf[members[i]], stacked) for i in range(members.shape[0]))
