@@ -76,7 +76,13 @@ def make(
         if entry.reference and behaviour.get("mean_return") is not None:
             low, high = entry.reference
             behaviour["normalised_score"] = 100.0 * (behaviour["mean_return"] - low) / (high - low)
-    described = {"recipe": recipe, "environment": entry.environment, "rows": rows, "seed": seed, "options": options}
+    described = {
+        "recipe": recipe,
+        "environment": entry.environment,
+        "rows": rows,
+        "seed": seed,
+        "options": options,
+    }
     return _write(out, columns, {**described, "behaviours": behaviours})
 
 
@@ -90,8 +96,9 @@ def drop_region(
     """Copies a data set without the rows whose first two observation entries lie in given regions.
 
     The row before a gap is marked as a time-out, because its follower in the file is not its successor; its
-    successor stays known where the file has `next_observations`. Episodes of ants go on after terminal rows, which
-    a reader can no longer tell from the distances of time-outs: load the result with `terminal_ends_episode=False`.
+    successor stays known where the file has `next_observations`. Episodes of ants go on after terminal rows,
+    which a reader can no longer tell from the distances of time-outs: load the result with
+    `terminal_ends_episode=False`.
 
     Args:
       path: an HDF5 file in D4RL's layout.
@@ -106,7 +113,9 @@ def drop_region(
       UsageError: no region, or nothing left.
     """
     if not discs and not boxes:
-        raise UsageError("drop_region needs discs=[(x, y, radius)] or boxes=[(low x, low y, high x, high y)]; got none")
+        raise UsageError(
+            "drop_region needs discs=[(x, y, radius)] or boxes=[(low x, low y, high x, high y)]; got none"
+        )
     columns = _read(path)
     xy = columns["observations"][:, :2].astype(np.float64)
     inside = np.zeros(len(xy), bool)
@@ -131,8 +140,10 @@ def drop_region(
 def _load_policies(recipe: str, entry: Recipe, paths) -> list[ArrayPolicy]:
     any_number = entry.levels == ("...",)
     if (any_number and not paths) or (not any_number and len(paths) != len(entry.levels)):
-        wanted = "one or more policies, from the least to the most trained" if any_number else (
-            f"{len(entry.levels)} policies" + (f" ({', '.join(entry.levels)})" if entry.levels else "")
+        wanted = (
+            "one or more policies, from the least to the most trained"
+            if any_number
+            else (f"{len(entry.levels)} policies" + (f" ({', '.join(entry.levels)})" if entry.levels else ""))
         )
         raise UsageError(f"{recipe} needs {wanted}; got {len(paths)}: give their npz files as policies=[...]")
     return [load_policy(path) for path in paths]

@@ -1,7 +1,7 @@
 """Trained policies stored as plain arrays, evaluated in numpy: what the local data sets are made with.
 
-A file holds a multi-layer perceptron as `W0, b0, W1, b1, ...` (`x @ W + b`), where the last pair may be called
-`W_mean, b_mean`, and optionally
+A file holds a multi-layer perceptron as `W0, b0, W1, b1, ...` (`x @ W + b`), where the last pair may be
+called `W_mean, b_mean`, and optionally
 
     act, outact                          activations of hidden layers and of the output:
                                          tanh, relu; tanh, clip, linear
@@ -11,8 +11,8 @@ A file holds a multi-layer perceptron as `W0, b0, W1, b1, ...` (`x @ W + b`), wh
     log_std                              one Gaussian for all states, in output units, before clipping
     W_logstd, b_logstd                   a Gaussian from the last hidden layer, before the tanh
 
-Files without activations and with a state-dependent Gaussian are ReLU networks with a tanh on the output, those
-with `in_shift` are tanh networks with a linear output.
+Files that name no activations are ReLU networks with a tanh on the output where they have a state-dependent
+Gaussian, else tanh networks with a linear output that is clipped to [-1, 1].
 """
 
 import hashlib
@@ -119,7 +119,9 @@ def load_policy(path: str | Path) -> ArrayPolicy:
     hidden = str(arrays.get("act", "relu" if squashed else "tanh"))
     output = str(arrays.get("outact", "tanh" if squashed else "linear"))
     if hidden not in _HIDDEN or output not in ("tanh", "clip", "linear"):
-        raise UsageError(f"{path} asks for activations {hidden!r} and {output!r}; known: tanh, relu; tanh, clip, linear")
+        raise UsageError(
+            f"{path} asks for activations {hidden!r} and {output!r}; known: tanh, relu; tanh, clip, linear"
+        )
     return ArrayPolicy(
         arrays=arrays,
         layers=tuple((arrays[f"W{name}"], arrays[f"b{name}"]) for name in names),

@@ -76,7 +76,13 @@ class AdroitEnv(SimulatedEnv):
         success = achieved if self.binary else self._goal_steps > self.steps_for_success
         reward = float(achieved) - 1.0 if self.binary else float(dense)
         terminated = bool(failed and not self.binary and self.ends_when_failed)
-        return self.observe(), reward, terminated, False, {"success": bool(success), "goal_achieved": achieved}
+        return (
+            self.observe(),
+            reward,
+            terminated,
+            False,
+            {"success": bool(success), "goal_achieved": achieved},
+        )
 
     def find_parts(self):
         """Looks up the bodies, sites and joints that the task reads."""
@@ -221,7 +227,10 @@ class PenEnv(AdroitEnv):
 
     def _geometry(self):
         sites = self.data.site_xpos
-        direction, aim = sites[self._top] - sites[self._bottom], sites[self._aim_top] - sites[self._aim_bottom]
+        direction, aim = (
+            sites[self._top] - sites[self._bottom],
+            sites[self._aim_top] - sites[self._aim_bottom],
+        )
         offset = self.data.xpos[self._pen] - sites[self._place]
         return offset, direction / np.linalg.norm(direction), aim / np.linalg.norm(aim)
 
@@ -269,5 +278,7 @@ def _euler_angles(matrix) -> np.ndarray:
     # Where y is turned by a right angle x and z cannot be told apart; D4RL then puts all into z.
     cosine = np.hypot(m[2, 2], m[1, 2])
     if cosine > 4.0 * np.finfo(np.float64).eps:
-        return np.array([np.arctan2(-m[1, 2], m[2, 2]), np.arctan2(m[0, 2], cosine), np.arctan2(-m[0, 1], m[0, 0])])
+        return np.array(
+            [np.arctan2(-m[1, 2], m[2, 2]), np.arctan2(m[0, 2], cosine), np.arctan2(-m[0, 1], m[0, 0])]
+        )
     return np.array([0.0, np.arctan2(m[0, 2], cosine), np.arctan2(m[1, 0], m[1, 1])])

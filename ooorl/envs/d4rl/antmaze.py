@@ -7,8 +7,8 @@
 
 Cell (row, column) lies at x = 4 column - 4, y = 4 row - 4, so the start cell (1, 1) is the origin. A reset
 draws the start from the ant's resting state (uniform +-0.1 on positions, 0.1 normal on velocities) and the
-goal as the goal cell's position + U[0, 1] + U[0, 0.5] in each axis. (D4RL then clamps at 0, which no goal cell
-of the three mazes makes active.)
+goal as the goal cell's position + U[0, 1] + U[0, 0.5] in each axis. (D4RL then clamps at 0, which no goal
+cell of the three mazes makes active.)
 
 The model is gymnasium's packaged ant with what differs changed: time step, gear, contact impedance, walls.
 
@@ -76,10 +76,13 @@ class AntMazeEnv(SimulatedEnv):
       terminate_at_goal: whether reaching the goal ends the episode; the generators of data switch it off.
       render_mode: `rgb_array` or None.
 
-    `info` carries `success` (within 0.5 of the goal) and `goal`. `reset(options={"goal": (x, y)})` sets the goal.
+    `info` carries `success` (within 0.5 of the goal) and `goal`. `reset(options={"goal": (x, y)})` sets the
+    goal.
     """
 
-    def __init__(self, maze: str = "umaze", *, terminate_at_goal: bool = True, render_mode: str | None = None):
+    def __init__(
+        self, maze: str = "umaze", *, terminate_at_goal: bool = True, render_mode: str | None = None
+    ):
         self.maze = mazes.find_maze(maze)
         self.terminate_at_goal = terminate_at_goal
         self.use_model(build_model(self.maze), FRAME_SKIP, render_mode)

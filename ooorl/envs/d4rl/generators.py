@@ -1,7 +1,7 @@
 """Behaviour in environments, recorded as columns in D4RL's layout.
 
-Each generator gives `(columns, behaviours)`: the columns by their name in a file, and for every behaviour policy
-what it did: `{"name", "sha256", "episodes", "mean_return", ...}`.
+Each generator gives `(columns, behaviours)`: the columns by their name in a file, and for every behaviour
+policy what it did: `{"name", "sha256", "episodes", "mean_return", ...}`.
 """
 
 import warnings
@@ -131,9 +131,9 @@ def _stacked(observations, actions, timeouts, goals, rows) -> Columns:
 
 
 def policy_rows(environment, rows, seed, random, policies: Sequence, *, greedy) -> tuple[Columns, list]:
-    """Episodes of trained policies in a gymnasium environment, each policy an equal share of the rows in turn.
+    """Episodes of trained policies in a gymnasium environment.
 
-    Without policies actions are uniform. `infos/qpos` and `infos/qvel` are the state before the step. The last
+    Each policy gives an equal share of the rows, in turn; without policies actions are uniform. `infos/qpos` and `infos/qvel` are the state before the step. The last
     row of each share is a time-out where its episode did not end there.
     """
     import gymnasium
@@ -165,8 +165,8 @@ def check_sizes(policies, observation_size: int, action_size: int):
     for policy in policies:
         if (policy.observation_size, policy.action_size) != (observation_size, action_size):
             raise UsageError(
-                f"the policy must read {observation_size} numbers and give {action_size}; {policy.name} reads "
-                f"{policy.observation_size} and gives {policy.action_size}: give another file"
+                f"the policy must read {observation_size} numbers and give {action_size}; {policy.name} "
+                f"reads {policy.observation_size} and gives {policy.action_size}: give another file"
             )
 
 
@@ -186,7 +186,7 @@ def _empty_columns(env, rows) -> Columns:
 
 
 def _record(env, columns, first, last, entropy, random, actor, greedy) -> list[float]:
-    """Fills rows `first` to `last` with whole episodes (the last one cut) and gives the whole ones' returns."""
+    """Fills rows `first` to `last` with episodes, the last one cut, and gives the whole ones' returns."""
     data, returns, total = env.unwrapped.data, [], 0.0
     observation, _ = env.reset(seed=int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1))
     for row in range(first, last):

@@ -1,8 +1,9 @@
 """D4RL's kitchen: a Franka arm that changes four things in a kitchen, in any order.
 
-    observation   60 = 9 robot joints, 21 object joints (both with sensor noise), then the goal: the targets of
-                  the task's elements among 30 joints, zero elsewhere
-    action        9 joint velocities in [-1, 1] (times 2), turned into joint targets from the last noisy reading
+    observation   60 = 9 robot joints, 21 object joints (both with sensor noise), then the goal: the targets
+                  of the task's elements among 30 joints, zero elsewhere
+    action        9 joint velocities in [-1, 1] (times 2), turned into joint targets from the last noisy
+                  reading
     reward        "new": the number of tasks completed for the first time in this step, and the episode ends
                   when all are done (D4RL, 280 steps); "cumulative": the number completed so far, and nothing
                   ends an episode (the variant of OOO, Cal-QL and WSRL, 1000 steps)
@@ -89,7 +90,8 @@ class KitchenEnv(SimulatedEnv):
 
         if tasks not in TASKS or reward not in ("new", "cumulative"):
             raise UsageError(
-                f"tasks must be one of {sorted(TASKS)} and reward 'new' or 'cumulative'; got {tasks!r}, {reward!r}"
+                f"tasks must be one of {sorted(TASKS)} and reward 'new' or 'cumulative'; "
+                f"got {tasks!r} and {reward!r}"
             )
         path = optional.robotics_asset("kitchen_franka", "kitchen_assets", "kitchen_env_model.xml")
         table = _sensor_table(optional.robotics_asset("kitchen_franka", "franka_assets", "franka_config.xml"))

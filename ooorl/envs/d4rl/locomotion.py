@@ -74,7 +74,7 @@ class SparseAntEnv(SparseRunEnv):
         self._torso = self.model.body("torso").id
 
     def position(self):
-        # Where the torso was in the last evaluation of the kinematics, one simulation step back, as in the source.
+        # Where the kinematics last found the torso, one simulation step back, as in the source.
         return float(self.data.xpos[self._torso, 0])
 
     def observe(self):

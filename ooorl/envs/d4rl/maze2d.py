@@ -22,7 +22,6 @@ from ooorl.errors import UsageError
 
 GOAL_RADIUS = 0.5
 MAX_SPEED = 5.0
-# contype, conaffinity of the default, the ball and the ground, as in D4RL: the ball meets walls and ground.
 _CONTACT = {"condim": 1, "friction": [0.5, 0.1, 0.1], "margin": 0.002}
 
 
@@ -48,7 +47,11 @@ def build_model(maze: mazes.Maze):
         motor.ctrllimited, motor.ctrlrange = True, [-1.0, 1.0]
         motor.gear[0] = 100.0
     for row, column in mazes.cells(maze, "#"):
-        box = {"type": mujoco.mjtGeom.mjGEOM_BOX, "size": [0.5, 0.5, 0.2], "pos": [row + 1.0, column + 1.0, 0.0]}
+        box = {
+            "type": mujoco.mjtGeom.mjGEOM_BOX,
+            "size": [0.5, 0.5, 0.2],
+            "pos": [row + 1.0, column + 1.0, 0.0],
+        }
         world.add_geom(name=f"wall_{row}_{column}", contype=2, conaffinity=1, **box, **_CONTACT)
     return spec.compile()
 

@@ -92,8 +92,8 @@ def cells(maze: Maze, kind: str) -> np.ndarray:
 def next_cells(maze: Maze) -> np.ndarray:
     """`[R, C, R, C, 2]`: the next cell of a shortest path from a cell to a free cell.
 
-    From a wall the next cell is its neighbour nearest to the target: bodies may reach over a wall's edge. Where
-    nothing is known (a target in a wall, a start inside thick walls) the entry is the target itself.
+    From a wall the next cell is its neighbour nearest to the target: bodies may reach over a wall's edge.
+    Where nothing is known (a target in a wall, a start inside thick walls) the entry is the target itself.
     """
     shape = (len(maze.rows), len(maze.rows[0]))
     table = np.empty((*shape, *shape, 2), int)

@@ -25,7 +25,7 @@ class ParallelSimulation:
         self._size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS)
 
     def step(self, state: np.ndarray, control: np.ndarray) -> np.ndarray:
-        """`[N, nq + nv]` positions and velocities after one step from `state` `[N, nq + nv]` under `[N, nu]`."""
+        """`[N, nq + nv]` positions and velocities one step after `state` `[N, nq + nv]` under `[N, nu]`."""
         num, width = state.shape
         # MuJoCo's full state is the time, the positions, the velocities, and what these models do not have.
         full = np.zeros((num, self._size))

@@ -48,18 +48,28 @@ def _recipes() -> dict[str, Recipe]:
             kind="point", environment=point, maze=maze, options={"dense": False, "noise": 0.0}
         )
         recipes[f"maze2d-{maze}-dense"] = Recipe(
-            kind="point", environment=point.replace("-v0", "Dense-v0"), maze=maze, options={"dense": True, "noise": 0.0}
+            kind="point",
+            environment=point.replace("-v0", "Dense-v0"),
+            maze=maze,
+            options={"dense": True, "noise": 0.0},
         )
         # D4RL starts anywhere except in the plain umaze data; its "diverse" data also have goals anywhere.
         plain = {"noise": 0.2, "start_anywhere": maze != "umaze", "goal_anywhere": False}
-        for name, options in ((maze, plain), (f"{maze}-diverse", {**plain, "start_anywhere": True, "goal_anywhere": True})):
+        for name, options in (
+            (maze, plain),
+            (f"{maze}-diverse", {**plain, "start_anywhere": True, "goal_anywhere": True}),
+        ):
             recipes[f"antmaze-{name}"] = Recipe(
                 kind="ant", environment=ant, maze=maze, levels=("goal-reaching",), options=options
             )
     for body, reference in _REFERENCES.items():
         for level, levels in _LEVELS.items():
             recipes[f"{body.lower()}-{level}"] = Recipe(
-                kind="policies", environment=f"{body}-v4", levels=levels, reference=reference, options={"greedy": False}
+                kind="policies",
+                environment=f"{body}-v4",
+                levels=levels,
+                reference=reference,
+                options={"greedy": False},
             )
     return recipes
 

@@ -1,4 +1,4 @@
-"""What the MuJoCo environments of this package share: a model, its data, and how they are stepped and drawn."""
+"""What the MuJoCo environments of this package share: a model, its data, stepping and drawing."""
 
 import gymnasium
 import numpy as np
@@ -50,7 +50,7 @@ class SimulatedEnv(gymnasium.Env):
         mujoco.mj_resetData(self.model, self.data)
 
     def render(self):
-        """The current view, `[480, 480, 3]` uint8, where the environment was made with `render_mode="rgb_array"`."""
+        """The current view, `[480, 480, 3]` uint8; None unless made with `render_mode="rgb_array"`."""
         import mujoco
 
         if self.render_mode != "rgb_array":
