@@ -87,7 +87,7 @@ def test_rlpd_with_two_critics_and_one_step_is_sac():
     results = []
     for settings in ({}, {'num_target_critics': 2, 'utd': 1, 'critic_layer_norm': None}):
         agent = sac(SPEC, SACConfig(hidden=(8,), **settings))
-        results.append(jax.jit(agent.update)(agent.init(jax.random.key(0)), batch, key))
+        results.append(agent.update(agent.init(jax.random.key(0)), batch, key))
     assert trees_equal(*results)
 
 
@@ -98,12 +98,11 @@ def test_utd_two_is_two_q_steps_on_every_second_row():
     state = agent.init(jax.random.key(0))
     updated, _ = jax.jit(agent.update)(state, batch, jax.random.key(2))
     q_key, policy_key = jax.random.split(jax.random.key(2))
-    q_step = jax.jit(parts.q_step)
     for start, key in zip((0, 1), jax.random.split(q_key, 2), strict=True):
         rows = jax.tree.map(lambda leaf, start=start: leaf[start::2], batch)
         members_key, action_key = jax.random.split(key)
-        state, _ = q_step(state, rows, draw_members(members_key, 3, 2), action_key)
-    expected, _ = jax.jit(parts.policy_step)(state, rows, policy_key)
+        state, _ = parts.q_step(state, rows, draw_members(members_key, 3, 2), action_key)
+    expected, _ = parts.policy_step(state, rows, policy_key)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), updated, expected)
     with pytest.raises(UsageError, match='multiple of 2 rows; got 7'):
         agent.update(state, random_batch(jax.random.key(1), 7), jax.random.key(2))

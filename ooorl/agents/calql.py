@@ -9,9 +9,9 @@
     dual         with a `target_gap`, w becomes p * w and D_e becomes D_e - target_gap, p = clip(exp(log_dual), 0, 1e6), and
                  log_dual ascends p * w * mean_e (E[ D_e ] - target_gap)
 
-Cal-QL is the default, CQL is `calibrate=False`. With `importance_sampling` every x is corrected by the log-density with which
-its action was drawn; without, the plain values and the data's action enter the soft maximum. All actions live in [-1, 1]^A, so
-the log-density of a uniform action is -A log 2; boxes of other shapes are the environment adapter's business.
+Cal-QL is the default, CQL is `calibrate=False`. With `importance_sampling` every x is corrected by the log-density with
+which its action was drawn; without, the plain values and the data's action enter the soft maximum. All actions live in
+[-1, 1]^A, so the log-density of a uniform action is -A log 2; boxes of other shapes are the environment adapter's business.
 
 All losses of one update read the parameters from before it, then all optimisers step, then target_q moves by `polyak`. Each
 loss moves its own parameters only. The policy is run once at s (1 + N draws: the first for its own loss, the others without
@@ -26,8 +26,8 @@ gradient) and once at s' (N or 1 draws for the target, N for the gap).
 | share of the data set online | 0.5 | 0.5 | 0.25 |
 
 Source: Kumar et al., arXiv:2006.04779; Nakamoto et al., arXiv:2303.05479; numbers of nakamotoo/Cal-QL@ac6eafe. Deviations:
-there each loss draws its own actions and so each critic has its own target, here the draws are shared; no clipping of the gap and
-no entropy in the target (both off there by default). OOO bounds v' alone; a `value_bounds` wrapper bounds the whole
+there each loss draws its own actions and so each critic has its own target, here the draws are shared; no clipping of the
+gap and no entropy in the target (both off there by default). OOO bounds v' alone; a `value_bounds` wrapper bounds the whole
 target. With more critics than two, subsets for target and gap are drawn anew each update, without replacement (PA-RL: with),
 and the gap of a subset stands for all. A bonus enters the target and leaves the calibration alone.
 """
@@ -194,8 +194,8 @@ def _critic_parts(spec: Spec, config: CalQLConfig, head: ValueHead, grad_transfo
 def _check_columns(config, batch):
     if config.calibrate and 'return_to_go' not in batch.extras:
         raise UsageError(
-            f"calql reads batch.extras['return_to_go']; this batch has {sorted(batch.extras)}; train with `learn`, which computes "
-            'it, or set calibrate=False'
+            f"calql reads batch.extras['return_to_go']; this batch has {sorted(batch.extras)}; train with `learn`, which "
+            'computes it, or set calibrate=False'
         )
 
 
