@@ -88,7 +88,7 @@ def annotated(source: ReplayState, num_streams: int, reads: tuple[str, ...], sam
     reward, discount, boundary = _visible_streams(source, num_streams, hidden=0.0)
     if sampling.failure_returns:
         returns, horizon = episodes.sparse_returns_to_go(
-            reward, discount, boundary, sampling.gamma, success_reward=sampling.success_reward
+            reward, discount, boundary, sampling.gamma, sampling.success_reward
         )
     else:
         returns = episodes.returns_to_go(reward, discount, boundary, sampling.gamma)

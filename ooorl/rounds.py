@@ -11,6 +11,7 @@ from ooorl import collect as collection
 from ooorl import replay
 from ooorl.learn import make_learn
 from ooorl.mapping import map_seeds
+from ooorl.phases import Setup
 from ooorl.types import State, Transition, ignore_data
 
 FINITE = 'finite'  # metric: 1 if every number of the agent's state is finite
@@ -243,3 +244,32 @@ def _collected(state, phase, agent, store, collector):
 def _finite(tree):
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all().astype(jnp.float32)
+
+
+def template(setup: Setup, phase_number: int, under_way: bool) -> tuple:
+    """Shapes of the arrays of a `RunState` at a given place: `(agent, finished, stores, collectors)`, to restore into.
+
+    Args:
+      setup: the run.
+      phase_number: the phase under way, or the next one.
+      under_way: whether that phase has begun.
+    """
+    keys = jax.eval_shape(lambda: jax.vmap(jax.random.key)(jnp.zeros(len(setup.seeds), jnp.uint32)))
+
+    def agent_of(phase):
+        return jax.eval_shape(jax.vmap(phase.agent.init), keys)
+
+    done = setup.phases[:phase_number]
+    begun = setup.phases[: phase_number + under_way]
+    collecting = {phase.store: phase for phase in begun if phase.num_env_steps}
+    stores = {name: jax.eval_shape(lambda p=phase: _new_store(setup, p)) for name, phase in collecting.items()}
+    collectors = {name: _collector_template(setup, keys) for name in collecting}
+    agent = agent_of(setup.phases[phase_number]) if under_way else None
+    return agent, {phase.name: agent_of(phase) for phase in done}, stores, collectors
+
+
+def _collector_template(setup, keys):
+    if setup.environment.compiled:
+        return jax.eval_shape(jax.vmap(lambda key: collection.start(setup.environment, key)), keys)
+    state = collection.start(setup.environment, jax.random.key(0))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), np.asarray(leaf).dtype), state)

@@ -1,0 +1,135 @@
+"""Checked tables of settings to agents and phases: the one place where names meet builders."""
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from ooorl import catalogue, phases, signals, wrap
+from ooorl.agents.bc import bc
+from ooorl.agents.calql import calql
+from ooorl.agents.iql import iql
+from ooorl.agents.sac import sac
+from ooorl.agents.td3 import td3
+from ooorl.config import fields, parse
+from ooorl.errors import UsageError
+from ooorl.heads import hl_gauss_head
+from ooorl.learn import Sampling
+from ooorl.settings import AGENTS, SIGNALS
+from ooorl.types import Agent, Spec
+
+BUILDERS = {'bc': bc, 'iql': iql, 'td3': td3, 'sac': sac, 'calql': calql}
+SIGNAL_BUILDERS = {
+    'rnd': signals.rnd,
+    'disagreement': signals.ensemble_disagreement,
+    'counts': lambda spec, config: signals.state_action_counts(**dataclasses.asdict(config)),
+}
+
+
+def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = True) -> Agent:
+    """The agent of a resolved agent table, wrapped as the table says (see `ooorl.wrap` for the order)."""
+    config_type, builder = AGENTS[table['agent']], BUILDERS[table['agent']]
+    config = parse(config_type, {k: v for k, v in table.items() if k in fields(config_type)}, '[agent]')
+    seams = {}
+    if 'head' in table:
+        if 'head' not in inspect.signature(builder).parameters:
+            raise UsageError(f'{table["agent"]} has no critic to give a head to; remove the sub-table head')
+        seams['head'] = hl_gauss_head(**table['head'])
+    agent = builder(spec, config, **seams)
+    if 'bonus' in table and with_bonus:
+        bonus = table['bonus']
+        signal_type, signal_builder = SIGNALS[bonus['signal']], SIGNAL_BUILDERS[bonus['signal']]
+        settings = parse(signal_type, {k: v for k, v in bonus.items() if k in fields(signal_type)}, '[bonus]')
+        agent = wrap.bonus(agent, signal_builder(spec, settings), scale=bonus['scale'])
+    if 'bounds' in table:
+        agent = wrap.value_bounds(agent, gamma=config.gamma, **table['bounds'])
+    if 'reward' in table:
+        agent = wrap.rescaled_reward(agent, **table['reward'])
+    if table.get('terminal_reward') is not None:
+        agent = wrap.terminal_at_reward(agent, reward=table['terminal_reward'])
+    if table['normalise_observation']:
+        agent = _normalised(agent, dataset)
+    return agent
+
+
+def _normalised(agent, dataset):
+    if dataset is None:
+        raise UsageError('normalise_observation needs a data set to take mean and deviation from; none was given')
+    observation = np.asarray(dataset.observation, np.float64)
+    # 1e-3 as TD3+BC's code has it: constant columns stay near zero instead of exploding.
+    return wrap.normalised_observation(agent, observation.mean(axis=0), observation.std(axis=0) + 1e-3)
+
+
+def _sampling(table, gamma, key='sampling'):
+    values = dict(table.get(key, table.get('sampling', {})))
+    values.setdefault('gamma', gamma)
+    return parse(Sampling, values, f'[{key}]')
+
+
+def build_phases(config: Mapping, spec: Spec, dataset) -> tuple[phases.Phase, ...]:
+    """The phases of a resolved config."""
+    scheme = config['run']['scheme']
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config[scheme].items()}
+    if scheme == 'ooo':
+        return _ooo_phases(config, spec, dataset, settings)
+    table = config['agent']
+    agent = build_agent(table, spec, dataset)
+    samplings = {'sampling': _sampling(table, table.get('gamma', 0.99))}
+    if scheme == 'finetune':
+        samplings['online_sampling'] = _sampling(table, table.get('gamma', 0.99), 'online_sampling')
+    if scheme == 'online':
+        settings['random_agent'] = uniform(spec)
+    return getattr(phases, scheme)(agent, **settings, **samplings)
+
+
+def uniform(spec: Spec) -> Agent:
+    """An agent that draws actions uniformly from the box and learns nothing."""
+    def act(state, observation, key):
+        del state
+        return jax.random.uniform(key, (*observation.shape[:-1], spec.action_dim), minval=-1.0, maxval=1.0)
+
+    return Agent(
+        init=lambda key: {'unused': jax.random.uniform(key)},
+        update=lambda state, batch, key: (state, {}),
+        sample_action=act,
+        best_action=act,
+    )
+
+
+def _ooo_phases(config, spec, dataset, settings):
+    explore, exploit = config['explore'], config['exploit']
+    without, retrain_without = settings.pop('without_bonus'), settings.pop('retrain_without_bonus')
+    settings['retrain_at'] = settings['retrain_at'] or None
+    gammas = [table.get('gamma', 0.99) for table in (explore, exploit)]
+    samplings = {
+        'explore_sampling': _sampling(explore, gammas[0]),
+        'online_sampling': _sampling(explore, gammas[0], 'online_sampling'),
+        'retrain_sampling': _sampling(exploit, gammas[1]),
+    }
+    exploiter = build_agent(exploit, spec, dataset)
+    made = phases.ooo(build_agent(explore, spec, dataset), exploiter, **settings, **samplings)
+    if without or retrain_without:
+        plain = phases.ooo(
+            build_agent(explore, spec, dataset, with_bonus=False), exploiter,
+            **{**settings, 'retrain_at': (settings['num_env_steps'],) if retrain_without else ()}, **samplings, store='plain',
+        )
+        made += tuple(
+            dataclasses.replace(p, name=f'plain-{p.name}', start=p.start and f'plain-{p.start}') for p in plain
+        )
+    return made
+
+
+def score_range(config: Mapping) -> tuple[float, float] | None:
+    """Reference returns of the config's catalogue task, or None."""
+    task = config['evaluation']['task']
+    if not task:
+        return None
+    try:
+        entry = catalogue.lookup(task)
+    except KeyError as error:
+        raise UsageError(error.args[0]) from None
+    if entry.ref_min is None:
+        raise UsageError(f'evaluation.task needs a task with reference scores; {task} has none; remove the key')
+    return entry.ref_min, entry.ref_max

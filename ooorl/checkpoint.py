@@ -1,0 +1,160 @@
+"""Checkpoints: a pytree of arrays and a small JSON object, written atomically, verified when read.
+
+A checkpoint is a directory `checkpoint/<number>/` with orbax's files under `arrays/`, `meta.json`, and `manifest.json`, which
+lists the SHA-256 of every other file. It is built under a temporary name and renamed when whole, so a directory with a number for a
+name is complete unless the disk lies; one whose files do not match its manifest is passed over in favour of the one before.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from ooorl.errors import UsageError
+
+KEEP = 2  # how many checkpoints stay on the disk
+
+
+def save(directory: Path, number: int, tree, meta: dict) -> Path:
+    """Writes checkpoint `number` of arrays `tree` and JSON-able `meta`; older ones beyond the last two are removed.
+
+    Raises:
+      UsageError: if it cannot be written (a full disk, say); earlier checkpoints are left as they are.
+    """
+    directory = Path(directory)
+    final, temporary = directory / f'{number:08d}', directory / f'.writing-{os.getpid()}'
+    try:
+        temporary.mkdir(parents=True)
+        _save_arrays(temporary / 'arrays', named_leaves(tree))
+        (temporary / 'meta.json').write_text(json.dumps(meta))
+        (temporary / 'manifest.json').write_text(json.dumps(_digests(temporary)))
+        _sync(temporary)
+        if final.exists():
+            shutil.rmtree(final)
+        os.rename(temporary, final)
+        _sync_directory(directory)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f'a checkpoint needs room in {directory}; writing it failed ({_first_line(error)}); {_fallback(directory)}; '
+            'free some space and go on with --resume'
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    for old in _numbered(directory)[:-KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def restore(directory: Path, template_of) -> tuple[object, dict] | None:
+    """The newest checkpoint whose files are all intact: `(tree, meta)`, or None if there is none.
+
+    Args:
+      directory: where `save` wrote.
+      template_of: `meta -> pytree` of arrays or `jax.ShapeDtypeStruct`s with the structure that was saved.
+
+    Raises:
+      UsageError: if an intact checkpoint does not fit the template, which means that it belongs to another configuration.
+    """
+    for path in reversed(_numbered(Path(directory))):
+        if not _intact(path):
+            continue
+        meta = json.loads((path / 'meta.json').read_text())
+        return _fill(template_of(meta), _restore_arrays(path / 'arrays'), path), meta
+    return None
+
+
+def newest(directory: Path) -> Path | None:
+    """The newest intact checkpoint, for messages."""
+    return next((path for path in reversed(_numbered(Path(directory))) if _intact(path)), None)
+
+
+def named_leaves(tree) -> dict[str, np.ndarray]:
+    """Leaves by their path, as numpy arrays on the host."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {_name(path, number): np.asarray(jax.device_get(leaf)) for number, (path, leaf) in enumerate(leaves)}
+
+
+def _name(path, number):
+    text = jax.tree_util.keystr(path, simple=True, separator='.')
+    return f'{number:05d}.' + ''.join(c if c.isalnum() or c in '._-@' else '_' for c in text)
+
+
+def _save_arrays(path, arrays):
+    import orbax.checkpoint as ocp
+
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        # Orbax keeps no empty arrays, so each leaf travels with one element more.
+        checkpointer.save(path.absolute(), {name: _pad(array) for name, array in arrays.items()})
+
+
+def _restore_arrays(path):
+    import orbax.checkpoint as ocp
+
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        metadata = checkpointer.metadata(path.absolute()).item_metadata.tree
+        as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in metadata}
+        return checkpointer.restore(path.absolute(), args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+
+
+def _pad(array):
+    return np.concatenate([array.reshape(-1), np.zeros(1, array.dtype)])
+
+
+def _fill(template, arrays, path):
+    paths, structure = jax.tree_util.tree_flatten_with_path(template)
+    leaves = []
+    for number, (leaf_path, leaf) in enumerate(paths):
+        stored = arrays.get(_name(leaf_path, number))
+        if stored is None or stored.size - 1 != int(np.prod(leaf.shape)) or stored.dtype != leaf.dtype:
+            raise UsageError(
+                f'{path} does not fit this run at {jax.tree_util.keystr(leaf_path)}; it was written by another configuration or '
+                'version; start anew with another --out'
+            )
+        leaves.append(np.asarray(stored)[:-1].reshape(leaf.shape))
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _numbered(directory):
+    if not directory.is_dir():
+        return []
+    return sorted(path for path in directory.iterdir() if path.name.isdigit())
+
+
+def _digests(path):
+    files = sorted(p for p in path.rglob('*') if p.is_file() and p.name != 'manifest.json')
+    return {str(p.relative_to(path)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def _intact(path):
+    try:
+        return json.loads((path / 'manifest.json').read_text()) == _digests(path)
+    except (OSError, ValueError):
+        return False
+
+
+def _fallback(directory):
+    good = newest(directory)
+    return 'there is no earlier one' if good is None else f'{good} is still good'
+
+
+def _first_line(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def _sync(path):
+    for file in path.rglob('*'):
+        if file.is_file():
+            with open(file, 'rb') as handle:
+                os.fsync(handle.fileno())
+
+
+def _sync_directory(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,258 @@
+"""The command line: `ooorl demo | run | eval | report | data | doctor`.
+
+Bad input prints one sentence and exits with status 2; SIGTERM checkpoints and exits with 143, Ctrl-C with 130; a run that diverges
+exits with 1.
+"""
+
+import argparse
+import os
+import sys
+import tomllib
+from importlib import resources
+from pathlib import Path
+
+from ooorl.errors import UsageError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    arguments = _parser().parse_args(argv)
+    _default_compilation_cache()
+    from ooorl.run import Diverged
+    from ooorl.session import Interrupted
+
+    try:
+        return arguments.command(arguments) or 0
+    except UsageError as error:
+        print(f'ooorl: {error}', file=sys.stderr)
+        return 2
+    except Diverged as error:
+        print(f'ooorl: {error}', file=sys.stderr)
+        return 1
+    except Interrupted as stop:
+        print('ooorl: stopped after a checkpoint; the same command with --resume goes on', file=sys.stderr)
+        return 128 + stop.number
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog='ooorl', description='Offline and online reinforcement learning in JAX.')
+    commands = parser.add_subparsers(required=True, metavar='COMMAND')
+
+    demo = commands.add_parser('demo', help='offline -> online -> offline on a small task; needs no data and no download')
+    _run_options(demo, out='runs/demo')
+    demo.set_defaults(command=_demo)
+
+    run = commands.add_parser('run', help='run a config file')
+    run.add_argument('config', type=Path, metavar='CONFIG.toml')
+    run.add_argument('--dataset', metavar='PATH', help='D4RL HDF5, npz or Minari file; or a catalogue id such as hopper-medium-v2')
+    _run_options(run, out=None)
+    run.set_defaults(command=_run)
+
+    evaluate = commands.add_parser('eval', help='evaluate the policies of a finished or interrupted run')
+    evaluate.add_argument('run_dir', type=Path, metavar='RUN_DIR')
+    evaluate.add_argument('--episodes', type=int, default=100, help='per seed and phase (100)')
+    evaluate.add_argument('--phase', help='only this phase')
+    evaluate.set_defaults(command=_eval)
+
+    report = commands.add_parser('report', help='one HTML page from one or several run directories')
+    report.add_argument('run_dirs', type=Path, nargs='+', metavar='RUN_DIR')
+    report.add_argument('--out', type=Path, required=True, metavar='FILE.html')
+    report.set_defaults(command=_report)
+
+    doctor = commands.add_parser('doctor', help='say what this machine has and what is missing')
+    doctor.set_defaults(command=_doctor)
+    _data_parser(commands)
+    return parser
+
+
+def _run_options(parser, out):
+    parser.add_argument('--seeds', metavar='A:B', help="'0:8' is 0 to 7; '3,5' is 3 and 5")
+    parser.add_argument('--out', type=Path, default=out, metavar='DIR', help='run directory (runs/<config name>)')
+    parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE', help='change a setting; may repeat')
+    parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint in the run directory')
+
+
+def _demo(arguments):
+    from ooorl import config
+
+    table = tomllib.loads(resources.files('ooorl').joinpath('demo.toml').read_text(encoding='utf-8'))
+    for override in arguments.set:
+        config.override(table, override)
+    return _start(table, arguments, arguments.out)
+
+
+def _run(arguments):
+    from ooorl import config
+
+    table = config.read(arguments.config, arguments.set)
+    if arguments.dataset is not None:
+        found = _is_task(arguments.dataset)
+        cleared = {k: v for k, v in table.get('dataset', {}).items() if k not in ('path', 'task', 'scripted', 'settings')}
+        table['dataset'] = {**cleared, 'task' if found else 'path': arguments.dataset}
+    return _start(table, arguments, arguments.out or Path('runs') / str(table.get('name', arguments.config.stem)))
+
+
+def _is_task(name):
+    from ooorl import catalogue
+
+    return not os.path.exists(name) and name in catalogue.ENTRIES
+
+
+def _start(table, arguments, out):
+    from ooorl import session
+    from ooorl.prepare import prepare
+    from ooorl.report import headline, phase_table
+
+    if arguments.seeds is not None:
+        table.setdefault('run', {})['seeds'] = arguments.seeds
+    prepared = prepare(table)
+    _header(prepared, out)
+    summary = session.execute(prepared, Path(out), resume=arguments.resume)
+    from rich.console import Console
+
+    console = Console()
+    console.print(phase_table(summary))
+    console.print(headline(summary))
+    console.print(f'report: {Path(out) / "report.html"}', highlight=False)
+
+
+def _header(prepared, out):
+    from rich.console import Console
+
+    console, setup = Console(highlight=False), prepared.setup
+    console.print(f'[bold]{prepared.config["name"]}[/bold] -> {out}, seeds {prepared.config["run"]["seeds"]}')
+    if prepared.dataset is not None:
+        rows = prepared.dataset.transitions.reward.shape[0]
+        console.print(f'data: {prepared.dataset.name}, {rows:,} rows, sha256 {prepared.dataset.sha256[:12]}')
+        for note in prepared.dataset.notes:
+            console.print(f'  {note}')
+    for name in ('agent', 'explore', 'exploit'):
+        if name in prepared.config:
+            console.print(f'{name}: {_transforms(prepared.config[name])}')
+    steps = sum(phase.num_env_steps for phase in setup.phases)
+    console.print(f'phases: {", ".join(phase.name for phase in setup.phases)}; {steps:,} environment steps a seed')
+
+
+def _transforms(table):
+    parts = [table['agent']]
+    if 'reward' in table:
+        parts.append(f'reward {table["reward"]["scale"]:g} r {table["reward"]["shift"]:+g}')
+    if 'bounds' in table:
+        bounds = [f'{table["bounds"][side]:g}' if side in table['bounds'] else 'from data' for side in ('low', 'high')]
+        parts.append(f'values in [{bounds[0]}, {bounds[1]}]')
+    if 'bonus' in table:
+        parts.append(f'{table["bonus"]["signal"]} bonus x {table["bonus"]["scale"]:g}')
+    if table['normalise_observation']:
+        parts.append('normalised observations')
+    if table.get('terminal_reward') is not None:
+        parts.append(f'terminal where reward is {table["terminal_reward"]:g}')
+    sampling = table.get('sampling', {})
+    if sampling.get('success_rows'):
+        parts.append(f'{sampling["success_rows"]} of {sampling["batch_size"]} rows from successes')
+    return ', '.join(parts)
+
+
+def _eval(arguments):
+    from ooorl.evaluation import evaluate_run
+
+    for line in evaluate_run(arguments.run_dir, arguments.episodes, arguments.phase):
+        print(line)
+
+
+def _report(arguments):
+    from ooorl.report import report
+
+    print(report(arguments.run_dirs, arguments.out))
+
+
+def _doctor(arguments):
+    del arguments
+    from ooorl.doctor import diagnose
+
+    lines, healthy = diagnose()
+    print('\n'.join(lines))
+    return 0 if healthy else 1
+
+
+def _data_parser(commands):
+    data = commands.add_parser('data', help='list, fetch, check, convert and make data sets')
+    verbs = data.add_subparsers(required=True, metavar='VERB')
+    listing = verbs.add_parser('list', help='the tasks of the catalogue')
+    listing.add_argument('pattern', nargs='?', default='*')
+    listing.set_defaults(command=_data_list)
+    for name, text in (('pull', 'fetch the file of a task'), ('info', 'what a file holds'), ('check', 'what may be wrong with a file')):
+        verb = verbs.add_parser(name, help=text)
+        verb.add_argument('target', metavar='ID' if name == 'pull' else 'FILE')
+        if name == 'check':
+            verb.add_argument('--environment', metavar='ID', help='also replay recorded states and actions in this MuJoCo environment')
+        verb.set_defaults(command={'pull': _data_pull, 'info': _data_info, 'check': _data_check}[name])
+    convert = verbs.add_parser('convert', help='between D4RL HDF5, npz and Minari, by the extension of the target')
+    convert.add_argument('source')
+    convert.add_argument('target')
+    convert.add_argument('--format', choices=('d4rl', 'npz', 'minari'))
+    convert.add_argument('--clip-actions', action='store_true')
+    convert.set_defaults(command=_data_convert)
+
+
+def _data_list(arguments):
+    from rich.console import Console
+    from rich.table import Table
+
+    from ooorl.data.pull import list_tasks
+
+    rows = list_tasks(arguments.pattern)
+    table = Table(*rows[0].keys()) if rows else Table('no task matches')
+    for row in rows:
+        table.add_row(*('' if value is None else str(value) for value in row.values()))
+    Console().print(table)
+
+
+def _data_pull(arguments):
+    from ooorl.data.pull import pull
+
+    print(pull(arguments.target))
+
+
+def _data_info(arguments):
+    from ooorl.data.check import info
+
+    for name, value in info(arguments.target).items():
+        print(f'{name}: {value}')
+
+
+def _data_check(arguments):
+    from ooorl.data.check import check
+
+    for finding in check(arguments.target):
+        print(finding)
+    if arguments.environment:
+        from ooorl.data.audit import audit
+        from ooorl.envs import gymnasium_constructor
+
+        print(audit(arguments.target, gymnasium_constructor(arguments.environment)).verdict)
+
+
+def _data_convert(arguments):
+    from ooorl.data.convert import convert
+
+    print(convert(arguments.source, arguments.target, format=arguments.format, clip_actions=arguments.clip_actions))
+
+
+def _default_compilation_cache():
+    """Keeps compiled programs between processes, unless the user has already said where or that not."""
+    if 'JAX_COMPILATION_CACHE_DIR' in os.environ or 'JAX_ENABLE_COMPILATION_CACHE' in os.environ:
+        return
+    import jax
+
+    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'ooorl' / 'programs'
+    jax.config.update('jax_compilation_cache_dir', str(cache))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

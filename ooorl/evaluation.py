@@ -1,0 +1,57 @@
+"""Evaluating the stored policies of a run directory."""
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+
+from ooorl import checkpoint, rounds, stats, writers
+from ooorl.errors import UsageError
+from ooorl.prepare import prepare
+from ooorl.run import score
+
+
+def evaluate_run(directory: Path, num_episodes: int, phase: str | None = None) -> list[str]:
+    """Plays `num_episodes` fresh episodes with the deployed policy of each finished phase and each seed.
+
+    Writes every episode's numbers to `eval.json` in the directory and returns lines to print.
+
+    Raises:
+      UsageError: if the directory holds no run, no checkpoint, or no such phase.
+    """
+    directory = Path(directory)
+    if not (directory / 'config.toml').is_file():
+        raise UsageError(f'eval needs a run directory; {directory} holds no config.toml; name one that `ooorl run` wrote')
+    settings = tomllib.loads((directory / 'config.toml').read_text(encoding='utf-8'))
+    settings['evaluation']['num_episodes'] = num_episodes
+    setup = prepare(settings).setup
+    if setup.evaluation is None:
+        raise UsageError(f'eval needs an environment and at least one episode; the run names {settings["environment"]["id"]!r}')
+    found = checkpoint.restore(directory / 'checkpoint', lambda m: rounds.template(setup, m['phase'], m['under_way']))
+    if found is None:
+        raise UsageError(f'eval needs a checkpoint; {directory} has none that is intact; let the run get further')
+    finished = found[0][1]
+    chosen = [p for p in setup.phases if p.name in finished and phase in (None, p.name)]
+    if not chosen:
+        raise UsageError(f'eval needs a finished phase; finished are {", ".join(finished) or "none"}; got {phase}')
+    results = {p.name: _scores(setup, p, finished[p.name]) for p in chosen}
+    writers.write_json(directory / 'eval.json', {'seeds': list(setup.seeds), 'num_episodes': num_episodes, 'phases': results})
+    return [_line(name, scores) for name, scores in results.items()]
+
+
+def _scores(setup, phase, state):
+    scores = score(setup, phase.agent, state)
+    if setup.score_range is not None:
+        low, high = setup.score_range
+        scores['normalised'] = 100.0 * (scores['return'] - low) / (high - low)
+    return scores
+
+
+def _line(name, scores):
+    parts = []
+    for metric, values in scores.items():
+        seeds = np.asarray(values).mean(axis=-1)
+        interval = stats.bootstrap_interval(seeds, binary=False) if len(seeds) > 4 else None
+        shown = f' [{interval.low:.3g}, {interval.high:.3g}]' if interval and np.isfinite(interval.low) else ''
+        parts.append(f'{metric} {seeds.mean():.3g}{shown}')
+    return f'{name}: ' + ', '.join(parts)
