@@ -12,7 +12,10 @@ import pytest
 from small import random_batch
 
 from ooorl.agents.bc import BCConfig, bc
+from ooorl.agents.calql import CalQLConfig, calql
 from ooorl.agents.iql import IQLConfig, iql
+from ooorl.agents.sac import SACConfig, sac
+from ooorl.agents.td3 import TD3Config, td3
 from ooorl.heads import hl_gauss_head
 from ooorl.signals import DisagreementConfig, RNDConfig, ensemble_disagreement, rnd, state_action_counts
 from ooorl.types import Spec
@@ -60,6 +63,28 @@ IQL_CHANGES = {
     # Adam hides the factor of a loss except from gradients as small as its epsilon.
     'q_loss': 'mean',
 }  # fmt: skip
+TD3_CHANGES = {
+    'gamma': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3, 'adam_eps': 1e-3, 'policy_delay': 3, 'split_batch': True,
+    'target_noise': 1.0, 'noise_clip': 0.01, 'target_policy': False, 'policy_action': 'sample', 'policy_value': 'min',
+    'q_normalisation': 2.5, 'cloning_weight': 1.0, 'cloning_reduce': 'mean', 'critic_cloning_weight': 0.5,
+    'exploration_noise': 0.5, 'hidden': (9,), 'num_critics': 3, 'critic_layer_norm': 'after', 'policy_layer_norm': 'before',
+    'q_loss': 'mean',
+}  # fmt: skip
+SAC_CHANGES = {
+    'gamma': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3, 'utd': 2, 'num_critics': 3, 'num_target_critics': 1,
+    'entropy_backup': False, 'policy_value': 'mean', 'init_temperature': 0.5, 'learn_temperature': False,
+    'target_entropy': -3.0, 'hidden': (9,), 'critic_layer_norm': 'before', 'kernel_init': 'xavier_uniform',
+}  # fmt: skip
+CALQL_CHANGES = {
+    'gamma': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3, 'policy_learning_rate': 1e-3, 'conservative_weight': 1.0,
+    'target_gap': 0.8, 'init_log_dual': Given(0.0, {'target_gap': 0.8}), 'num_actions': 4, 'importance_sampling': False,
+    'gap_temperature': 2.0, 'max_target_backup': False, 'calibrate': False, 'calibrate_random': True, 'init_temperature': 0.5,
+    'target_entropy': -3.0, 'hidden': (9,), 'critic_hidden': (9,), 'critic_layer_norm': 'before', 'critic_activation': 'swish',
+    'num_critics': 3, 'num_target_critics': 1, 'num_gap_critics': 1,
+}  # fmt: skip
+REBRAC = SMALL | {'critic_cloning_weight': 0.1, 'cloning_weight': 0.1, 'critic_layer_norm': 'after', 'policy_value': 'min'}
+RLPD = SMALL | {'num_critics': 4, 'num_target_critics': 2, 'utd': 2, 'critic_layer_norm': 'before', 'policy_value': 'mean'}
+SMALL_CALQL = SMALL | {'critic_hidden': (8,), 'num_actions': 3}
 
 
 def _wrapped(config):
@@ -75,6 +100,13 @@ AGENTS = {
     'iql': Row(lambda config: iql(SPEC, config), IQLConfig, SMALL, IQL_CHANGES),
     'iql_hl_gauss': Row(lambda config: iql(SPEC, config, head=hl_gauss_head(-5.0, 5.0, 11)), IQLConfig, SMALL),
     'iql_wrapped': Row(_wrapped, IQLConfig, SMALL),
+    'td3': Row(lambda config: td3(SPEC, config), TD3Config, SMALL, TD3_CHANGES, {'next_action': jnp.zeros((ROWS, 2))}),
+    'rebrac': Row(lambda config: td3(SPEC, config), TD3Config, REBRAC, extras={'next_action': jnp.zeros((ROWS, 2))}),
+    'sac': Row(lambda config: sac(SPEC, config), SACConfig, SMALL, SAC_CHANGES),
+    'rlpd': Row(lambda config: sac(SPEC, config), SACConfig, RLPD),
+    'calql': Row(
+        lambda config: calql(SPEC, config), CalQLConfig, SMALL_CALQL, CALQL_CHANGES, {'return_to_go': jnp.ones(ROWS)}
+    ),
 }
 
 SIGNALS = {
@@ -210,7 +242,8 @@ def test_equal_keys_give_equal_updates(name):
     assert _same(*results)
 
 
-@pytest.mark.parametrize('name', [name for name in AGENTS if name != 'iql_wrapped'])  # a bonus reads all successors
+# A bonus reads all successors; Cal-QL's gap takes actions from the policy at them.
+@pytest.mark.parametrize('name', [name for name in AGENTS if name not in ('iql_wrapped', 'calql')])
 def test_the_successor_is_not_read_where_the_discount_is_zero(name):
     _, update = _parts(name)
     batch = _batch(name)
