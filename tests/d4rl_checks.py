@@ -11,27 +11,25 @@ import pytest
 import ooorl.envs.d4rl as d4rl
 
 _HERE = Path(__file__).resolve().parent
-DATA = Path(os.environ.get("OOORL_SHARED_DATA", _HERE.parent.parent / "shared" / "data"))
+DATA = Path(os.environ.get('OOORL_SHARED_DATA', _HERE.parent.parent / 'shared' / 'data'))
 
 needs_robotics = pytest.mark.skipif(
-    importlib.util.find_spec("gymnasium_robotics") is None,
+    importlib.util.find_spec('gymnasium_robotics') is None,
     reason="gymnasium-robotics is not installed: pip install 'ooorl[robotics]'",
 )
-needs_ogbench = pytest.mark.skipif(
-    importlib.util.find_spec("ogbench") is None, reason="ogbench is not installed"
-)
+needs_ogbench = pytest.mark.skipif(importlib.util.find_spec('ogbench') is None, reason='ogbench is not installed')
 
 
 def recorded(name):
     """The path of recorded material; skips where it is absent."""
     if not (DATA / name).is_file():
-        pytest.skip(f"no {DATA / name}; set OOORL_SHARED_DATA to the folder of the recorded material")
+        pytest.skip(f'no {DATA / name}; set OOORL_SHARED_DATA to the folder of the recorded material')
     return DATA / name
 
 
 def read(name, keys, rows=None):
     """Columns of a recorded HDF5 file."""
-    h5py = pytest.importorskip("h5py")
+    h5py = pytest.importorskip('h5py')
     with h5py.File(recorded(name)) as file:
         return [file[key][:rows] for key in keys]
 
@@ -40,7 +38,7 @@ def policy(name):
     """A trained policy."""
     from ooorl.data.policies_npz import load_policy
 
-    return load_policy(recorded(f"policies/{name}.npz"))
+    return load_policy(recorded(f'policies/{name}.npz'))
 
 
 def make(name):
@@ -60,7 +58,7 @@ def mean_return(env, act, num_episodes, first_seed=0):
             observation, reward, terminated, truncated, info = env.step(action)
             total, done = total + float(reward), terminated or truncated
         returns.append(total)
-        successes.append(info.get("success", False))
+        successes.append(info.get('success', False))
     return float(np.mean(returns)), float(np.mean(successes))
 
 

@@ -5,77 +5,75 @@ import numpy as np
 import pytest
 from d4rl_checks import make, mean_return, needs_robotics, policy, read
 
-pytest.importorskip("mujoco")
+pytest.importorskip('mujoco')
 
 import ooorl.envs.d4rl as d4rl  # noqa: E402
 from ooorl.envs.d4rl import locomotion  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = pytest.mark.filterwarnings('ignore')
 
 REFERENCES = {
-    "HalfCheetah": (-280.178953, 12135.0),
-    "Hopper": (-20.272305, 3234.3),
-    "Walker2d": (1.629008, 4592.3),
-    "Ant": (-325.6, 3879.7),
+    'HalfCheetah': (-280.178953, 12135.0),
+    'Hopper': (-20.272305, 3234.3),
+    'Walker2d': (1.629008, 4592.3),
+    'Ant': (-325.6, 3879.7),
 }
 # D4RL-normalised scores of 4 deterministic episodes, measured elsewhere, and how far 8 episodes may lie off:
 # most policies vary by 1 or 2 points, those that fall in some episodes by tens.
 SCORES = {
-    "HalfCheetah": {"a2c": (26, 3), "trpo": (17, 3), "ars": (40, 15), "ppo": (50, 3), "sac": (78, 3)},
-    "Hopper": {
-        "a2c": (21, 10),
-        "sac": (35, 25),
-        "ppo": (75, 3),
-        "tqc": (96, 15),
-        "ars": (102, 3),
-        "trpo": (112, 3),
+    'HalfCheetah': {'a2c': (26, 3), 'trpo': (17, 3), 'ars': (40, 15), 'ppo': (50, 3), 'sac': (78, 3)},
+    'Hopper': {
+        'a2c': (21, 10),
+        'sac': (35, 25),
+        'ppo': (75, 3),
+        'tqc': (96, 15),
+        'ars': (102, 3),
+        'trpo': (112, 3),
     },
-    "Walker2d": {"a2c": (10, 5), "ars": (29, 15), "sac": (85, 4), "tqc": (87, 15), "trpo": (117, 50)},
-    "Ant": {"ars": (63, 3), "trpo": (128, 4), "a2c": (7, 3)},
+    'Walker2d': {'a2c': (10, 5), 'ars': (29, 15), 'sac': (85, 4), 'tqc': (87, 15), 'trpo': (117, 50)},
+    'Ant': {'ars': (63, 3), 'trpo': (128, 4), 'a2c': (7, 3)},
 }
-SCORES["HalfCheetah"] |= {"tqc": (99.5, 3), "cs285": (36, 3)}
-SCORES["Hopper"] |= {"cs285": (115, 3)}
-SCORES["Walker2d"] |= {"cs285": (106, 15)}
-SCORES["Ant"] |= {"cs285": (117, 4)}
+SCORES['HalfCheetah'] |= {'tqc': (99.5, 3), 'cs285': (36, 3)}
+SCORES['Hopper'] |= {'cs285': (115, 3)}
+SCORES['Walker2d'] |= {'cs285': (106, 15)}
+SCORES['Ant'] |= {'cs285': (117, 4)}
 QUICK = [
-    ("HalfCheetah", "ppo"),
-    ("HalfCheetah", "tqc"),
-    ("Hopper", "trpo"),
-    ("Walker2d", "sac"),
-    ("Ant", "a2c"),
+    ('HalfCheetah', 'ppo'),
+    ('HalfCheetah', 'tqc'),
+    ('Hopper', 'trpo'),
+    ('Walker2d', 'sac'),
+    ('Ant', 'a2c'),
 ]
 ALL = [(body, name) for body, scores in SCORES.items() for name in scores]
 
 
 def _check_score(body, name, num_episodes):
-    env = make("ooorl/AntPadded-v0" if body == "Ant" else f"{body}-v4")
-    actor = policy(f"cs285/{body}" if name == "cs285" else f"sb3/{name}-{body}")
+    env = make('ooorl/AntPadded-v0' if body == 'Ant' else f'{body}-v4')
+    actor = policy(f'cs285/{body}' if name == 'cs285' else f'sb3/{name}-{body}')
     low, high = REFERENCES[body]
     score = 100.0 * (mean_return(env, actor.mode, num_episodes)[0] - low) / (high - low)
     expected, width = SCORES[body][name]
     assert abs(score - expected) < width
 
 
-@pytest.mark.parametrize(("body", "name"), QUICK)
+@pytest.mark.parametrize(('body', 'name'), QUICK)
 def test_trained_policies_score_as_listed(body, name):
     _check_score(body, name, 3)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("body", "name"), ALL)
+@pytest.mark.parametrize(('body', 'name'), ALL)
 def test_every_trained_policy_scores_as_listed(body, name):
     _check_score(body, name, 8)
 
 
 def test_a_recording_of_2023_replays_on_todays_half_cheetah():
-    keys = ("observations", "actions", "next_observations", "rewards")
-    file = "gym_mujoco/halfcheetah-expert-cs285-2023-v4-mujoco2.2.hdf5"
+    keys = ('observations', 'actions', 'next_observations', 'rewards')
+    file = 'gym_mujoco/halfcheetah-expert-cs285-2023-v4-mujoco2.2.hdf5'
     observations, actions, successors, rewards = read(file, keys)
-    env = make("HalfCheetah-v4").unwrapped
+    env = make('HalfCheetah-v4').unwrapped
     env.reset(seed=0)
-    for observation, action, successor, reward in zip(
-        observations, actions, successors, rewards, strict=True
-    ):
+    for observation, action, successor, reward in zip(observations, actions, successors, rewards, strict=True):
         env.set_state(np.concatenate([[0.0], observation[:8]]), observation[8:])
         reached, paid, _, _, _ = env.step(action)
         np.testing.assert_allclose(reached[:8], successor[:8], rtol=0, atol=1e-10)
@@ -84,7 +82,7 @@ def test_a_recording_of_2023_replays_on_todays_half_cheetah():
 
 
 def test_sparse_half_cheetah_hides_x_and_pays_past_the_line():
-    env, theirs = locomotion.SparseHalfCheetahEnv(), make("HalfCheetah-v4").unwrapped
+    env, theirs = locomotion.SparseHalfCheetahEnv(), make('HalfCheetah-v4').unwrapped
     random = np.random.default_rng(0)
     np.testing.assert_array_equal(env.reset(seed=5)[0], theirs.reset(seed=5)[0])
     for _ in range(50):
@@ -94,12 +92,12 @@ def test_sparse_half_cheetah_hides_x_and_pays_past_the_line():
         env.set_state([x, *np.zeros(8)], np.zeros(9))
         observation, reward, terminated, truncated, info = env.step(np.zeros(6))
         assert (reward, terminated, truncated) == (paid, False, False)
-        assert info["success"] is (paid == 1.0)
+        assert info['success'] is (paid == 1.0)
         assert observation.shape == (17,) and not (np.abs(observation) > 15).any()
 
 
 def test_sparse_ant_shows_x_and_pays_past_the_line():
-    env, theirs = locomotion.SparseAntEnv(), make("Ant-v4").unwrapped
+    env, theirs = locomotion.SparseAntEnv(), make('Ant-v4').unwrapped
     random = np.random.default_rng(0)
     env.reset(seed=5)
     theirs.reset(seed=5)
@@ -113,7 +111,7 @@ def test_sparse_ant_shows_x_and_pays_past_the_line():
         env.set_state([x, 0.0, *env.init_qpos[2:]], env.init_qvel)
         _, reward, terminated, truncated, info = env.step(np.zeros(8))
         assert (reward, terminated, truncated) == (paid, False, False)
-        assert info["success"] is (paid == 1.0)
+        assert info['success'] is (paid == 1.0)
 
 
 def test_sparse_ant_can_show_contact_forces():
@@ -124,7 +122,7 @@ def test_sparse_ant_can_show_contact_forces():
 
 
 def test_padded_ant_is_ant_with_84_zeros():
-    env, theirs = make("ooorl/AntPadded-v0"), make("Ant-v4")
+    env, theirs = make('ooorl/AntPadded-v0'), make('Ant-v4')
     observation, shorter = env.reset(seed=2)[0], theirs.reset(seed=2)[0]
     assert observation.shape == (111,) == env.observation_space.shape
     np.testing.assert_array_equal(observation, np.concatenate([shorter, np.zeros(84)]))
@@ -142,10 +140,10 @@ def test_registering_twice_changes_nothing():
 
 
 def _needs(name):
-    return [needs_robotics] if "Adroit" in name or "Kitchen" in name else []
+    return [needs_robotics] if 'Adroit' in name or 'Kitchen' in name else []
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=_needs(name)) for name in d4rl.TABLE])
+@pytest.mark.parametrize('name', [pytest.param(name, marks=_needs(name)) for name in d4rl.TABLE])
 def test_an_episode_follows_from_its_seed_and_actions(name):
     used, fresh = make(name), make(name)
     used.action_space.seed(0)

@@ -4,24 +4,22 @@ import numpy as np
 import pytest
 from d4rl_checks import make, needs_ogbench, needs_robotics, policy, read, replay_errors
 
-mujoco = pytest.importorskip("mujoco")
+mujoco = pytest.importorskip('mujoco')
 
 from ooorl.envs.d4rl import antmaze, maze2d, mazes  # noqa: E402
 from ooorl.envs.d4rl.controllers import AntNavigator, PointController  # noqa: E402
 from ooorl.envs.d4rl.parallel import ParallelSimulation  # noqa: E402
 from ooorl.errors import UsageError  # noqa: E402
 
-SIZES = ("umaze", "medium", "large")
+SIZES = ('umaze', 'medium', 'large')
 
 
 def _walls(layout):
-    return [[tile == "#" for tile in row] for row in layout]
+    return [[tile == '#' for tile in row] for row in layout]
 
 
 @needs_robotics
-@pytest.mark.parametrize(
-    ("size", "name"), [("umaze", "U_MAZE"), ("medium", "MEDIUM_MAZE"), ("large", "LARGE_MAZE")]
-)
+@pytest.mark.parametrize(('size', 'name'), [('umaze', 'U_MAZE'), ('medium', 'MEDIUM_MAZE'), ('large', 'LARGE_MAZE')])
 def test_layouts_are_those_of_gymnasium_robotics(size, name):
     from gymnasium_robotics.envs.maze import maps
 
@@ -29,11 +27,11 @@ def test_layouts_are_those_of_gymnasium_robotics(size, name):
 
 
 @needs_ogbench
-@pytest.mark.parametrize("size", ["medium", "large"])
+@pytest.mark.parametrize('size', ['medium', 'large'])
 def test_ant_equals_the_ant_of_ogbench_over_100_open_loop_steps(size):
     from ogbench.locomaze.maze import make_maze_env
 
-    theirs, ours = make_maze_env("ant", "maze", maze_type=size), antmaze.AntMazeEnv(size)
+    theirs, ours = make_maze_env('ant', 'maze', maze_type=size), antmaze.AntMazeEnv(size)
     assert _walls(mazes.MAZES[size].rows) == (theirs.maze_map == 1).tolist()
     random = np.random.default_rng(0)
     theirs.reset(seed=0)
@@ -49,12 +47,12 @@ def test_ant_equals_the_ant_of_ogbench_over_100_open_loop_steps(size):
 
 
 def test_recorded_ant_steps_are_reproduced():
-    keys = ("observations", "actions", "timeouts")
-    observations, actions, timeouts = read("antmaze/antmaze-umaze-gen.hdf5", keys, 2002)
-    env = antmaze.AntMazeEnv("umaze")
+    keys = ('observations', 'actions', 'timeouts')
+    observations, actions, timeouts = read('antmaze/antmaze-umaze-gen.hdf5', keys, 2002)
+    env = antmaze.AntMazeEnv('umaze')
     env.reset(seed=0)
     errors = replay_errors(env, observations, actions, timeouts, 15)
-    if tuple(int(part) for part in mujoco.__version__.split(".")[:2]) >= (3, 12):
+    if tuple(int(part) for part in mujoco.__version__.split('.')[:2]) >= (3, 12):
         # Later versions resolve contacts differently; most steps of the file, made with 3.11, still agree.
         assert np.quantile(errors[:, :15].max(axis=1), 0.95) < 1e-3
         return
@@ -64,9 +62,9 @@ def test_recorded_ant_steps_are_reproduced():
 
 
 def test_recorded_point_steps_and_rewards_are_reproduced():
-    keys = ("observations", "actions", "timeouts", "rewards")
-    observations, actions, timeouts, rewards = read("maze2d/maze2d-umaze-gen.hdf5", keys, 20_000)
-    env = maze2d.Maze2dEnv("umaze")
+    keys = ('observations', 'actions', 'timeouts', 'rewards')
+    observations, actions, timeouts, rewards = read('maze2d/maze2d-umaze-gen.hdf5', keys, 20_000)
+    env = maze2d.Maze2dEnv('umaze')
     env.reset(seed=0)
     errors = replay_errors(env, observations, actions, timeouts, 2)
     assert errors[:, :2].max() < 1e-6
@@ -75,14 +73,14 @@ def test_recorded_point_steps_and_rewards_are_reproduced():
     np.testing.assert_array_equal(maze2d.reward_at(observations[:, :2], env.goal, False), rewards)
 
 
-@pytest.mark.parametrize(("size", "corner"), [("umaze", (0, 8)), ("medium", (20, 20)), ("large", (32, 24))])
+@pytest.mark.parametrize(('size', 'corner'), [('umaze', (0, 8)), ('medium', (20, 20)), ('large', (32, 24))])
 def test_ant_starts_at_the_origin_and_goals_are_resampled_in_their_cell(size, corner):
     env = antmaze.AntMazeEnv(size)
     starts, goals = [], []
     for seed in range(200):
         observation, info = env.reset(seed=seed)
         starts.append(observation)
-        goals.append(info["goal"] - corner)
+        goals.append(info['goal'] - corner)
     starts, goals = np.array(starts), np.array(goals)
     rest = np.array([0, 0, 0.75, 1] + [0] * 11)
     assert (np.abs(starts[:, :15] - rest) <= 0.1).all()
@@ -95,18 +93,18 @@ def test_ant_starts_at_the_origin_and_goals_are_resampled_in_their_cell(size, co
 
 def test_ant_is_paid_and_ends_within_half_a_metre_of_the_goal():
     for terminate in (True, False):
-        env = antmaze.AntMazeEnv("umaze", terminate_at_goal=terminate)
+        env = antmaze.AntMazeEnv('umaze', terminate_at_goal=terminate)
         for distance, near in ((0.3, True), (0.8, False)):
-            env.reset(seed=0, options={"goal": (0.0, distance)})
+            env.reset(seed=0, options={'goal': (0.0, distance)})
             env.set_state(env.init_qpos, env.init_qvel)
             _, reward, terminated, truncated, info = env.step(np.zeros(8))
             assert (reward, terminated, truncated) == (float(near), near and terminate, False)
-            assert info["success"] is near
+            assert info['success'] is near
 
 
-@pytest.mark.parametrize(("size", "horizon"), [("Umaze", 300), ("Medium", 600), ("Large", 800)])
+@pytest.mark.parametrize(('size', 'horizon'), [('Umaze', 300), ('Medium', 600), ('Large', 800)])
 def test_point_episodes_last_their_horizon_and_never_end(size, horizon):
-    env = make(f"ooorl/Maze2d{size}-v0")
+    env = make(f'ooorl/Maze2d{size}-v0')
     env.reset(seed=0)
     steps = 0
     truncated = False
@@ -118,18 +116,18 @@ def test_point_episodes_last_their_horizon_and_never_end(size, horizon):
 
 
 def test_point_resets_cover_every_free_cell():
-    env = maze2d.Maze2dEnv("umaze")
+    env = maze2d.Maze2dEnv('umaze')
     env.reset(seed=0)
     starts = np.array([env.reset()[0] for _ in range(700)])
     cells, counts = np.unique(np.rint(starts[:, :2]), axis=0, return_counts=True)
     assert (np.abs(starts[:, :2] - np.rint(starts[:, :2])) <= 0.1).all()
-    np.testing.assert_array_equal(cells, mazes.cells(env.maze, "."))
+    np.testing.assert_array_equal(cells, mazes.cells(env.maze, '.'))
     assert counts.min() > 60 and counts.max() < 145  # 100 expected in each, standard deviation 9
     assert 0.09 < starts[:, 2:].std() < 0.11
 
 
 def test_point_speed_is_cut_before_the_step_and_rewards_follow_the_successor():
-    sparse, dense = maze2d.Maze2dEnv("umaze"), maze2d.Maze2dEnv("umaze", reward="dense")
+    sparse, dense = maze2d.Maze2dEnv('umaze'), maze2d.Maze2dEnv('umaze', reward='dense')
     for env in (sparse, dense):
         env.reset(seed=0)
         env.set_state([1.0, 1.48], [0.0, 100.0])
@@ -140,26 +138,24 @@ def test_point_speed_is_cut_before_the_step_and_rewards_follow_the_successor():
     np.testing.assert_allclose(shaped, np.exp(1.0 - observation[1]), rtol=1e-12)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize('size', SIZES)
 def test_paths_lead_from_everywhere_to_everywhere(size):
     maze = mazes.MAZES[size]
-    table, free = mazes.next_cells(maze), mazes.cells(maze, ".")
+    table, free = mazes.next_cells(maze), mazes.cells(maze, '.')
     for target in free:
         for start in free:
             cell, steps = tuple(start), 0
             while cell != tuple(target):
                 following = tuple(table[(*cell, *target)])
                 assert abs(following[0] - cell[0]) + abs(following[1] - cell[1]) == 1
-                assert maze.rows[following[0]][following[1]] == "."
+                assert maze.rows[following[0]][following[1]] == '.'
                 cell, steps = following, steps + 1
                 assert steps < 60
 
 
 # Mean returns measured with another implementation of the controller. Controllers differ by where they cut
 # corners, hence the width.
-@pytest.mark.parametrize(
-    ("size", "horizon", "expected"), [("umaze", 300, 239), ("medium", 600, 406), ("large", 800, 572)]
-)
+@pytest.mark.parametrize(('size', 'horizon', 'expected'), [('umaze', 300, 239), ('medium', 600, 406), ('large', 800, 572)])
 def test_the_waypoint_controller_reaches_the_goal_and_stays(size, horizon, expected):
     maze, random, num = mazes.MAZES[size], np.random.default_rng(0), 100
     env, simulation = maze2d.Maze2dEnv(size), ParallelSimulation(maze2d.build_model(maze), 1, 2)
@@ -179,12 +175,12 @@ def test_the_waypoint_controller_reaches_the_goal_and_stays(size, horizon, expec
 
 
 def _share_of_own_goals(num_ants, num_steps, seed):
-    maze, random = mazes.MAZES["umaze"], np.random.default_rng(seed)
-    env = antmaze.AntMazeEnv("umaze")
+    maze, random = mazes.MAZES['umaze'], np.random.default_rng(seed)
+    env = antmaze.AntMazeEnv('umaze')
     env.reset(seed=seed)
     starts = [env.reset() for _ in range(num_ants)]
-    state, goal = np.array([start[0] for start in starts]), np.array([start[1]["goal"] for start in starts])
-    navigator = AntNavigator(maze, policy("d4rl_ant_hierarch_pol"), 0.2, random)
+    state, goal = np.array([start[0] for start in starts]), np.array([start[1]['goal'] for start in starts])
+    navigator = AntNavigator(maze, policy('d4rl_ant_hierarch_pol'), 0.2, random)
     simulation, arrived = ParallelSimulation(env.model, antmaze.FRAME_SKIP, 2), np.zeros(num_ants, bool)
     for _ in range(num_steps):
         state = simulation.step(state, navigator.act(state, goal))
@@ -203,7 +199,7 @@ def test_the_policy_behind_d4rls_data_reaches_most_of_its_goals():
 
 
 def test_unknown_mazes_and_rewards_are_refused():
-    with pytest.raises(UsageError, match="maze must be one of"):
-        antmaze.AntMazeEnv("ultra")
-    with pytest.raises(UsageError, match="reward must be"):
-        maze2d.Maze2dEnv("umaze", reward="binary")
+    with pytest.raises(UsageError, match='maze must be one of'):
+        antmaze.AntMazeEnv('ultra')
+    with pytest.raises(UsageError, match='reward must be'):
+        maze2d.Maze2dEnv('umaze', reward='binary')

@@ -8,8 +8,8 @@
 The manifest lies beside the data under the name `<data>.json`. A data set is a function of its arguments, the
 policies and the versions in the manifest. The names of the recipes are in `RECIPES`.
 
-Differs from D4RL: rows carry their true `next_observations`, the last row of a file is a time-out, and the
-policies are the caller's.
+Differs from D4RL: rows carry their true `next_observations`, the last row of a file is a time-out (but of an
+unfinished ant episode), and the policies are the caller's.
 """
 
 import hashlib
@@ -22,14 +22,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from ooorl import catalogue
 from ooorl.data.policies_npz import ArrayPolicy, load_policy
-from ooorl.envs.d4rl.optional import package_folder
+from ooorl.envs.d4rl import generators
 from ooorl.envs.d4rl.recipes import RECIPES, Recipe
 from ooorl.errors import UsageError
 
-__all__ = ["RECIPES", "drop_region", "make"]
+__all__ = ['RECIPES', 'drop_region', 'make']
 
-_PACKAGES = ("mujoco", "gymnasium", "numpy", "h5py")
+_PACKAGES = ('mujoco', 'gymnasium', 'numpy', 'h5py')
 
 
 def make(
@@ -62,28 +63,25 @@ def make(
       UsageError: unknown recipe or option, wrong number or size of policies, no rows.
     """
     if recipe not in RECIPES:
-        raise UsageError(f"recipe must be one of {', '.join(RECIPES)}; got {recipe!r}")
+        raise UsageError(f'recipe must be one of {", ".join(RECIPES)}; got {recipe!r}')
     if rows < 2:
-        raise UsageError(f"rows must be at least 2; got {rows}")
+        raise UsageError(f'rows must be at least 2; got {rows}')
     entry = RECIPES[recipe]
     unknown = set(options) - set(entry.options)
     if unknown:
-        raise UsageError(f"{recipe} knows the options {sorted(entry.options)}; got {sorted(unknown)}")
+        raise UsageError(f'{recipe} knows the options {sorted(entry.options)}; got {sorted(unknown)}')
     options = {**entry.options, **options}
     loaded = _load_policies(recipe, entry, policies)
     columns, behaviours = _generate(entry, rows, seed, loaded, num_threads, options)
-    for behaviour in behaviours:
-        if entry.reference and behaviour.get("mean_return") is not None:
-            low, high = entry.reference
-            behaviour["normalised_score"] = 100.0 * (behaviour["mean_return"] - low) / (high - low)
+    _score(entry, behaviours)
     described = {
-        "recipe": recipe,
-        "environment": entry.environment,
-        "rows": rows,
-        "seed": seed,
-        "options": options,
+        'recipe': recipe,
+        'environment': entry.environment,
+        'rows': rows,
+        'seed': seed,
+        'options': options,
     }
-    return _write(out, columns, {**described, "behaviours": behaviours})
+    return _write(out, columns, {**described, 'behaviours': behaviours})
 
 
 def drop_region(
@@ -113,62 +111,66 @@ def drop_region(
       UsageError: no region, or nothing left.
     """
     if not discs and not boxes:
-        raise UsageError(
-            "drop_region needs discs=[(x, y, radius)] or boxes=[(low x, low y, high x, high y)]; got none"
-        )
+        raise UsageError('drop_region needs discs=[(x, y, radius)] or boxes=[(low x, low y, high x, high y)]; got none')
     columns = _read(path)
-    xy = columns["observations"][:, :2].astype(np.float64)
+    xy = columns['observations'][:, :2].astype(np.float64)
     inside = np.zeros(len(xy), bool)
     for x, y, radius in discs:
         inside |= np.square(xy - (x, y)).sum(axis=1) <= radius**2
     for low_x, low_y, high_x, high_y in boxes:
         inside |= ((xy >= (low_x, low_y)) & (xy <= (high_x, high_y))).all(axis=1)
     if inside.all():
-        raise UsageError(f"every row of {path} lies in the regions; give smaller ones")
-    ends = columns.get("timeouts", np.zeros(len(xy), bool)).astype(bool)
+        raise UsageError(f'every row of {path} lies in the regions; give smaller ones')
+    ends = columns.get('timeouts', np.zeros(len(xy), bool)).astype(bool)
     ends[:-1] |= inside[1:]
-    columns["timeouts"] = ends
+    columns['timeouts'] = ends
     kept = {name: column[~inside] for name, column in columns.items()}
     beside = _manifest_path(path)
     source = json.loads(beside.read_text()) if beside.is_file() else None
-    regions = {"discs": [list(disc) for disc in discs], "boxes": [list(box) for box in boxes]}
-    counts = {"rows": int((~inside).sum()), "removed_rows": int(inside.sum())}
-    made_from = {"file": Path(path).name, "sha256": _sha256(path), "manifest": source}
-    return _write(out, kept, {"recipe": "drop_region", **counts, **regions, "made_from": made_from})
+    regions = {'discs': [list(disc) for disc in discs], 'boxes': [list(box) for box in boxes]}
+    counts = {'rows': int((~inside).sum()), 'removed_rows': int(inside.sum())}
+    made_from = {'file': Path(path).name, 'sha256': _sha256(path), 'manifest': source}
+    return _write(out, kept, {'recipe': 'drop_region', **counts, **regions, 'made_from': made_from})
 
 
 def _load_policies(recipe: str, entry: Recipe, paths) -> list[ArrayPolicy]:
-    any_number = entry.levels == ("...",)
+    any_number = entry.levels == ('...',)
     if (any_number and not paths) or (not any_number and len(paths) != len(entry.levels)):
         wanted = (
-            "one or more policies, from the least to the most trained"
+            'one or more policies, from the least to the most trained'
             if any_number
-            else (f"{len(entry.levels)} policies" + (f" ({', '.join(entry.levels)})" if entry.levels else ""))
+            else (f'{len(entry.levels)} policies' + (f' ({", ".join(entry.levels)})' if entry.levels else ''))
         )
-        raise UsageError(f"{recipe} needs {wanted}; got {len(paths)}: give their npz files as policies=[...]")
+        raise UsageError(f'{recipe} needs {wanted}; got {len(paths)}: give their npz files as policies=[...]')
     return [load_policy(path) for path in paths]
 
 
 def _generate(entry: Recipe, rows, seed, policies, num_threads, options):
-    package_folder("gymnasium", "mujoco")
-    package_folder("mujoco", "mujoco")
-    # Only now: the generators need both.
-    from ooorl.envs.d4rl import generators
-
     random = np.random.default_rng(seed)
-    if entry.kind == "point":
+    if entry.kind == 'point':
         return generators.point_rows(entry.maze, rows, random, num_threads=num_threads, **options)
-    if entry.kind == "ant":
+    if entry.kind == 'ant':
         return generators.ant_rows(entry.maze, rows, random, policies, num_threads=num_threads, **options)
     return generators.policy_rows(entry.environment, rows, seed, random, policies, **options)
+
+
+def _score(entry: Recipe, behaviours):
+    """Adds D4RL's normalised score to every policy that finished an episode."""
+    if entry.task is None:
+        return
+    task = catalogue.lookup(entry.task)
+    for behaviour in behaviours:
+        if behaviour['mean_return'] is not None:
+            share = (behaviour['mean_return'] - task.reference_min) / (task.reference_max - task.reference_min)
+            behaviour['normalised_score'] = 100.0 * share
 
 
 def _read(path) -> dict[str, np.ndarray]:
     if not Path(path).is_file():
         raise UsageError(f"no file {path}: give a data set in D4RL's HDF5 layout")
     columns = {}
-    with h5py.File(path, "r") as file:
-        num_rows = len(file["observations"])
+    with h5py.File(path, 'r') as file:
+        num_rows = len(file['observations'])
 
         def collect(name, item):
             if isinstance(item, h5py.Dataset) and item.shape[:1] == (num_rows,):
@@ -181,19 +183,19 @@ def _read(path) -> dict[str, np.ndarray]:
 def _write(out, columns, described) -> dict:
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(out, "w") as file:
+    with h5py.File(out, 'w') as file:
         for name, column in columns.items():
-            file.create_dataset(name, data=column, compression="gzip", compression_opts=1, shuffle=True)
-    versions = {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}}
-    manifest = {**described, "file": out.name, "sha256": _sha256(out), "versions": versions}
-    _manifest_path(out).write_text(json.dumps(manifest, indent=2) + "\n")
+            file.create_dataset(name, data=column, compression='gzip', compression_opts=1, shuffle=True)
+    versions = {'python': platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}}
+    manifest = {**described, 'file': out.name, 'sha256': _sha256(out), 'versions': versions}
+    _manifest_path(out).write_text(json.dumps(manifest, indent=2) + '\n')
     return manifest
 
 
 def _manifest_path(path) -> Path:
-    return Path(f"{path}.json")
+    return Path(f'{path}.json')
 
 
 def _sha256(path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()

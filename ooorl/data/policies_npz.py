@@ -23,7 +23,7 @@ import numpy as np
 
 from ooorl.errors import UsageError
 
-_HIDDEN = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0.0)}
+_HIDDEN = {'tanh': np.tanh, 'relu': lambda x: np.maximum(x, 0.0)}
 _LOG_STD_RANGE = (-20.0, 2.0)
 
 
@@ -60,7 +60,7 @@ class ArrayPolicy:
     @property
     def stochastic(self) -> bool:
         """Whether the file knows a spread of actions."""
-        return "log_std" in self.arrays or "W_logstd" in self.arrays
+        return 'log_std' in self.arrays or 'W_logstd' in self.arrays
 
     def mode(self, observation: np.ndarray) -> np.ndarray:
         """`[..., A]` the most likely actions, in [-1, 1]."""
@@ -69,32 +69,32 @@ class ArrayPolicy:
     def sample(self, observation: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """`[..., A]` drawn actions, in [-1, 1]; the mode where the policy is deterministic."""
         mean, feature = self._forward(observation)
-        if "W_logstd" in self.arrays:
-            log_std = feature @ self.arrays["W_logstd"] + self.arrays["b_logstd"]
+        if 'W_logstd' in self.arrays:
+            log_std = feature @ self.arrays['W_logstd'] + self.arrays['b_logstd']
             std = np.exp(np.clip(log_std, *_LOG_STD_RANGE))
-        elif "log_std" in self.arrays:
-            std = np.exp(self.arrays["log_std"])
+        elif 'log_std' in self.arrays:
+            std = np.exp(self.arrays['log_std'])
         else:
             return self._squash(mean)
         return self._squash(mean + std * random.standard_normal(mean.shape))
 
     def _forward(self, observation):
         a, x = self.arrays, np.asarray(observation, np.float64)
-        if "obs_mean" in a:
-            x = (x - a["obs_mean"]) / np.sqrt(a["obs_var"] + a["eps"])
-            x = np.clip(x, -a["clip_obs"], a["clip_obs"])
-        if "in_shift" in a:
-            x = (x - a["in_shift"]) / (a["in_scale"] + 1e-8)
+        if 'obs_mean' in a:
+            x = (x - a['obs_mean']) / np.sqrt(a['obs_var'] + a['eps'])
+            x = np.clip(x, -a['clip_obs'], a['clip_obs'])
+        if 'in_shift' in a:
+            x = (x - a['in_shift']) / (a['in_scale'] + 1e-8)
         for weight, bias in self.layers[:-1]:
             x = _HIDDEN[self.hidden](x @ weight + bias)
         weight, bias = self.layers[-1]
         mean = x @ weight + bias
-        if "out_shift" in a:
-            mean = mean * a["out_scale"] + a["out_shift"]
+        if 'out_shift' in a:
+            mean = mean * a['out_scale'] + a['out_shift']
         return mean, x
 
     def _squash(self, action):
-        return np.tanh(action) if self.output == "tanh" else np.clip(action, -1.0, 1.0)
+        return np.tanh(action) if self.output == 'tanh' else np.clip(action, -1.0, 1.0)
 
 
 def load_policy(path: str | Path) -> ArrayPolicy:
@@ -105,26 +105,24 @@ def load_policy(path: str | Path) -> ArrayPolicy:
     """
     path = Path(path)
     if not path.is_file():
-        raise UsageError(f"no policy file {path}: give the path of an .npz file with arrays W0, b0, W1, ...")
+        raise UsageError(f'no policy file {path}: give the path of an .npz file with arrays W0, b0, W1, ...')
     with np.load(path, allow_pickle=False) as file:
         arrays = {key: _widen(file[key]) for key in file.files}
     names, index = [], 0
-    while f"W{index}" in arrays:
+    while f'W{index}' in arrays:
         names.append(str(index))
         index += 1
-    names += ["_mean"] if "W_mean" in arrays else []
+    names += ['_mean'] if 'W_mean' in arrays else []
     if not names:
-        raise UsageError(f"{path} holds {sorted(arrays)}, but a policy needs arrays W0, b0, W1, b1, ...")
-    squashed = "W_logstd" in arrays
-    hidden = str(arrays.get("act", "relu" if squashed else "tanh"))
-    output = str(arrays.get("outact", "tanh" if squashed else "linear"))
-    if hidden not in _HIDDEN or output not in ("tanh", "clip", "linear"):
-        raise UsageError(
-            f"{path} asks for activations {hidden!r} and {output!r}; known: tanh, relu; tanh, clip, linear"
-        )
+        raise UsageError(f'{path} holds {sorted(arrays)}, but a policy needs arrays W0, b0, W1, b1, ...')
+    squashed = 'W_logstd' in arrays
+    hidden = str(arrays.get('act', 'relu' if squashed else 'tanh'))
+    output = str(arrays.get('outact', 'tanh' if squashed else 'linear'))
+    if hidden not in _HIDDEN or output not in ('tanh', 'clip', 'linear'):
+        raise UsageError(f'{path} asks for activations {hidden!r} and {output!r}; known: tanh, relu; tanh, clip, linear')
     return ArrayPolicy(
         arrays=arrays,
-        layers=tuple((arrays[f"W{name}"], arrays[f"b{name}"]) for name in names),
+        layers=tuple((arrays[f'W{name}'], arrays[f'b{name}']) for name in names),
         hidden=hidden,
         output=output,
         name=path.name,
@@ -133,4 +131,4 @@ def load_policy(path: str | Path) -> ArrayPolicy:
 
 
 def _widen(array):
-    return array.astype(np.float64) if array.dtype.kind == "f" else array
+    return array.astype(np.float64) if array.dtype.kind == 'f' else array

@@ -18,9 +18,10 @@ rule, the goal reached in more than 25 steps of the episode (pen: 20).
 Sources: Rajeswaran et al., arXiv:1709.10087; Fu et al., arXiv:2004.07219; Nair et al., arXiv:2006.09359.
 """
 
+import mujoco
 import numpy as np
 
-from ooorl.envs.d4rl import optional
+from ooorl.envs.d4rl import assets
 from ooorl.envs.d4rl.simulated import SimulatedEnv, unbounded, unit_box
 from ooorl.errors import UsageError
 
@@ -44,13 +45,11 @@ class AdroitEnv(SimulatedEnv):
     steps_for_success = 25
     ends_when_failed = False
 
-    def __init__(self, *, reward: str = "dense", render_mode: str | None = None):
-        import mujoco
-
-        if reward not in ("dense", "binary"):
+    def __init__(self, *, reward: str = 'dense', render_mode: str | None = None):
+        if reward not in ('dense', 'binary'):
             raise UsageError(f"reward must be 'dense' or 'binary'; got {reward!r}")
-        path = optional.robotics_asset("adroit_hand", self.file)
-        self.binary = reward == "binary"
+        path = assets.robotics_asset('adroit_hand', self.file)
+        self.binary = reward == 'binary'
         self.use_model(mujoco.MjModel.from_xml_path(path), FRAME_SKIP, render_mode)
         self._weaken_actuators()
         self.observation_space = unbounded(self.observation_size)
@@ -67,7 +66,7 @@ class AdroitEnv(SimulatedEnv):
         for name, part in self.placement():
             part[:] = self.sample_placement(name, part)
         self.set_state(self.init_qpos, self.init_qvel)
-        return self.observe(), {"success": False, "goal_achieved": False}
+        return self.observe(), {'success': False, 'goal_achieved': False}
 
     def step(self, action):
         self.simulate(self._control_middle + np.clip(action, -1.0, 1.0) * self._control_scale)
@@ -81,7 +80,7 @@ class AdroitEnv(SimulatedEnv):
             reward,
             terminated,
             False,
-            {"success": bool(success), "goal_achieved": achieved},
+            {'success': bool(success), 'goal_achieved': achieved},
         )
 
     def find_parts(self):
@@ -113,11 +112,11 @@ class AdroitEnv(SimulatedEnv):
         """
         for name, part in self.placement():
             part[:] = state[name]
-        self.set_state(state["qpos"], state["qvel"])
+        self.set_state(state['qpos'], state['qvel'])
 
     def _weaken_actuators(self):
         # D4RL overrides the gains of the wrist (10) and the fingers (1) after loading the model.
-        for first, last, gain in (("A_WRJ1", "A_WRJ0", 10.0), ("A_FFJ3", "A_THJ0", 1.0)):
+        for first, last, gain in (('A_WRJ1', 'A_WRJ0', 10.0), ('A_FFJ3', 'A_THJ0', 1.0)):
             part = slice(self.model.actuator(first).id, self.model.actuator(last).id + 1)
             self.model.actuator_gainprm[part, :3] = gain, 0.0, 0.0
             self.model.actuator_biasprm[part, :3] = 0.0, -gain, 0.0
@@ -126,15 +125,15 @@ class AdroitEnv(SimulatedEnv):
 class DoorEnv(AdroitEnv):
     """Undo the latch and open the door: observation 39, action 28."""
 
-    file, observation_size = "adroit_door.xml", 39
+    file, observation_size = 'adroit_door.xml', 39
 
     def find_parts(self):
-        self._hinge = int(self.model.joint("door_hinge").qposadr[0])
-        self._palm, self._handle = self.model.site("S_grasp").id, self.model.site("S_handle").id
-        self._frame = self.model.body("frame").id
+        self._hinge = int(self.model.joint('door_hinge').qposadr[0])
+        self._palm, self._handle = self.model.site('S_grasp').id, self.model.site('S_handle').id
+        self._frame = self.model.body('frame').id
 
     def placement(self):
-        return [("door_body_pos", self.model.body_pos[self._frame])]
+        return [('door_body_pos', self.model.body_pos[self._frame])]
 
     def sample_placement(self, name, current):
         return self.np_random.uniform([-0.3, 0.25, 0.252], [-0.2, 0.35, 0.35])
@@ -157,15 +156,15 @@ class DoorEnv(AdroitEnv):
 class HammerEnv(AdroitEnv):
     """Lift the hammer and drive the nail in: observation 46, action 26."""
 
-    file, observation_size = "adroit_hammer.xml", 46
+    file, observation_size = 'adroit_hammer.xml', 46
 
     def find_parts(self):
-        site = {name: self.model.site(name).id for name in ("S_grasp", "S_target", "tool", "nail_goal")}
+        site = {name: self.model.site(name).id for name in ('S_grasp', 'S_target', 'tool', 'nail_goal')}
         self._palm, self._nail, self._head, self._end = site.values()
-        self._hammer, self._board = self.model.body("Object").id, self.model.body("nail_board").id
+        self._hammer, self._board = self.model.body('Object').id, self.model.body('nail_board').id
 
     def placement(self):
-        return [("board_pos", self.model.body_pos[self._board])]
+        return [('board_pos', self.model.body_pos[self._board])]
 
     def sample_placement(self, name, current):
         return [current[0], current[1], self.np_random.uniform(0.1, 0.25)]
@@ -173,7 +172,7 @@ class HammerEnv(AdroitEnv):
     def observe(self):
         data = self.data
         speed = np.clip(data.qvel[-6:], -1.0, 1.0)
-        impact = np.clip(data.sensor("S_nail").data, -1.0, 1.0)
+        impact = np.clip(data.sensor('S_nail').data, -1.0, 1.0)
         angles = _euler_angles(data.xmat[self._hammer])
         palm, nail, hammer = data.site_xpos[self._palm], data.site_xpos[self._nail], data.xpos[self._hammer]
         return np.concatenate([data.qpos[:-6], speed, palm, hammer, angles, nail, impact])
@@ -191,25 +190,21 @@ class HammerEnv(AdroitEnv):
 class PenEnv(AdroitEnv):
     """Turn the pen to a direction: observation 45, action 24."""
 
-    file, observation_size = "adroit_pen.xml", 45
+    file, observation_size = 'adroit_pen.xml', 45
     steps_for_success = 20
     ends_when_failed = True
 
     def find_parts(self):
-        names = ("object_top", "object_bottom", "target_top", "target_bottom", "eps_ball")
-        self._top, self._bottom, self._aim_top, self._aim_bottom, self._place = (
-            self.model.site(name).id for name in names
-        )
-        self._pen, self._target = self.model.body("Object").id, self.model.body("target").id
+        names = ('object_top', 'object_bottom', 'target_top', 'target_bottom', 'eps_ball')
+        self._top, self._bottom, self._aim_top, self._aim_bottom, self._place = (self.model.site(name).id for name in names)
+        self._pen, self._target = self.model.body('Object').id, self.model.body('target').id
 
     def placement(self):
-        return [("desired_orien", self.model.body_quat[self._target])]
+        return [('desired_orien', self.model.body_quat[self._target])]
 
     def sample_placement(self, name, current):
-        import mujoco
-
         quaternion = np.zeros(4)
-        mujoco.mju_euler2Quat(quaternion, np.array([*self.np_random.uniform(-1.0, 1.0, 2), 0.0]), "xyz")
+        mujoco.mju_euler2Quat(quaternion, np.array([*self.np_random.uniform(-1.0, 1.0, 2), 0.0]), 'xyz')
         return quaternion
 
     def observe(self):
@@ -238,20 +233,20 @@ class PenEnv(AdroitEnv):
 class RelocateEnv(AdroitEnv):
     """Carry the ball to a place: observation 39, action 30."""
 
-    file, observation_size = "adroit_relocate.xml", 39
+    file, observation_size = 'adroit_relocate.xml', 39
 
     def find_parts(self):
-        self._palm, self._target = self.model.site("S_grasp").id, self.model.site("target").id
-        self._ball = self.model.body("Object").id
+        self._palm, self._target = self.model.site('S_grasp').id, self.model.site('target').id
+        self._ball = self.model.body('Object').id
 
     def placement(self):
         return [
-            ("obj_pos", self.model.body_pos[self._ball]),
-            ("target_pos", self.model.site_pos[self._target]),
+            ('obj_pos', self.model.body_pos[self._ball]),
+            ('target_pos', self.model.site_pos[self._target]),
         ]
 
     def sample_placement(self, name, current):
-        if name == "obj_pos":
+        if name == 'obj_pos':
             return [*self.np_random.uniform([-0.15, -0.15], [0.15, 0.3]), current[2]]
         return self.np_random.uniform([-0.2, -0.2, 0.15], [0.2, 0.2, 0.35])
 
@@ -278,7 +273,5 @@ def _euler_angles(matrix) -> np.ndarray:
     # Where y is turned by a right angle x and z cannot be told apart; D4RL then puts all into z.
     cosine = np.hypot(m[2, 2], m[1, 2])
     if cosine > 4.0 * np.finfo(np.float64).eps:
-        return np.array(
-            [np.arctan2(-m[1, 2], m[2, 2]), np.arctan2(m[0, 2], cosine), np.arctan2(-m[0, 1], m[0, 0])]
-        )
+        return np.array([np.arctan2(-m[1, 2], m[2, 2]), np.arctan2(m[0, 2], cosine), np.arctan2(-m[0, 1], m[0, 0])])
     return np.array([0.0, np.arctan2(m[0, 2], cosine), np.arctan2(m[1, 0], m[1, 1])])

@@ -15,16 +15,16 @@ The model is gymnasium's packaged ant with what differs changed: time step, gear
 Source: D4RL antmaze-{umaze,medium,large}-*-v2 (arXiv:2004.07219).
 """
 
+import mujoco
 import numpy as np
 
-from ooorl.envs.d4rl import mazes, optional
+from ooorl.envs.d4rl import assets, mazes
 from ooorl.envs.d4rl.simulated import SimulatedEnv, unbounded, unit_box
 
 CELL_SIZE = 4.0
 GOAL_RADIUS = 0.5
 FRAME_SKIP = 5
 WALL_HEIGHT = 2.0
-NUM_POSITIONS = 15
 
 
 def cell_position(cell) -> np.ndarray:
@@ -41,18 +41,16 @@ def sample_goal(cell, random: np.random.Generator) -> np.ndarray:
 
 def build_model(maze: mazes.Maze):
     """Compiles D4RL's ant, from the ant that gymnasium packages, in a maze."""
-    import mujoco
-
-    spec = mujoco.MjSpec.from_file(optional.gymnasium_model("ant.xml"))
+    spec = mujoco.MjSpec.from_file(assets.gymnasium_model('ant.xml'))
     spec.option.timestep = 0.02
     for actuator in spec.actuators:
         actuator.gear[0] = 30.0
-    floor = next(geom for geom in spec.geoms if geom.name == "floor")
+    floor = next(geom for geom in spec.geoms if geom.name == 'floor')
     half = [CELL_SIZE / 2, CELL_SIZE / 2, WALL_HEIGHT / 2]
-    for row, column in mazes.cells(maze, "#"):
+    for row, column in mazes.cells(maze, '#'):
         x, y = cell_position((row, column))
         spec.worldbody.add_geom(
-            name=f"wall_{row}_{column}",
+            name=f'wall_{row}_{column}',
             type=mujoco.mjtGeom.mjGEOM_BOX,
             pos=[x, y, WALL_HEIGHT / 2],
             size=half,
@@ -80,9 +78,7 @@ class AntMazeEnv(SimulatedEnv):
     goal.
     """
 
-    def __init__(
-        self, maze: str = "umaze", *, terminate_at_goal: bool = True, render_mode: str | None = None
-    ):
+    def __init__(self, maze: str = 'umaze', *, terminate_at_goal: bool = True, render_mode: str | None = None):
         self.maze = mazes.find_maze(maze)
         self.terminate_at_goal = terminate_at_goal
         self.use_model(build_model(self.maze), FRAME_SKIP, render_mode)
@@ -92,8 +88,8 @@ class AntMazeEnv(SimulatedEnv):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.goal = sample_goal(self.maze.ant_goal, self.np_random)
-        if options and "goal" in options:
-            self.goal = np.array(options["goal"], np.float64)
+        if options and 'goal' in options:
+            self.goal = np.array(options['goal'], np.float64)
         self.reset_simulation()
         qpos = self.init_qpos + self.np_random.uniform(-0.1, 0.1, self.model.nq)
         self.set_state(qpos, 0.1 * self.np_random.standard_normal(self.model.nv))
@@ -102,12 +98,12 @@ class AntMazeEnv(SimulatedEnv):
     def step(self, action):
         self.simulate(np.clip(action, -1.0, 1.0))
         info = self._info()
-        terminated = info["success"] and self.terminate_at_goal
-        return self._observation(), float(info["success"]), terminated, False, info
+        terminated = info['success'] and self.terminate_at_goal
+        return self._observation(), float(info['success']), terminated, False, info
 
     def _observation(self):
         return np.concatenate([self.data.qpos, self.data.qvel])
 
     def _info(self):
         distance = np.linalg.norm(self.data.qpos[:2] - self.goal)
-        return {"success": bool(distance <= GOAL_RADIUS), "goal": self.goal.copy()}
+        return {'success': bool(distance <= GOAL_RADIUS), 'goal': self.goal.copy()}

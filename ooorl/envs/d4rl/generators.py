@@ -7,6 +7,7 @@ policy what it did: `{"name", "sha256", "episodes", "mean_return", ...}`.
 import warnings
 from collections.abc import Sequence
 
+import gymnasium
 import numpy as np
 
 from ooorl.envs.d4rl import antmaze, maze2d, mazes
@@ -29,7 +30,7 @@ def point_rows(maze_name, rows, random, *, dense, noise, num_threads=None) -> tu
     """
     maze = mazes.find_maze(maze_name)
     num = int(np.clip(rows // POINT_STREAM_ROWS, 1, MAX_POINT_COPIES))
-    length, free = -(-rows // num), mazes.cells(maze, ".")
+    length, free = -(-rows // num), mazes.cells(maze, '.')
     simulation = ParallelSimulation(maze2d.build_model(maze), 1, num_threads)
     controller = PointController(maze, random)
 
@@ -56,11 +57,11 @@ def point_rows(maze_name, rows, random, *, dense, noise, num_threads=None) -> tu
     targets = int(timeouts.sum())
     timeouts[:, -1] = True
     columns = _stacked(observations, actions, timeouts, goals, rows)
-    columns["timeouts"][-1] = True
+    columns['timeouts'][-1] = True
     goal = np.array(maze.point_goal, np.float64)
-    columns["rewards"] = maze2d.reward_at(columns["observations"][:, :2], goal, dense).astype(np.float32)
-    columns["terminals"] = np.zeros(rows, bool)
-    return columns, [{"name": "waypoint controller", "targets_reached": targets, "rows": rows}]
+    columns['rewards'] = maze2d.reward_at(columns['observations'][:, :2], goal, dense).astype(np.float32)
+    columns['terminals'] = np.zeros(rows, bool)
+    return columns, [{'name': 'waypoint controller', 'targets_reached': targets, 'rows': rows}]
 
 
 def ant_rows(
@@ -99,18 +100,18 @@ def ant_rows(
     simulation.close()
     columns = {name: np.concatenate([part[name] for part in parts])[:rows] for name in parts[0]}
     evaluation_goal = antmaze.cell_position(maze.ant_goal) + 0.75
-    distance = np.linalg.norm(columns["next_observations"][:, :2] - evaluation_goal, axis=1)
-    columns["rewards"] = (distance <= antmaze.GOAL_RADIUS).astype(np.float32)
-    columns["terminals"] = columns["rewards"] > 0
-    score = {"episodes": episodes, "own_goal_reached": reached / episodes}
-    return columns, [{"name": policy.name, "sha256": policy.sha256, **score}]
+    distance = np.linalg.norm(columns['next_observations'][:, :2] - evaluation_goal, axis=1)
+    columns['rewards'] = (distance <= antmaze.GOAL_RADIUS).astype(np.float32)
+    columns['terminals'] = columns['rewards'] > 0
+    score = {'episodes': episodes, 'own_goal_reached': reached / episodes}
+    return columns, [{'name': policy.name, 'sha256': policy.sha256, **score}]
 
 
 def _ant_starts(maze, model, num, random, start_anywhere, goal_anywhere):
     state = np.zeros((num, model.nq + model.nv))
     state[:, : model.nq] = model.qpos0 + random.uniform(-0.1, 0.1, (num, model.nq))
     state[:, model.nq :] = 0.1 * random.standard_normal((num, model.nv))
-    free = mazes.cells(maze, ".")
+    free = mazes.cells(maze, '.')
     if start_anywhere:
         start = antmaze.cell_position(free[random.integers(len(free), size=num)])
         state[:, :2] = np.maximum(start + random.uniform(0.0, 0.25 * antmaze.CELL_SIZE, (num, 2)), 0.0)
@@ -121,11 +122,11 @@ def _ant_starts(maze, model, num, random, start_anywhere, goal_anywhere):
 def _stacked(observations, actions, timeouts, goals, rows) -> Columns:
     """The first `rows` rows of streams `[N, T, ...]` one behind the other; `observations` has T + 1 rows."""
     columns = {
-        "observations": observations[:, :-1],
-        "actions": actions,
-        "next_observations": observations[:, 1:],
-        "timeouts": timeouts,
-        "infos/goal": goals,
+        'observations': observations[:, :-1],
+        'actions': actions,
+        'next_observations': observations[:, 1:],
+        'timeouts': timeouts,
+        'infos/goal': goals,
     }
     return {name: column.reshape(-1, *column.shape[2:])[:rows] for name, column in columns.items()}
 
@@ -133,14 +134,13 @@ def _stacked(observations, actions, timeouts, goals, rows) -> Columns:
 def policy_rows(environment, rows, seed, random, policies: Sequence, *, greedy) -> tuple[Columns, list]:
     """Episodes of trained policies in a gymnasium environment.
 
-    Each policy gives an equal share of the rows, in turn; without policies actions are uniform. `infos/qpos` and `infos/qvel` are the state before the step. The last
-    row of each share is a time-out where its episode did not end there.
+    Each policy gives an equal share of the rows, in turn; without policies actions are uniform. `infos/qpos` and
+    `infos/qvel` are the state before the step. The last row of each share is a time-out where its episode did
+    not end there.
     """
-    import gymnasium
-
     with warnings.catch_warnings():
         # gymnasium advises the -v5 environments; D4RL's are -v4.
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter('ignore', DeprecationWarning)
         env = gymnasium.make(environment)
     check_sizes(policies, env.observation_space.shape[0], env.action_space.shape[0])
     if not policies:
@@ -153,9 +153,9 @@ def policy_rows(environment, rows, seed, random, policies: Sequence, *, greedy) 
         first, last = bounds[index], bounds[index + 1]
         returns = _record(env, columns, first, last, [seed, index], random, actor, greedy)
         mean = float(np.mean(returns)) if returns else None
-        name, sha256 = (actor.name, actor.sha256) if actor else ("uniform actions", None)
-        score = {"rows": int(last - first), "episodes": len(returns), "mean_return": mean}
-        behaviours.append({"name": name, "sha256": sha256, **score})
+        name, sha256 = (actor.name, actor.sha256) if actor else ('uniform actions', None)
+        score = {'rows': int(last - first), 'episodes': len(returns), 'mean_return': mean}
+        behaviours.append({'name': name, 'sha256': sha256, **score})
     env.close()
     return columns, behaviours
 
@@ -165,8 +165,8 @@ def check_sizes(policies, observation_size: int, action_size: int):
     for policy in policies:
         if (policy.observation_size, policy.action_size) != (observation_size, action_size):
             raise UsageError(
-                f"the policy must read {observation_size} numbers and give {action_size}; {policy.name} "
-                f"reads {policy.observation_size} and gives {policy.action_size}: give another file"
+                f'the policy must read {observation_size} numbers and give {action_size}; {policy.name} '
+                f'reads {policy.observation_size} and gives {policy.action_size}: give another file'
             )
 
 
@@ -174,14 +174,14 @@ def _empty_columns(env, rows) -> Columns:
     num_observed, num_actions = env.observation_space.shape[0], env.action_space.shape[0]
     model = env.unwrapped.model
     return {
-        "observations": np.empty((rows, num_observed), np.float32),
-        "actions": np.empty((rows, num_actions), np.float32),
-        "next_observations": np.empty((rows, num_observed), np.float32),
-        "rewards": np.empty(rows, np.float32),
-        "terminals": np.zeros(rows, bool),
-        "timeouts": np.zeros(rows, bool),
-        "infos/qpos": np.empty((rows, model.nq)),
-        "infos/qvel": np.empty((rows, model.nv)),
+        'observations': np.empty((rows, num_observed), np.float32),
+        'actions': np.empty((rows, num_actions), np.float32),
+        'next_observations': np.empty((rows, num_observed), np.float32),
+        'rewards': np.empty(rows, np.float32),
+        'terminals': np.zeros(rows, bool),
+        'timeouts': np.zeros(rows, bool),
+        'infos/qpos': np.empty((rows, model.nq)),
+        'infos/qvel': np.empty((rows, model.nv)),
     }
 
 
@@ -191,17 +191,17 @@ def _record(env, columns, first, last, entropy, random, actor, greedy) -> list[f
     observation, _ = env.reset(seed=int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1))
     for row in range(first, last):
         if actor is None:
-            action = random.uniform(-1.0, 1.0, columns["actions"].shape[1])
+            action = random.uniform(-1.0, 1.0, columns['actions'].shape[1])
         else:
             action = actor.mode(observation) if greedy else actor.sample(observation, random)
         action = action.astype(np.float32)
-        columns["observations"][row], columns["actions"][row] = observation, action
-        columns["infos/qpos"][row], columns["infos/qvel"][row] = data.qpos, data.qvel
+        columns['observations'][row], columns['actions'][row] = observation, action
+        columns['infos/qpos'][row], columns['infos/qvel'][row] = data.qpos, data.qvel
         observation, reward, terminated, truncated, _ = env.step(action)
         total += float(reward)
-        columns["rewards"][row], columns["next_observations"][row] = reward, observation
-        columns["terminals"][row] = terminated
-        columns["timeouts"][row] = not terminated and (truncated or row == last - 1)
+        columns['rewards'][row], columns['next_observations'][row] = reward, observation
+        columns['terminals'][row] = terminated
+        columns['timeouts'][row] = not terminated and (truncated or row == last - 1)
         if terminated or truncated:
             returns.append(total)
             total = 0.0

@@ -20,9 +20,10 @@ Sources: Gupta et al., arXiv:1910.11956; Fu et al., arXiv:2004.07219.
 
 from xml.etree import ElementTree
 
+import mujoco
 import numpy as np
 
-from ooorl.envs.d4rl import optional
+from ooorl.envs.d4rl import assets
 from ooorl.envs.d4rl.simulated import SimulatedEnv, unbounded, unit_box
 from ooorl.errors import UsageError
 
@@ -34,18 +35,18 @@ ACTION_SCALE = 2.0
 
 # Joints (of all 30) and targets of every element.
 ELEMENTS = {
-    "bottom burner": ((11, 12), (-0.88, -0.01)),
-    "top burner": ((15, 16), (-0.92, -0.01)),
-    "light switch": ((17, 18), (-0.69, -0.05)),
-    "slide cabinet": ((19,), (0.37,)),
-    "hinge cabinet": ((20, 21), (0.0, 1.45)),
-    "microwave": ((22,), (-0.75,)),
-    "kettle": ((23, 24, 25, 26, 27, 28, 29), (-0.23, 0.75, 1.62, 0.99, 0.0, 0.0, -0.06)),
+    'bottom burner': ((11, 12), (-0.88, -0.01)),
+    'top burner': ((15, 16), (-0.92, -0.01)),
+    'light switch': ((17, 18), (-0.69, -0.05)),
+    'slide cabinet': ((19,), (0.37,)),
+    'hinge cabinet': ((20, 21), (0.0, 1.45)),
+    'microwave': ((22,), (-0.75,)),
+    'kettle': ((23, 24, 25, 26, 27, 28, 29), (-0.23, 0.75, 1.62, 0.99, 0.0, 0.0, -0.06)),
 }
 TASKS = {
-    "complete": ("microwave", "kettle", "light switch", "slide cabinet"),
-    "partial": ("microwave", "kettle", "light switch", "slide cabinet"),
-    "mixed": ("microwave", "kettle", "bottom burner", "light switch"),
+    'complete': ('microwave', 'kettle', 'light switch', 'slide cabinet'),
+    'partial': ('microwave', 'kettle', 'light switch', 'slide cabinet'),
+    'mixed': ('microwave', 'kettle', 'bottom burner', 'light switch'),
 }
 # The state that D4RL starts every episode from: 9 robot joints, 14 hinges and slides, the kettle's pose.
 _START = (
@@ -61,8 +62,8 @@ _START = (
 def _sensor_table(path: str) -> dict[str, np.ndarray]:
     """Bounds and noise amplitudes of the 30 joints, from the packaged description of the robot."""
     root = ElementTree.parse(path).getroot()
-    joints = [root.find(f"qpos{index}") for index in range(NUM_JOINTS)]
-    names = ("pos_bound", "vel_bound", "pos_noise_amp")
+    joints = [root.find(f'qpos{index}') for index in range(NUM_JOINTS)]
+    names = ('pos_bound', 'vel_bound', 'pos_noise_amp')
     return {name: np.array([joint.get(name).split() for joint in joints], np.float64) for name in names}
 
 
@@ -80,27 +81,24 @@ class KitchenEnv(SimulatedEnv):
 
     def __init__(
         self,
-        tasks: str = "complete",
+        tasks: str = 'complete',
         *,
-        reward: str = "new",
+        reward: str = 'new',
         noise_ratio: float = NOISE_RATIO,
         render_mode: str | None = None,
     ):
-        import mujoco
-
-        if tasks not in TASKS or reward not in ("new", "cumulative"):
+        if tasks not in TASKS or reward not in ('new', 'cumulative'):
             raise UsageError(
-                f"tasks must be one of {sorted(TASKS)} and reward 'new' or 'cumulative'; "
-                f"got {tasks!r} and {reward!r}"
+                f"tasks must be one of {sorted(TASKS)} and reward 'new' or 'cumulative'; got {tasks!r} and {reward!r}"
             )
-        path = optional.robotics_asset("kitchen_franka", "kitchen_assets", "kitchen_env_model.xml")
-        table = _sensor_table(optional.robotics_asset("kitchen_franka", "franka_assets", "franka_config.xml"))
-        self.elements, self.cumulative = TASKS[tasks], reward == "cumulative"
+        path = assets.robotics_asset('kitchen_franka', 'kitchen_assets', 'kitchen_env_model.xml')
+        table = _sensor_table(assets.robotics_asset('kitchen_franka', 'franka_assets', 'franka_config.xml'))
+        self.elements, self.cumulative = TASKS[tasks], reward == 'cumulative'
         self.use_model(mujoco.MjModel.from_xml_path(path), FRAME_SKIP, render_mode)
         self.observation_space, self.action_space = unbounded(60), unit_box(NUM_ROBOT_JOINTS)
-        self._noise = noise_ratio * table["pos_noise_amp"][:, 0]
-        self._low, self._high = table["pos_bound"][:NUM_ROBOT_JOINTS].T
-        self._slowest, self._fastest = table["vel_bound"][:NUM_ROBOT_JOINTS].T
+        self._noise = noise_ratio * table['pos_noise_amp'][:, 0]
+        self._low, self._high = table['pos_bound'][:NUM_ROBOT_JOINTS].T
+        self._slowest, self._fastest = table['vel_bound'][:NUM_ROBOT_JOINTS].T
         self.goal = np.zeros(NUM_JOINTS)
         for element in self.elements:
             joints, target = ELEMENTS[element]
@@ -139,4 +137,4 @@ class KitchenEnv(SimulatedEnv):
 
     def _info(self):
         completed = tuple(name for name, done in zip(self.elements, self._done, strict=True) if done)
-        return {"success": bool(self._done.all()), "num_completed": len(completed), "completed": completed}
+        return {'success': bool(self._done.all()), 'num_completed': len(completed), 'completed': completed}

@@ -14,7 +14,9 @@ D4RL ant-*-v2, arXiv:2004.07219.
 """
 
 import gymnasium
+import mujoco
 import numpy as np
+from gymnasium.envs.mujoco.ant_v4 import AntEnv
 
 from ooorl.envs.d4rl.simulated import SimulatedEnv, load_gymnasium_model, unbounded, unit_box
 
@@ -40,7 +42,7 @@ class SparseRunEnv(SimulatedEnv):
     def step(self, action):
         self.simulate(np.clip(action, -1.0, 1.0))
         info = self._info()
-        return self.observe(), float(info["success"]), False, False, info
+        return self.observe(), float(info['success']), False, False, info
 
     def position(self) -> float:
         """The x that is compared with the line."""
@@ -52,14 +54,14 @@ class SparseRunEnv(SimulatedEnv):
 
     def _info(self):
         x = self.position()
-        return {"success": bool(x - self.init_qpos[0] > self.line), "x_position": x}
+        return {'success': bool(x - self.init_qpos[0] > self.line), 'x_position': x}
 
 
 class SparseHalfCheetahEnv(SparseRunEnv):
     """See the module; `line` is the distance to run."""
 
     def __init__(self, *, line: float = 20.0, render_mode: str | None = None):
-        super().__init__("half_cheetah.xml", line, 17, render_mode)
+        super().__init__('half_cheetah.xml', line, 17, render_mode)
 
     def observe(self):
         return np.concatenate([self.data.qpos[1:], self.data.qvel])
@@ -70,8 +72,8 @@ class SparseAntEnv(SparseRunEnv):
 
     def __init__(self, *, line: float = 10.0, contact_forces: bool = False, render_mode: str | None = None):
         self.contact_forces = contact_forces
-        super().__init__("ant.xml", line, 112, render_mode)
-        self._torso = self.model.body("torso").id
+        super().__init__('ant.xml', line, 112, render_mode)
+        self._torso = self.model.body('torso').id
 
     def position(self):
         # Where the kinematics last found the torso, one simulation step back, as in the source.
@@ -80,8 +82,6 @@ class SparseAntEnv(SparseRunEnv):
     def observe(self):
         forces = np.zeros(NUM_CONTACT_FORCES)
         if self.contact_forces:
-            import mujoco
-
             mujoco.mj_rnePostConstraint(self.model, self.data)
             forces = np.clip(self.data.cfrc_ext, -1.0, 1.0).ravel()
         return np.concatenate([self.data.qpos[:1], self.data.qpos[2:], self.data.qvel, forces])
@@ -91,8 +91,6 @@ class AntPaddedEnv(gymnasium.Wrapper):
     """Gymnasium's Ant-v4 with 84 zeros after its 27 observations, the layout of D4RL's ant-v2 files."""
 
     def __init__(self, *, render_mode: str | None = None):
-        from gymnasium.envs.mujoco.ant_v4 import AntEnv
-
         super().__init__(AntEnv(render_mode=render_mode))
         self.observation_space = unbounded(27 + NUM_CONTACT_FORCES)
 

@@ -14,6 +14,7 @@ cells below its cell to 0.3 above it; the 0.1 ball touches 0.4 above a wall's ce
 Source: D4RL maze2d-{umaze,medium,large}[-dense]-v1 (arXiv:2004.07219).
 """
 
+import mujoco
 import numpy as np
 
 from ooorl.envs.d4rl import mazes
@@ -22,37 +23,35 @@ from ooorl.errors import UsageError
 
 GOAL_RADIUS = 0.5
 MAX_SPEED = 5.0
-_CONTACT = {"condim": 1, "friction": [0.5, 0.1, 0.1], "margin": 0.002}
+_CONTACT = {'condim': 1, 'friction': [0.5, 0.1, 0.1], 'margin': 0.002}
 
 
 def build_model(maze: mazes.Maze):
     """Compiles the point mass and the walls."""
-    import mujoco
-
     spec = mujoco.MjSpec()
     spec.option.timestep, spec.option.iterations = 0.01, 20
     spec.option.gravity = [0.0, 0.0, 0.0]
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_EULER
     world = spec.worldbody
-    plane = {"type": mujoco.mjtGeom.mjGEOM_PLANE, "size": [40, 40, 0.25], "pos": [0, 0, -0.1]}
-    world.add_geom(name="ground", contype=1, conaffinity=0, **plane, **_CONTACT)
-    ball = world.add_body(name="ball", pos=[1.2, 1.2, 0.0])
-    sphere = {"type": mujoco.mjtGeom.mjGEOM_SPHERE, "size": [0.1, 0, 0], "density": 1000.0}
-    ball.add_geom(name="ball", contype=1, conaffinity=1, rgba=[0, 0, 1, 1], **sphere, **_CONTACT)
-    for name, axis in (("x", [1, 0, 0]), ("y", [0, 1, 0])):
+    plane = {'type': mujoco.mjtGeom.mjGEOM_PLANE, 'size': [40, 40, 0.25], 'pos': [0, 0, -0.1]}
+    world.add_geom(name='ground', contype=1, conaffinity=0, **plane, **_CONTACT)
+    ball = world.add_body(name='ball', pos=[1.2, 1.2, 0.0])
+    sphere = {'type': mujoco.mjtGeom.mjGEOM_SPHERE, 'size': [0.1, 0, 0], 'density': 1000.0}
+    ball.add_geom(name='ball', contype=1, conaffinity=1, rgba=[0, 0, 1, 1], **sphere, **_CONTACT)
+    for name, axis in (('x', [1, 0, 0]), ('y', [0, 1, 0])):
         joint = ball.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=axis)
         # A scalar in MuJoCo 3, the coefficients of a polynomial in later versions.
         joint.damping = 1.0 if np.ndim(joint.damping) == 0 else [1.0, *joint.damping[1:]]
         motor = spec.add_actuator(name=name, trntype=mujoco.mjtTrn.mjTRN_JOINT, target=name)
         motor.ctrllimited, motor.ctrlrange = True, [-1.0, 1.0]
         motor.gear[0] = 100.0
-    for row, column in mazes.cells(maze, "#"):
+    for row, column in mazes.cells(maze, '#'):
         box = {
-            "type": mujoco.mjtGeom.mjGEOM_BOX,
-            "size": [0.5, 0.5, 0.2],
-            "pos": [row + 1.0, column + 1.0, 0.0],
+            'type': mujoco.mjtGeom.mjGEOM_BOX,
+            'size': [0.5, 0.5, 0.2],
+            'pos': [row + 1.0, column + 1.0, 0.0],
         }
-        world.add_geom(name=f"wall_{row}_{column}", contype=2, conaffinity=1, **box, **_CONTACT)
+        world.add_geom(name=f'wall_{row}_{column}', contype=2, conaffinity=1, **box, **_CONTACT)
     return spec.compile()
 
 
@@ -73,14 +72,14 @@ class Maze2dEnv(SimulatedEnv):
     `info` carries `success` (within 0.5 of the goal) and `goal`.
     """
 
-    def __init__(self, maze: str = "umaze", *, reward: str = "sparse", render_mode: str | None = None):
-        if reward not in ("sparse", "dense"):
+    def __init__(self, maze: str = 'umaze', *, reward: str = 'sparse', render_mode: str | None = None):
+        if reward not in ('sparse', 'dense'):
             raise UsageError(f"reward must be 'sparse' or 'dense'; got {reward!r}")
-        self.maze, self.dense = mazes.find_maze(maze), reward == "dense"
+        self.maze, self.dense = mazes.find_maze(maze), reward == 'dense'
         self.use_model(build_model(self.maze), 1, render_mode)
         self.observation_space, self.action_space = unbounded(4), unit_box(2)
         self.goal = np.array(self.maze.point_goal, np.float64)
-        self._free_cells = mazes.cells(self.maze, ".")
+        self._free_cells = mazes.cells(self.maze, '.')
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -101,4 +100,4 @@ class Maze2dEnv(SimulatedEnv):
 
     def _info(self):
         success = reward_at(self.data.qpos, self.goal, dense=False) > 0
-        return {"success": bool(success), "goal": self.goal.copy()}
+        return {'success': bool(success), 'goal': self.goal.copy()}

@@ -33,40 +33,40 @@ class Maze(NamedTuple):
 
 
 MAZES = {
-    "umaze": Maze(
-        rows=("#####", "#...#", "###.#", "#...#", "#####"),
+    'umaze': Maze(
+        rows=('#####', '#...#', '###.#', '#...#', '#####'),
         start=(1, 1),
         ant_goal=(3, 1),
         point_goal=(1, 1),
         ant_data_goals=((3, 1),),
     ),
-    "medium": Maze(
+    'medium': Maze(
         rows=(
-            "########",
-            "#..##..#",
-            "#..#...#",
-            "##...###",
-            "#..#...#",
-            "#.#..#.#",
-            "#...#..#",
-            "########",
+            '########',
+            '#..##..#',
+            '#..#...#',
+            '##...###',
+            '#..#...#',
+            '#.#..#.#',
+            '#...#..#',
+            '########',
         ),
         start=(1, 1),
         ant_goal=(6, 6),
         point_goal=(6, 6),
         ant_data_goals=((2, 6), (5, 1), (6, 5)),
     ),
-    "large": Maze(
+    'large': Maze(
         rows=(
-            "############",
-            "#....#.....#",
-            "#.##.#.#.#.#",
-            "#......#...#",
-            "#.####.###.#",
-            "#..#.#.....#",
-            "##.#.#.#.###",
-            "#..#...#...#",
-            "############",
+            '############',
+            '#....#.....#',
+            '#.##.#.#.#.#',
+            '#......#...#',
+            '#.####.###.#',
+            '#..#.#.....#',
+            '##.#.#.#.###',
+            '#..#...#...#',
+            '############',
         ),
         start=(1, 1),
         ant_goal=(7, 9),
@@ -79,7 +79,7 @@ MAZES = {
 def find_maze(name: str) -> Maze:
     """The maze of that name."""
     if name not in MAZES:
-        raise UsageError(f"maze must be one of {sorted(MAZES)}; got {name!r}")
+        raise UsageError(f'maze must be one of {sorted(MAZES)}; got {name!r}')
     return MAZES[name]
 
 
@@ -97,8 +97,8 @@ def next_cells(maze: Maze) -> np.ndarray:
     """
     shape = (len(maze.rows), len(maze.rows[0]))
     table = np.empty((*shape, *shape, 2), int)
-    table[...] = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
-    for target in map(tuple, cells(maze, ".").tolist()):
+    table[...] = np.stack(np.meshgrid(*map(np.arange, shape), indexing='ij'), axis=-1)
+    for target in map(tuple, cells(maze, '.').tolist()):
         reached, queue = {target}, deque([target])
         while queue:
             row, column = cell = queue.popleft()
@@ -107,6 +107,6 @@ def next_cells(maze: Maze) -> np.ndarray:
                     continue
                 reached.add(neighbour)
                 table[(*neighbour, *target)] = cell
-                if maze.rows[neighbour[0]][neighbour[1]] == ".":
+                if maze.rows[neighbour[0]][neighbour[1]] == '.':
                     queue.append(neighbour)
     return table

@@ -2,7 +2,9 @@
 
 import os
 
+import mujoco
 import numpy as np
+from mujoco import rollout
 
 
 class ParallelSimulation:
@@ -15,9 +17,6 @@ class ParallelSimulation:
     """
 
     def __init__(self, model, frame_skip: int, num_threads: int | None = None):
-        import mujoco
-        from mujoco import rollout
-
         self._model, self._frame_skip = model, frame_skip
         num_threads = num_threads or os.cpu_count() or 1
         self._data = [mujoco.MjData(model) for _ in range(num_threads)]

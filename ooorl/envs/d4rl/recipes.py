@@ -14,7 +14,7 @@ class Recipe:
       environment: the id of the environment that the data belong to.
       maze: the maze, for `point` and `ant`.
       levels: what each behaviour policy stands for, in order; `("...",)` for any number of them.
-      reference: the returns that score 0 and 100; None where D4RL's do not apply.
+      task: the catalogue's task whose reference returns score the policies; None where scores do not apply.
       options: defaults of the generator's own arguments.
     """
 
@@ -22,54 +22,47 @@ class Recipe:
     environment: str
     maze: str | None = None
     levels: tuple[str, ...] = ()
-    reference: tuple[float, float] | None = None
+    task: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 _LEVELS = {
-    "random": (),
-    "medium": ("medium",),
-    "expert": ("expert",),
-    "medium-expert": ("medium", "expert"),
-    "medium-replay": ("...",),
-}
-_REFERENCES = {
-    "HalfCheetah": (-280.178953, 12135.0),
-    "Hopper": (-20.272305, 3234.3),
-    "Walker2d": (1.629008, 4592.3),
+    'random': (),
+    'medium': ('medium',),
+    'expert': ('expert',),
+    'medium-expert': ('medium', 'expert'),
+    'medium-replay': ('...',),
 }
 
 
 def _recipes() -> dict[str, Recipe]:
     recipes = {}
-    for maze in ("umaze", "medium", "large"):
-        point, ant = f"ooorl/Maze2d{maze.capitalize()}-v0", f"ooorl/AntMaze{maze.capitalize()}-v0"
-        recipes[f"maze2d-{maze}"] = Recipe(
-            kind="point", environment=point, maze=maze, options={"dense": False, "noise": 0.0}
-        )
-        recipes[f"maze2d-{maze}-dense"] = Recipe(
-            kind="point",
-            environment=point.replace("-v0", "Dense-v0"),
+    for maze in ('umaze', 'medium', 'large'):
+        point, ant = f'ooorl/Maze2d{maze.capitalize()}-v0', f'ooorl/AntMaze{maze.capitalize()}-v0'
+        recipes[f'maze2d-{maze}'] = Recipe(kind='point', environment=point, maze=maze, options={'dense': False, 'noise': 0.0})
+        recipes[f'maze2d-{maze}-dense'] = Recipe(
+            kind='point',
+            environment=point.replace('-v0', 'Dense-v0'),
             maze=maze,
-            options={"dense": True, "noise": 0.0},
+            options={'dense': True, 'noise': 0.0},
         )
         # D4RL starts anywhere except in the plain umaze data; its "diverse" data also have goals anywhere.
-        plain = {"noise": 0.2, "start_anywhere": maze != "umaze", "goal_anywhere": False}
+        plain = {'noise': 0.2, 'start_anywhere': maze != 'umaze', 'goal_anywhere': False}
         for name, options in (
             (maze, plain),
-            (f"{maze}-diverse", {**plain, "start_anywhere": True, "goal_anywhere": True}),
+            (f'{maze}-diverse', {**plain, 'start_anywhere': True, 'goal_anywhere': True}),
         ):
-            recipes[f"antmaze-{name}"] = Recipe(
-                kind="ant", environment=ant, maze=maze, levels=("goal-reaching",), options=options
+            recipes[f'antmaze-{name}'] = Recipe(
+                kind='ant', environment=ant, maze=maze, levels=('goal-reaching',), options=options
             )
-    for body, reference in _REFERENCES.items():
+    for body in ('HalfCheetah', 'Hopper', 'Walker2d'):
         for level, levels in _LEVELS.items():
-            recipes[f"{body.lower()}-{level}"] = Recipe(
-                kind="policies",
-                environment=f"{body}-v4",
+            recipes[f'{body.lower()}-{level}'] = Recipe(
+                kind='policies',
+                environment=f'{body}-v4',
                 levels=levels,
-                reference=reference,
-                options={"greedy": False},
+                task=f'{body.lower()}-{level}-v2',
+                options={'greedy': False},
             )
     return recipes
 

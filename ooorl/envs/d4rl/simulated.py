@@ -1,9 +1,10 @@
 """What the MuJoCo environments of this package share: a model, its data, stepping and drawing."""
 
 import gymnasium
+import mujoco
 import numpy as np
 
-from ooorl.envs.d4rl import optional
+from ooorl.envs.d4rl import assets
 
 
 class SimulatedEnv(gymnasium.Env):
@@ -14,12 +15,10 @@ class SimulatedEnv(gymnasium.Env):
     not even the warm start of the constraint solver.
     """
 
-    metadata = {"render_modes": ["rgb_array"]}
+    metadata = {'render_modes': ['rgb_array']}
 
     def use_model(self, model, frame_skip: int, render_mode: str | None = None):
         """Adopts a compiled model; one environment step is `frame_skip` simulation steps."""
-        import mujoco
-
         self.model, self.data, self.frame_skip = model, mujoco.MjData(model), frame_skip
         self.init_qpos, self.init_qvel = self.data.qpos.copy(), self.data.qvel.copy()
         self.render_mode, self._renderer = render_mode, None
@@ -31,48 +30,37 @@ class SimulatedEnv(gymnasium.Env):
 
     def simulate(self, control):
         """Advances one environment step under a constant control."""
-        import mujoco
-
         self.data.ctrl[:] = control
         mujoco.mj_step(self.model, self.data, nstep=self.frame_skip)
 
     def set_state(self, qpos, qvel):
         """Sets positions and velocities and everything that follows from them."""
-        import mujoco
-
         self.data.qpos[:], self.data.qvel[:] = qpos, qvel
         mujoco.mj_forward(self.model, self.data)
 
     def reset_simulation(self):
         """Puts time, controls and the solver's warm start back to what they are in a new simulation."""
-        import mujoco
-
         mujoco.mj_resetData(self.model, self.data)
 
     def render(self):
         """The current view, `[480, 480, 3]` uint8; None unless made with `render_mode="rgb_array"`."""
-        import mujoco
-
-        if self.render_mode != "rgb_array":
+        if self.render_mode != 'rgb_array':
             return None
         if self._renderer is None:
             self._renderer = mujoco.Renderer(self.model, 480, 480)
-        mujoco.mj_forward(self.model, self.data)
         self._renderer.update_scene(self.data)
         return self._renderer.render()
 
     def close(self):
         """Frees the renderer."""
-        if getattr(self, "_renderer", None) is not None:
+        if getattr(self, '_renderer', None) is not None:
             self._renderer.close()
             self._renderer = None
 
 
 def load_gymnasium_model(name: str):
     """Compiles a model that gymnasium packages."""
-    import mujoco
-
-    return mujoco.MjModel.from_xml_path(optional.gymnasium_model(name))
+    return mujoco.MjModel.from_xml_path(assets.gymnasium_model(name))
 
 
 def unbounded(size: int) -> gymnasium.spaces.Box:
