@@ -82,20 +82,26 @@ def test_official_iql(golden_dir, name):
     policy = gaussian_policy(SPEC, (8, 8))
     agent = iql(SPEC, config, grad_transform=golden.recorded_gradient())
     parts = _critic_parts(SPEC, config, scalar_head(), optax.identity())
+
+    @jax.jit
+    def intermediates(old, new, batch):
+        target_q = parts.q_values(old.critic.target_q, batch.observation, batch.action)
+        q = parts.q_values(old.critic.q, batch.observation, batch.action)
+        return {
+            'target_q0': target_q[0], 'target_q1': target_q[1], 'q0': q[0], 'q1': q[1],
+            'v_old': parts.value(old.critic.value, batch.observation),
+            'v_new': parts.value(new.critic.value, batch.observation),
+            'next_v_new': parts.value(new.critic.value, batch.next_observation),
+            'pi_mean': policy.mode(old.policy, batch.observation, None),
+            'log_prob': -policy.loss(old.policy, batch.observation, batch.action, None),
+        }  # fmt: skip
+
     update, comparison = jax.jit(agent.update), golden.Comparison(arrays)
     state = _state(agent, arrays)
     for step in range(1, 6):
         batch, old = golden.batch(arrays, step), state
         state, metrics = update(old, batch, jax.random.key(step))
-        target_q = parts.q_values(old.critic.target_q, batch.observation, batch.action)
-        v_old, v_new = (parts.value(s.critic.value, batch.observation) for s in (old, state))
-        q = parts.q_values(old.critic.q, batch.observation, batch.action)
-        ours = {
-            'target_q0': target_q[0], 'target_q1': target_q[1], 'q0': q[0], 'q1': q[1], 'v_old': v_old, 'v_new': v_new,
-            'next_v_new': parts.value(state.critic.value, batch.next_observation),
-            'pi_mean': policy.mode(old.policy, batch.observation, None),
-            'log_prob': -policy.loss(old.policy, batch.observation, batch.action, None),
-        }
+        ours = intermediates(old, state, batch)
         for key, value in ours.items():
             comparison.check('value', f'step{step}/{key}', value)
         means = {'policy/advantage': 'adv', 'policy/weight': 'weight', 'q/target': 'q_target', 'value/mean': 'v_old'}

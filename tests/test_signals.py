@@ -105,7 +105,7 @@ def test_rnd_scores_are_the_largest_squared_error_over_the_bonus_deviation():
     parts = _rnd_parts(SPEC, SMALL, optax.identity())
     state = parts.init(jax.random.key(0))
     for step in range(3):
-        state, _, _ = parts.step(state, _batch(step), jnp.ones(16))
+        state, _, _ = jax.jit(parts.step)(state, _batch(step), jnp.ones(16))
     errors = parts.errors(state, state.predictor, _batch(9))
     expected = errors.max(axis=-1) / moments.deviation(state.bonuses)
     np.testing.assert_allclose(parts.score(state, _batch(9)), expected, rtol=1e-6)
