@@ -14,6 +14,7 @@ from small import random_batch
 from ooorl.agents.bc import BCConfig, bc
 from ooorl.agents.calql import CalQLConfig, calql
 from ooorl.agents.iql import IQLConfig, iql
+from ooorl.agents.odice import ODICEConfig, odice
 from ooorl.agents.sac import SACConfig, sac
 from ooorl.agents.td3 import TD3Config, td3
 from ooorl.heads import hl_gauss_head
@@ -82,6 +83,10 @@ CALQL_CHANGES = {
     'target_entropy': -3.0, 'hidden': (9,), 'critic_hidden': (9,), 'critic_layer_norm': 'before', 'critic_activation': 'swish',
     'num_critics': 3, 'num_target_critics': 1, 'num_gap_critics': 1,
 }  # fmt: skip
+ODICE_CHANGES = {
+    'gamma': 0.5, 'trust': 0.9, 'eta': 0.5, 'orthogonal': False, 'max_weight': 0.1, 'polyak': 0.5, 'learning_rate': 1e-3,
+    'policy_weight_decay': 0.1, 'hidden': (9,), 'policy_hidden': (9,), 'num_members': 3, 'layer_norm': False,
+}  # fmt: skip
 REBRAC = SMALL | {'critic_cloning_weight': 0.1, 'cloning_weight': 0.1, 'critic_layer_norm': 'after', 'policy_value': 'min'}
 RLPD = SMALL | {'num_critics': 4, 'num_target_critics': 2, 'utd': 2, 'critic_layer_norm': 'before', 'policy_value': 'mean'}
 SMALL_CALQL = SMALL | {'critic_hidden': (8,), 'num_actions': 3}
@@ -104,6 +109,7 @@ AGENTS = {
     'rebrac': Row(lambda config: td3(SPEC, config), TD3Config, REBRAC, extras={'next_action': jnp.zeros((ROWS, 2))}),
     'sac': Row(lambda config: sac(SPEC, config), SACConfig, SMALL, SAC_CHANGES),
     'rlpd': Row(lambda config: sac(SPEC, config), SACConfig, RLPD),
+    'odice': Row(lambda config: odice(SPEC, config), ODICEConfig, SMALL | {'policy_hidden': (8,)}, ODICE_CHANGES),
     'calql': Row(
         lambda config: calql(SPEC, config), CalQLConfig, SMALL_CALQL, CALQL_CHANGES, {'return_to_go': jnp.ones(ROWS)}
     ),
