@@ -13,7 +13,6 @@ Sources: the sparse tasks of OOO, arXiv:2310.08558 (its code's `ant-sparse-v2` a
 D4RL ant-*-v2, arXiv:2004.07219.
 """
 
-import gymnasium
 import mujoco
 import numpy as np
 from gymnasium.envs.mujoco.ant_v4 import AntEnv
@@ -87,20 +86,12 @@ class SparseAntEnv(SparseRunEnv):
         return np.concatenate([self.data.qpos[:1], self.data.qpos[2:], self.data.qvel, forces])
 
 
-class AntPaddedEnv(gymnasium.Wrapper):
+class AntPaddedEnv(AntEnv):
     """Gymnasium's Ant-v4 with 84 zeros after its 27 observations, the layout of D4RL's ant-v2 files."""
 
     def __init__(self, *, render_mode: str | None = None):
-        super().__init__(AntEnv(render_mode=render_mode))
+        super().__init__(render_mode=render_mode)
         self.observation_space = unbounded(27 + NUM_CONTACT_FORCES)
 
-    def reset(self, *, seed=None, options=None):
-        observation, info = self.env.reset(seed=seed, options=options)
-        return self._pad(observation), info
-
-    def step(self, action):
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._pad(observation), reward, terminated, truncated, info
-
-    def _pad(self, observation):
-        return np.concatenate([observation, np.zeros(NUM_CONTACT_FORCES)])
+    def _get_obs(self):
+        return np.concatenate([super()._get_obs(), np.zeros(NUM_CONTACT_FORCES)])
