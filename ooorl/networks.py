@@ -11,10 +11,35 @@ from ooorl.mapping import map_members
 from ooorl.types import Array, Key, Params
 
 ACTIVATIONS = {'relu': nn.relu, 'gelu': nn.gelu, 'tanh': nn.tanh, 'swish': nn.swish}
+
+
+def orthogonal(gain: float) -> Callable:
+    """Initialiser of a kernel `[I, O]`: columns (or rows, if fewer) orthonormal and uniformly distributed, times `gain`.
+
+    Gram-Schmidt, each vector projected twice, instead of a QR factorisation: several batched QR kernels of jax 0.10 at once can
+    wait for each other for ever on a CPU with few cores, and this also compiles faster.
+    """
+
+    def init(key, shape, dtype=jnp.float32):
+        tall = (max(shape), min(shape))
+        gaussian = jax.random.normal(key, tall, dtype)
+
+        def add_column(number, basis):
+            vector = gaussian[:, number]
+            for _ in range(2):
+                vector = vector - basis @ (basis.T @ vector)
+            return basis.at[:, number].set(vector / jnp.linalg.norm(vector))
+
+        basis = jax.lax.fori_loop(0, tall[1], add_column, jnp.zeros(tall, dtype))
+        return gain * (basis if shape == tall else basis.T)
+
+    return init
+
+
 INITIALISERS = {
-    'orthogonal': nn.initializers.orthogonal(2.0**0.5),
+    'orthogonal': orthogonal(2.0**0.5),
     'xavier_uniform': nn.initializers.xavier_uniform(),
-    'small': nn.initializers.orthogonal(0.01),
+    'small': orthogonal(0.01),
 }
 
 
