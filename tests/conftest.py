@@ -9,25 +9,14 @@ os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-# Two devices, so that programs over several devices are tested on a machine with one CPU.
-jax.config.update('jax_num_cpu_devices', 2)
+# One CPU device: with jax 0.10.2, programs over several CPU devices of one process now and then wait for each other for
+# ever, so nothing here runs on more than one (`ooorl.mapping` does not either).
+jax.config.update('jax_num_cpu_devices', 1)
 # `[B] - [B, 1]` is an error, not a `[B, B]`.
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get('OOORL_SHARED', ROOT.parent / 'shared'))
-
-
-def pytest_configure(config):
-    config.addinivalue_line('markers', 'slow: learning curves and long runs; only with -m slow')
-
-
-def pytest_collection_modifyitems(config, items):
-    if config.option.markexpr:
-        return
-    slow = [item for item in items if 'slow' in item.keywords]
-    config.hook.pytest_deselected(items=slow)
-    items[:] = [item for item in items if 'slow' not in item.keywords]
 
 
 @pytest.fixture(scope='session')

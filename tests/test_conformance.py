@@ -79,9 +79,9 @@ SAC_CHANGES = {
 CALQL_CHANGES = {
     'gamma': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3, 'policy_learning_rate': 1e-3, 'conservative_weight': 1.0,
     'target_gap': 0.8, 'init_log_dual': Given(0.0, {'target_gap': 0.8}), 'num_actions': 4, 'importance_sampling': False,
-    'gap_temperature': 2.0, 'max_target_backup': False, 'calibrate': False, 'calibrate_random': True, 'init_temperature': 0.5,
-    'target_entropy': -3.0, 'hidden': (9,), 'critic_hidden': (9,), 'critic_layer_norm': 'before', 'critic_activation': 'swish',
-    'num_critics': 3, 'num_target_critics': 1, 'num_gap_critics': 1,
+    'gap_temperature': 2.0, 'max_target_backup': False, 'calibrate': False, 'calibrate_random': True,
+    'init_temperature': 0.5, 'target_entropy': -3.0, 'hidden': (9,), 'critic_hidden': (9,), 'critic_layer_norm': 'before',
+    'critic_activation': 'swish', 'num_critics': 3, 'num_target_critics': 1, 'num_gap_critics': 1,
 }  # fmt: skip
 ODICE_CHANGES = {
     'gamma': 0.5, 'trust': 0.9, 'eta': 0.5, 'orthogonal': False, 'max_weight': 0.1, 'polyak': 0.5, 'learning_rate': 1e-3,
@@ -93,7 +93,8 @@ SMALL_CALQL = SMALL | {'critic_hidden': (8,), 'num_actions': 3}
 
 
 def _wrapped(config):
-    agent = value_bounds(bonus(iql(SPEC, config), rnd(SPEC, RNDConfig(hidden=(8,), num_features=4)), scale=2.0), gamma=0.9, low=-2.0, high=2.0)
+    signal = rnd(SPEC, RNDConfig(hidden=(8,), num_features=4))
+    agent = value_bounds(bonus(iql(SPEC, config), signal, scale=2.0), gamma=0.9, low=-2.0, high=2.0)
     agent = terminal_at_reward(rescaled_reward(agent, scale=2.0, shift=-1.0), reward=4.0)
     return normalised_observation(agent, np.full(3, 0.1), np.full(3, 2.0))
 

@@ -41,7 +41,8 @@ def _trained(agent, batch, num_updates, seed=0):
 @pytest.mark.parametrize('expectile', [0.5, 0.9])
 def test_value_of_a_bandit_is_the_expectile_of_its_rewards(expectile):
     # Rewards 0 and 1: tau (1 - v) = (1 - tau) (v - 0), so v = tau.
-    _, metrics = _trained(iql(SPEC, IQLConfig(hidden=(32,), learning_rate=3e-3, polyak=0.1, expectile=expectile)), _bandit(), 1500)
+    config = IQLConfig(hidden=(32,), learning_rate=3e-3, polyak=0.1, expectile=expectile)
+    _, metrics = _trained(iql(SPEC, config), _bandit(), 1500)
     assert metrics['value/mean'] == pytest.approx(expectile, abs=0.01)
     assert metrics['q/mean'] == pytest.approx(0.5, abs=0.01)
 
@@ -125,17 +126,20 @@ def test_which_parameters_a_loss_reads():
     batch = _bandit()._replace(discount=jnp.ones(16))
     _, metrics = update(state, batch, jax.random.key(1))
 
+    def moved(tree):
+        return jax.tree.map(lambda x: 1.1 * x + 0.01, tree)
+
     def changed(**parts):
-        critic = state.critic._replace(**{k: jax.tree.map(lambda x: x * 1.1, getattr(state.critic, k)) for k in parts if k != 'policy'})
-        policy = jax.tree.map(lambda x: x * 1.1 + 0.1, state.policy) if 'policy' in parts else state.policy
-        _, other = update(state._replace(critic=critic, policy=policy), batch, jax.random.key(1))
+        _, other = update(state._replace(**parts), batch, jax.random.key(1))
         return {name for name in metrics if name.endswith('loss') and other[name] != metrics[name]}
 
-    assert changed(policy=True) == {'policy/loss'}
-    assert changed(q=True) == {'q/loss'}
-    assert changed(value=True) == {'value/loss', 'policy/loss', 'q/loss'}
+    assert changed(policy=moved(state.policy)) == {'policy/loss'}
+    assert changed(critic=state.critic._replace(q=moved(state.critic.q))) == {'q/loss'}
+    value = state.critic._replace(value=moved(state.critic.value))
+    assert changed(critic=value) == {'value/loss', 'policy/loss', 'q/loss'}
     # The q loss reads target_q through the new V alone, and by one Adam step that can be too little to see.
-    assert changed(target_q=True) - {'q/loss'} == {'value/loss', 'policy/loss'}
+    target_q = state.critic._replace(target_q=moved(state.critic.target_q))
+    assert changed(critic=target_q) - {'q/loss'} == {'value/loss', 'policy/loss'}
 
 
 def test_each_step_moves_its_own_parameters_only():
