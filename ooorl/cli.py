@@ -5,6 +5,7 @@ exits with 1.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import tomllib
@@ -104,12 +105,13 @@ def _is_task(name):
 
 
 def _start(table, arguments, out):
-    from ooorl import session
+    from ooorl import config, session
     from ooorl.prepare import prepare
     from ooorl.report import headline, phase_table
 
     if arguments.seeds is not None:
         table.setdefault('run', {})['seeds'] = arguments.seeds
+    _use_all_cores(config.resolve(table)['run']['seeds'])
     prepared = prepare(table)
     _header(prepared, out)
     summary = session.execute(prepared, Path(out), resume=arguments.resume)
@@ -119,6 +121,17 @@ def _start(table, arguments, out):
     console.print(phase_table(summary))
     console.print(headline(summary))
     console.print(f'report: {Path(out) / "report.html"}', highlight=False)
+
+
+def _use_all_cores(seeds):
+    """Gives jax a CPU device per core, as far as there are seeds to share out, unless the user has decided about devices."""
+    import jax
+
+    from ooorl.settings import parse_seeds
+
+    if 'xla_force_host_platform_device_count' not in os.environ.get('XLA_FLAGS', '') and 'JAX_NUM_CPU_DEVICES' not in os.environ:
+        with contextlib.suppress(RuntimeError):  # a backend is already running: somebody else decides
+            jax.config.update('jax_num_cpu_devices', min(os.cpu_count() or 1, len(parse_seeds(seeds))))
 
 
 def _header(prepared, out):
@@ -144,7 +157,7 @@ def _transforms(table):
         parts.append(f'reward {table["reward"]["scale"]:g} r {table["reward"]["shift"]:+g}')
     if 'bounds' in table:
         bounds = [f'{table["bounds"][side]:g}' if side in table['bounds'] else 'from data' for side in ('low', 'high')]
-        parts.append(f'values in [{bounds[0]}, {bounds[1]}]')
+        parts.append(f'values from {bounds[0]} to {bounds[1]}'.replace('from from', 'from'))
     if 'bonus' in table:
         parts.append(f'{table["bonus"]["signal"]} bonus x {table["bonus"]["scale"]:g}')
     if table['normalise_observation']:

@@ -9,6 +9,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 
 def on_cpu() -> bool:
@@ -33,8 +34,7 @@ def map_seeds(function: Callable, in_axes: tuple[int | None, ...], *, group: int
     """Maps a function over a leading seed axis [S] of some of its arguments.
 
     On an accelerator this is `jax.vmap`. On a CPU, seeds are run in groups of `group` one after another (1 where not
-    given). Seeds are deliberately not spread over several CPU devices: with jax 0.10.2 such programs now and then
-    wait for each other for ever.
+    given), and where the process has several CPU devices, each takes its share of the seeds.
 
     Args:
       function: positional arguments, any pytree out.
@@ -56,7 +56,18 @@ def map_seeds(function: Callable, in_axes: tuple[int | None, ...], *, group: int
 
         return jax.lax.map(one, mapped, batch_size=None if group in (None, 1) else group)
 
-    return grouped
+    def across_devices(*args):
+        num_seeds = next(jax.tree.leaves(arg)[0].shape[0] for arg, axis in zip(args, in_axes, strict=True) if axis == 0)
+        num_devices = max(d for d in range(1, jax.local_device_count() + 1) if num_seeds % d == 0)
+        if num_devices == 1:
+            return grouped(*args)
+        devices, kinds = jax.local_devices()[:num_devices], (jax.sharding.AxisType.Auto,)
+        mesh = jax.make_mesh((num_devices,), ('seeds',), devices=devices, axis_types=kinds)
+        specs = tuple(PartitionSpec('seeds') if axis == 0 else PartitionSpec() for axis in in_axes)
+        # check_vma=False: no collective is meant to appear, each device works on seeds of its own.
+        return jax.shard_map(grouped, mesh=mesh, in_specs=specs, out_specs=PartitionSpec('seeds'), check_vma=False)(*args)
+
+    return across_devices
 
 
 def index_seed(tree, seed_index: int):
