@@ -98,15 +98,15 @@ def test_weight_zero_leaves_the_bellman_loss():
         np.testing.assert_allclose(new.q_opt[0][e]['params']['Dense_0']['bias'], [2.0 * error[e]], rtol=1e-5)
 
 
-@pytest.mark.parametrize('unknown', [-jnp.inf, jnp.nan])
-def test_without_known_returns_calql_is_cql(unknown):
-    batch = random_batch(jax.random.key(1), 6, return_to_go=jnp.full(6, unknown))
-    results = []
-    for calibrate in (True, False):
+def test_without_known_returns_calql_is_cql():
+    def updated(calibrate, returns):
         agent = calql(SPEC, CalQLConfig(**SMALL, calibrate=calibrate))
-        state = jax.jit(agent.init)(jax.random.key(0))
-        results.append(agent.update(state, batch, jax.random.key(2)))
-    assert trees_equal(*results)
+        batch = random_batch(jax.random.key(1), 6, return_to_go=jnp.full(6, returns))
+        return agent.update(jax.jit(agent.init)(jax.random.key(0)), batch, jax.random.key(2))
+
+    cql = updated(False, 1.0)
+    assert trees_equal(cql, updated(True, -jnp.inf)) and trees_equal(cql, updated(True, jnp.nan))
+    assert not trees_equal(cql, updated(True, 1.0))
 
 
 def test_terminal_rows_ignore_the_successor_but_for_the_gap():

@@ -42,7 +42,7 @@ from ooorl.heads import scalar_head
 from ooorl.losses import backup
 from ooorl.networks import ensemble_q
 from ooorl.policies.gaussian import deterministic_policy
-from ooorl.types import Agent, Metrics, Params, Policy, Spec, Transition, ValueHead
+from ooorl.types import Agent, Array, Metrics, Params, Policy, Spec, Transition, ValueHead
 from ooorl.validation import check_choice, check_not_negative, check_positive, check_unit
 
 
@@ -105,7 +105,15 @@ class _Parts(NamedTuple):
     move_targets: Callable  # (state) -> state
 
 
-def _parts(spec: Spec, config: TD3Config, policy: Policy, head: ValueHead, grad_transform) -> _Parts:
+def imitate_data(observation: Array, data_action: Array, policy_action: Array) -> Array:
+    """The default `cloning_target`: the data's own action."""
+    del observation, policy_action
+    return data_action
+
+
+def _parts(
+    spec: Spec, config: TD3Config, policy: Policy, head: ValueHead, grad_transform, cloning_target=imitate_data
+) -> _Parts:
     network = ensemble_q(
         config.hidden, head.num_outputs, num_members=config.num_critics, layer_norm=config.critic_layer_norm
     )
@@ -162,7 +170,8 @@ def _parts(spec: Spec, config: TD3Config, policy: Policy, head: ValueHead, grad_
             action = act(params, batch.observation, action_key)
             q = reduce(q_values(critics, batch.observation, action), axis=0)
             scale = _q_scale(q, config.q_normalisation)
-            cloning = share * policy.loss(params, batch.observation, batch.action, loss_key).mean()
+            imitated = jax.lax.stop_gradient(cloning_target(batch.observation, batch.action, action))
+            cloning = share * policy.loss(params, batch.observation, imitated, loss_key).mean()
             loss = -scale * q.mean() + config.cloning_weight * cloning
             return loss, {'policy/q': q.mean(), 'policy/cloning': cloning, 'policy/q_scale': scale}
 
@@ -195,9 +204,18 @@ def td3(
     *,
     policy: Policy | None = None,
     head: ValueHead | None = None,
+    cloning_target: Callable[[Array, Array, Array], Array] = imitate_data,
     grad_transform: optax.GradientTransformation = optax.identity(),
 ) -> Agent:
     """TD3, TD3+BC or ReBRAC, with any policy whose action is a differentiable function of its parameters.
+
+    Args:
+      spec: sizes.
+      config: settings.
+      policy: what acts; the default is `deterministic_policy`.
+      head: of Q.
+      cloning_target: `(observation[B, O], data_action[B, A], policy_action[B, A]) -> [B, A]`, what imitation imitates.
+      grad_transform: applied to every gradient before Adam.
 
     Example:
       >>> from ooorl.agents.td3 import TD3Config, td3
@@ -207,7 +225,7 @@ def td3(
     policy = policy or deterministic_policy(
         spec, config.hidden, exploration_std=config.exploration_noise, layer_norm=config.policy_layer_norm
     )
-    parts = _parts(spec, config, policy, head or scalar_head(), grad_transform)
+    parts = _parts(spec, config, policy, head or scalar_head(), grad_transform, cloning_target)
 
     def update(state: TD3State, batch: Transition, key) -> tuple[TD3State, Metrics]:
         q_key, policy_key = jax.random.split(key)
