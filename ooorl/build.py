@@ -24,8 +24,18 @@ BUILDERS = {'bc': bc, 'iql': iql, 'td3': td3, 'sac': sac, 'calql': calql}
 SIGNAL_BUILDERS = {
     'rnd': signals.rnd,
     'disagreement': signals.ensemble_disagreement,
-    'counts': lambda spec, config: signals.state_action_counts(**dataclasses.asdict(config)),
+    'counts': lambda spec, config: _counts(spec, config),
 }
+
+
+def _counts(spec, config):
+    columns = config.observation_columns or range(len(config.low))
+    if len(config.action_bins) != spec.action_dim or (columns and not 0 <= min(columns) <= max(columns) < spec.observation_dim):
+        raise UsageError(
+            f'counts needs action_bins for {spec.action_dim} action dimensions and columns below {spec.observation_dim}; '
+            f'got {len(config.action_bins)} and {list(columns)}'
+        )
+    return signals.state_action_counts(**dataclasses.asdict(config))
 
 
 def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = True) -> Agent:
@@ -44,6 +54,8 @@ def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = 
         settings = parse(signal_type, {k: v for k, v in bonus.items() if k in fields(signal_type)}, '[bonus]')
         agent = wrap.bonus(agent, signal_builder(spec, settings), scale=bonus['scale'])
     if 'bounds' in table:
+        if not hasattr(config, 'gamma'):
+            raise UsageError(f'{table["agent"]} learns no values to bound; remove the sub-table bounds')
         agent = wrap.value_bounds(agent, gamma=config.gamma, **table['bounds'])
     if 'reward' in table:
         agent = wrap.rescaled_reward(agent, **table['reward'])

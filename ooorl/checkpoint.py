@@ -1,8 +1,8 @@
 """Checkpoints: a pytree of arrays and a small JSON object, written atomically, verified when read.
 
 A checkpoint is a directory `checkpoint/<number>/` with orbax's files under `arrays/`, `meta.json`, and `manifest.json`, which
-lists the SHA-256 of every other file. It is built under a temporary name and renamed when whole, so a directory with a number for a
-name is complete unless the disk lies; one whose files do not match its manifest is passed over in favour of the one before.
+lists the SHA-256 of every other file. It is built under a temporary name and renamed when whole, so a directory with a number
+for a name is complete unless the disk lies; one whose files do not match its manifest is passed over in favour of the one before.
 """
 
 import hashlib
@@ -28,6 +28,9 @@ def save(directory: Path, number: int, tree, meta: dict) -> Path:
     directory = Path(directory)
     final, temporary = directory / f'{number:08d}', directory / f'.writing-{os.getpid()}'
     try:
+        # A process that was killed while writing leaves its directory; in a container the next has the same number.
+        for left in directory.glob('.writing-*'):
+            shutil.rmtree(left, ignore_errors=True)
         temporary.mkdir(parents=True)
         _save_arrays(temporary / 'arrays', named_leaves(tree))
         (temporary / 'meta.json').write_text(json.dumps(meta))
@@ -44,7 +47,9 @@ def save(directory: Path, number: int, tree, meta: dict) -> Path:
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    for old in _numbered(directory)[:-KEEP]:
+    # One with a later number was damaged and passed over when the run went on from before it.
+    later = [path for path in _numbered(directory) if path.name > final.name]
+    for old in later + [path for path in _numbered(directory) if path not in later][:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
@@ -106,6 +111,11 @@ def _pad(array):
 
 def _fill(template, arrays, path):
     paths, structure = jax.tree_util.tree_flatten_with_path(template)
+    if len(paths) != len(arrays):
+        raise UsageError(
+            f'{path} does not fit this run: {len(arrays)} arrays instead of {len(paths)}; it was written by another '
+            'configuration or version; start anew with another --out'
+        )
     leaves = []
     for number, (leaf_path, leaf) in enumerate(paths):
         stored = arrays.get(_name(leaf_path, number))

@@ -1,7 +1,7 @@
 """The command line: `ooorl demo | run | eval | report | data | doctor`.
 
-Bad input prints one sentence and exits with status 2; SIGTERM checkpoints and exits with 143, Ctrl-C with 130; a run that diverges
-exits with 1.
+Bad input prints one sentence and exits with status 2; SIGTERM checkpoints and exits with 143, Ctrl-C with 130; a run that
+diverges exits with 1.
 """
 
 import argparse
@@ -50,7 +50,8 @@ def _parser():
 
     run = commands.add_parser('run', help='run a config file')
     run.add_argument('config', type=Path, metavar='CONFIG.toml')
-    run.add_argument('--dataset', metavar='PATH', help='D4RL HDF5, npz or Minari file; or a catalogue id such as hopper-medium-v2')
+    help_text = 'D4RL HDF5, npz or Minari file; or a catalogue id such as hopper-medium-v2'
+    run.add_argument('--dataset', metavar='PATH', help=help_text)
     _run_options(run, out=None)
     run.set_defaults(command=_run)
 
@@ -198,12 +199,17 @@ def _data_parser(commands):
     listing = verbs.add_parser('list', help='the tasks of the catalogue')
     listing.add_argument('pattern', nargs='?', default='*')
     listing.set_defaults(command=_data_list)
-    for name, text in (('pull', 'fetch the file of a task'), ('info', 'what a file holds'), ('check', 'what may be wrong with a file')):
+    for name, text, command in (
+        ('pull', 'fetch the file of a task', _data_pull),
+        ('info', 'what a file holds', _data_info),
+        ('check', 'what may be wrong with a file', _data_check),
+    ):
         verb = verbs.add_parser(name, help=text)
         verb.add_argument('target', metavar='ID' if name == 'pull' else 'FILE')
         if name == 'check':
-            verb.add_argument('--environment', metavar='ID', help='also replay recorded states and actions in this MuJoCo environment')
-        verb.set_defaults(command={'pull': _data_pull, 'info': _data_info, 'check': _data_check}[name])
+            help_text = 'also replay recorded states and actions in this MuJoCo environment'
+            verb.add_argument('--environment', metavar='ID', help=help_text)
+        verb.set_defaults(command=command)
     convert = verbs.add_parser('convert', help='between D4RL HDF5, npz and Minari, by the extension of the target')
     convert.add_argument('source')
     convert.add_argument('target')

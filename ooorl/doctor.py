@@ -25,7 +25,8 @@ def diagnose() -> tuple[list[str], bool]:
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         lines.append(f'Python 3.11 to 3.13 is what is tested; this is {platform.python_version()}')
     lines += _device()
-    lines += [f'{name}: {"present" if importlib.util.find_spec(name) else "absent, needed for " + why}' for name, why in OPTIONAL.items()]
+    for name, why in OPTIONAL.items():
+        lines.append(f'{name}: {"present" if importlib.util.find_spec(name) else "absent, needed for " + why}')
     lines += _places()
     return lines, not missing
 

@@ -13,6 +13,7 @@ from ooorl.types import Agent, Metrics, State, Transition
 from ooorl.validation import check_choice, check_not_negative, check_positive
 from ooorl.wrap import with_extras
 
+STORES = ('dataset', 'online')  # what a phase can draw from
 COMPUTED = ('return_to_go', 'discounted_horizon', 'reward_low', 'reward_high')
 
 
@@ -36,6 +37,8 @@ class Sampling:
             raise UsageError(f'success_rows must be at most batch_size, {self.batch_size}; got {self.success_rows}')
         if isinstance(self.mix, str):
             check_choice(('union', 'growing'), mix=self.mix)
+        elif set(self.mix) - set(STORES):
+            raise UsageError(f'mix gives shares to {" and ".join(STORES)}; got {", ".join(map(str, self.mix))}; rename')
         elif abs(sum(self.mix.values()) - 1.0) > 1e-6 or min(self.mix.values()) < 0:
             raise UsageError(f'the shares of mix must be 0 or more and sum to 1; got {dict(self.mix)}')
 
@@ -105,9 +108,11 @@ def _visible_streams(source, num_streams, hidden):
     valid = jnp.arange(rows) < source.size
     storage = source.storage
     reward = jnp.where(valid, storage.reward[:rows], hidden)
+    # A row that was never written has discount 0, which would end the episode before it.
+    discount = jnp.where(valid, storage.discount[:rows], 1.0)
     boundary = jnp.where(valid, storage.extras['boundary'][:rows], 0.0)
     shape = (rows // num_streams, num_streams)
-    return reward.reshape(shape), storage.discount[:rows].reshape(shape), boundary.reshape(shape)
+    return reward.reshape(shape), discount.reshape(shape), boundary.reshape(shape)
 
 
 def successes(source: ReplayState, num_streams: int, sampling: Sampling) -> View:
@@ -139,6 +144,9 @@ def _batches(sources, streams, sampling, reward_range) -> Callable[[jax.Array], 
     if sampling.success_rows:
         wins = tuple(successes(sources[name], streams[name], sampling) for name in names)
         none_yet = sum(win.size for win in wins) == 0
+        plain_weights = jnp.stack([every.size for every in views]).astype(jnp.float32) if weights is None else weights
+        win_weights = jnp.stack([win.size for win in wins]).astype(jnp.float32)
+        win_weights = jnp.where(none_yet, plain_weights, win_weights)
         wins = tuple(
             View(win.storage, jnp.where(none_yet, jnp.arange(win.index.size), win.index),
                  jnp.where(none_yet, every.size, win.size))
@@ -151,7 +159,7 @@ def _batches(sources, streams, sampling, reward_range) -> Callable[[jax.Array], 
         if num_plain:
             parts.append(sample_views(views, plain_key, num_plain, weights=weights, exact=exact))
         if sampling.success_rows:
-            parts.append(sample_views(wins, win_key, sampling.success_rows))
+            parts.append(sample_views(wins, win_key, sampling.success_rows, weights=win_weights))
         batch = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
         columns = {name: jnp.broadcast_to(value, batch.reward.shape) for name, value in reward_range.items()}
         return with_extras(batch, **columns)

@@ -1,7 +1,8 @@
 """What a run consists of: phases, and what all of them share. Nothing here computes.
 
 A phase trains one agent. It may collect experience into a named online store while it does, or read from such a store (or from
-the beginning of it). `offline`, `finetune`, `online` and `ooo` return the phases of the usual schemes; a new scheme is a new tuple.
+the beginning of it). `offline`, `finetune`, `online` and `ooo` return the phases of the usual schemes; a new scheme is a new
+tuple.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from ooorl.errors import UsageError
 from ooorl.learn import Sampling
 from ooorl.types import Agent, Environment, Transition
-from ooorl.validation import check_not_negative
+from ooorl.validation import check_not_negative, check_positive
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -43,6 +44,7 @@ class Phase:
 
     def __post_init__(self):
         check_not_negative(num_updates=self.num_updates, num_env_steps=self.num_env_steps)
+        check_positive(cycle_steps=self.cycle_steps)
         if self.num_env_steps and self.store is None:
             raise UsageError(f'phase {self.name!r} collects {self.num_env_steps} steps and needs a store to put them in')
 
@@ -213,7 +215,7 @@ def ooo(
 
     Any two agents go together. Source: Mark et al., arXiv:2310.08558.
     """
-    collect = dict(num_updates=explore_updates, num_env_steps=num_env_steps, cycle_steps=cycle_steps)
+    collect = {'num_updates': explore_updates, 'num_env_steps': num_env_steps, 'cycle_steps': cycle_steps}
     budgets = (num_env_steps,) if retrain_at is None else tuple(retrain_at)
     for budget in budgets:
         if not 0 <= budget <= num_env_steps:

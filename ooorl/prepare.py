@@ -48,6 +48,7 @@ def prepare(settings: Mapping) -> Prepared:
     )
     check(setup)
     _check_batches(setup)
+    _check_map(settings['report'], spec, len(seeds))
     return Prepared(settings, setup, dataset)
 
 
@@ -96,7 +97,10 @@ def make_environments(settings: Mapping, num_seeds: int):
 def _make(name, num_envs, num_seeds, settings):
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
     compiled = name in envs.TASKS
-    return envs.make(name, (num_envs,) if compiled else (num_seeds, num_envs), **settings)
+    try:
+        return envs.make(name, (num_envs,) if compiled else (num_seeds, num_envs), **settings)
+    except TypeError as error:
+        raise UsageError(f'environment.settings must be those of {name}; got {settings} ({error}); mend them') from None
 
 
 def _spec(dataset, environment_or_none, name) -> Spec:
@@ -107,6 +111,14 @@ def _spec(dataset, environment_or_none, name) -> Spec:
     if dataset is None:
         raise UsageError('a run needs a data set or an environment; the config names neither; give --dataset or environment.id')
     return dataset.spec
+
+
+def _check_map(table, spec, num_seeds):
+    columns = table['map_columns']
+    if columns and not 0 <= min(columns) <= max(columns) < spec.observation_dim:
+        raise UsageError(f'report.map_columns must be observation columns, 0 to {spec.observation_dim - 1}; got {columns}')
+    if columns and table['map_seed'] >= num_seeds:
+        raise UsageError(f'report.map_seed must be a position in the list of {num_seeds} seeds; got {table["map_seed"]}')
 
 
 def _check_batches(setup):

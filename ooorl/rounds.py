@@ -104,9 +104,10 @@ def _observe_stored(programs, phase, agent, stores):
     if phase.agent.observe is ignore_data:
         return agent
     sources = [] if programs.dataset is None else [(programs.dataset.storage, None)]
-    if phase.store in stores and not phase.num_env_steps:
+    if phase.store in stores:
         store = stores[phase.store]
-        limit = int(store.size.max()) if phase.online_limit is None else phase.online_limit
+        stored = int(store.size.max())
+        limit = stored if phase.online_limit is None else min(stored, phase.online_limit)
         sources.append((jax.tree.map(lambda leaf: leaf[:, :limit], store.storage), 0))
     for transitions, axis in sources:
         if transitions.reward.shape[-1]:
@@ -129,7 +130,7 @@ def one_round(programs: Programs, state: RunState, phase, sizes):
 
 def _sources(programs, phase, store):
     sources = {} if programs.dataset is None else {'dataset': programs.dataset}
-    axes = {name: None for name in sources}
+    axes = dict.fromkeys(sources)
     if phase.store is not None and phase.online_limit != 0:
         limited = store if phase.online_limit is None else replay.take(store, phase.online_limit)
         sources, axes = {**sources, 'online': limited}, {**axes, 'online': 0}
@@ -155,7 +156,8 @@ def _offline(programs, state, phase, keys, num_updates):
 
     shared = {name: source for name, source in sources.items() if axes[name] is None}
     own = {name: source for name, source in sources.items() if axes[name] == 0}
-    key = ('learn', phase.agent, id(phase.sampling), num_updates, tuple(sorted(sources)))
+    rows = {name: source.storage.reward.shape for name, source in sources.items()}
+    key = ('learn', phase.agent, id(phase.sampling), num_updates, tuple(sorted(rows.items())))
     agent, metrics = programs.call(key, seeded, state.agent, shared, own, keys, donate=(0,))
     return state._replace(agent=agent), metrics
 
@@ -200,7 +202,8 @@ def _compiled_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles
         return *carry, mean, jax.tree.map(lambda values: values.sum(axis=0), finished)
 
     mapped = programs.over_seeds(one, (0, 0, 0, 0, None))
-    name = ('cycles', phase.agent, id(phase.sampling), updates_per_cycle, num_cycles, phase.cycle_steps)
+    rows = state.stores[phase.store].storage.reward.shape
+    name = ('cycles', phase.agent, id(phase.sampling), updates_per_cycle, num_cycles, phase.cycle_steps, rows)
     agent, store, collector, metrics, finished = programs.call(
         name, mapped, state.agent, state.stores[phase.store], state.collectors[phase.store], keys, programs.dataset,
         donate=(0, 1, 2),
@@ -222,7 +225,8 @@ def _host_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles):
 
         collector, transitions, finished = collection.collect(environment, sample, collector, collect_key, phase.cycle_steps)
         seed_first = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), transitions)
-        name = ('after', phase.agent, id(phase.sampling), updates_per_cycle, phase.cycle_steps)
+        rows = store.storage.reward.shape
+        name = ('after', phase.agent, id(phase.sampling), updates_per_cycle, phase.cycle_steps, rows)
         agent, store, metrics = programs.call(
             name, after, agent, store, seed_first, cycle_keys, programs.dataset, donate=(0, 1)
         )

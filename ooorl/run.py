@@ -1,8 +1,8 @@
 """Runs phases round by round and reports what each round did; it knows nothing of algorithms.
 
-Everything carries a leading seed axis [S]. Every key is derived from (seed, phase, round), so `RunState` holds no key, and going on
-from a stored `RunState` repeats the uninterrupted run bit for bit. With compiled environments each seed's numbers depend on that
-seed alone; host environments draw all seeds' episodes from the first seed's key.
+Everything carries a leading seed axis [S]. Every key is derived from (seed, phase, round), so `RunState` holds no key, and going
+on from a stored `RunState` repeats the uninterrupted run bit for bit. With compiled environments each seed's numbers depend on
+that seed alone; host environments draw all seeds' episodes from the first seed's key.
 """
 
 import time
@@ -113,8 +113,8 @@ def _metric_rows(setup, state, phase, sizes, metrics, finished):
     bad = sorted({row['seed'] for row in rows if row['kind'] == 'train' and not _all_finite(row)})
     if bad:
         raise Diverged(
-            f'training needs finite numbers; phase {phase.name!r} produced others by update {rows[0]["updates"]} for seeds {bad}; '
-            'lower the learning rate, bound the values, or check the rewards'
+            f'training needs finite numbers; phase {phase.name!r} produced others by update {rows[0]["updates"]} for seeds '
+            f'{bad}; lower the learning rate, bound the values, or check the rewards'
         )
     return rows
 

@@ -1,8 +1,8 @@
 """A run directory: everything that a run writes, and how it is interrupted and resumed.
 
 The directory holds `config.toml` (resolved), `metrics.jsonl`, `metrics.csv`, TensorBoard events, `summary.json`, `checkpoint/`,
-`report.html` and, where a map is asked for, `states.npz`. Rows of metrics hold no times, so a run that was interrupted and resumed
-leaves the same rows as one that was not. These names are an interface.
+`report.html` and, where a map is asked for, `states.npz`. Rows of metrics hold no times, so a run that was interrupted and
+resumed leaves the same rows as one that was not. These names are an interface.
 """
 
 import contextlib
@@ -43,9 +43,9 @@ def execute(prepared: Prepared, out: Path, *, resume: bool = False, quiet: bool 
     text = tomli_w.dumps(prepared.config)
     _open_directory(out, text, resume)
     state, meta = _restored(prepared.setup, out) if resume else (None, _new_meta())
+    _write_text(out / 'config.toml', text)
     writer = writers.MetricsWriter(out)
     writer.truncate(meta['offset'])
-    _write_text(out / 'config.toml', text)
     session = _Session(prepared, out, writer, state, meta)
     with _signals() as caught, writer:
         state = session.loop(caught, quiet)
@@ -72,7 +72,9 @@ def _open_directory(out, text, resume):
     if before != text:
         changes = difflib.unified_diff(before.splitlines(), text.splitlines(), 'config.toml', 'this config', lineterm='', n=0)
         shown = ' | '.join(line for line in changes if line[:1] in '+-' and line[:3] not in ('+++', '---'))
-        raise UsageError(f'--resume needs the config the run was started with; this one differs ({shown}); undo that or use another --out')
+        raise UsageError(
+            f'--resume needs the config the run was started with; this one differs ({shown}); undo that or use another --out'
+        )
 
 
 def _new_meta():

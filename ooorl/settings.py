@@ -12,7 +12,7 @@ from ooorl.agents.td3 import TD3Config
 from ooorl.errors import UsageError
 from ooorl.learn import Sampling
 from ooorl.signals import DisagreementConfig, RNDConfig
-from ooorl.validation import check_choice, check_positive
+from ooorl.validation import check_choice, check_not_negative, check_positive
 
 AGENTS = {'bc': BCConfig, 'iql': IQLConfig, 'td3': TD3Config, 'sac': SACConfig, 'calql': CalQLConfig}
 SCHEMES = ('offline', 'finetune', 'online', 'ooo')
@@ -32,6 +32,7 @@ class RunConfig:
     def __post_init__(self):
         check_choice(SCHEMES, scheme=self.scheme)
         check_positive(updates_per_round=self.updates_per_round, seed_group=self.seed_group)
+        check_not_negative(evaluate_every=self.evaluate_every, checkpoint_seconds=self.checkpoint_seconds)
         parse_seeds(self.seeds)
 
 
@@ -43,6 +44,9 @@ class EnvironmentConfig:
     num_envs: int = 1  # copies stepped side by side, per seed
     settings: Mapping = dataclasses.field(default_factory=dict)  # keyword settings of the environment
 
+    def __post_init__(self):
+        check_positive(num_envs=self.num_envs)
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
@@ -51,6 +55,9 @@ class EvaluationConfig:
     num_episodes: int = 10  # per seed and evaluation; 0 for no evaluation
     settings: Mapping = dataclasses.field(default_factory=dict)  # instead of the environment's settings, key by key
     task: str = ''  # catalogue id whose reference scores normalise returns; empty for none
+
+    def __post_init__(self):
+        check_not_negative(num_episodes=self.num_episodes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +126,14 @@ class ReportConfig:
     goal: tuple[float, ...] = ()
     goal_radius: float = 0.0
     axes: tuple[str, ...] = ('x', 'y')
+
+    def __post_init__(self):
+        check_not_negative(map_seed=self.map_seed, goal_radius=self.goal_radius)
+        for name, sizes in (('map_columns', (0, 2)), ('goal', (0, 2)), ('axes', (2,))):
+            if len(getattr(self, name)) not in sizes:
+                raise UsageError(f'{name} must have 2 entries; got {len(getattr(self, name))}')
+        if not all(isinstance(wall, tuple | list) and len(wall) == 4 for wall in self.walls):
+            raise UsageError('walls must be segments [x0, y0, x1, y1]; got others')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +226,6 @@ def parse_seeds(text: str) -> tuple[int, ...]:
             seeds = tuple(int(part) for part in text.split(','))
     except ValueError:
         seeds = ()
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise UsageError(f"seeds must look like '0:8' or '3,5', without negative or repeated numbers; got {text!r}")
+    if not seeds or min(seeds) < 0 or max(seeds) >= 2**32 or len(set(seeds)) < len(seeds):
+        raise UsageError(f"seeds must look like '0:8' or '3,5', from 0 to 2**32 - 1 and without repeats; got {text!r}")
     return seeds

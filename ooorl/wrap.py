@@ -158,7 +158,7 @@ def normalised_observation(agent: Agent, mean: Array, std: Array) -> Agent:
 
     return replace(
         agent,
-        init=lambda key: NormalisedState(agent.init(key), jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)),
+        init=lambda key: NormalisedState(agent.init(key), jnp.array(mean, jnp.float32), jnp.array(std, jnp.float32)),
         update=update,
         sample_action=lambda state, obs, key: agent.sample_action(state.agent, norm(state, obs), key),
         best_action=lambda state, obs, key: agent.best_action(state.agent, norm(state, obs), key),
