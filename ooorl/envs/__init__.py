@@ -1,8 +1,9 @@
 """Environments: compiled tasks, gymnasium environments on the host, and names for both.
 
-Importing this package also registers the compiled tasks with gymnasium.
+Importing this package also registers the compiled tasks and the D4RL environments with gymnasium.
 """
 
+from ooorl.envs import d4rl
 from ooorl.envs.batched import batched
 from ooorl.envs.catalogue import HOSTS, TASKS, make, make_task
 from ooorl.envs.gymnasium_adapter import host
@@ -11,3 +12,4 @@ from ooorl.envs.registration import register
 __all__ = ['HOSTS', 'TASKS', 'batched', 'host', 'make', 'make_task', 'register']
 
 register()
+d4rl.register()
