@@ -19,7 +19,7 @@ import mujoco
 import numpy as np
 
 from ooorl.envs.d4rl import assets, mazes
-from ooorl.envs.d4rl.simulated import SimulatedEnv, unbounded, unit_box
+from ooorl.envs.d4rl.simulated import SimulatedEnv, unbounded, unit_box, with_largest_margins
 
 CELL_SIZE = 4.0
 GOAL_RADIUS = 0.5
@@ -39,7 +39,7 @@ def sample_goal(cell, random: np.random.Generator) -> np.ndarray:
     return np.maximum(corner + noise, 0.0)
 
 
-def build_model(maze: mazes.Maze):
+def build_model(maze: mazes.Maze, d4rl_margins: bool = False):
     """Compiles D4RL's ant, from the ant that gymnasium packages, in a maze."""
     spec = mujoco.MjSpec.from_file(assets.gymnasium_model('ant.xml'))
     spec.option.timestep = 0.02
@@ -63,7 +63,8 @@ def build_model(maze: mazes.Maze):
         )
     for geom in spec.geoms:
         geom.solimp[:3] = 0.8, 0.8, 0.01
-    return spec.compile()
+    model = spec.compile()
+    return with_largest_margins(model) if d4rl_margins else model
 
 
 class AntMazeEnv(SimulatedEnv):
@@ -72,16 +73,20 @@ class AntMazeEnv(SimulatedEnv):
     Args:
       maze: `umaze`, `medium` or `large`.
       terminate_at_goal: whether reaching the goal ends the episode; the generators of data switch it off.
+      d4rl_margins: let contacts begin where they did on the MuJoCo that D4RL ran on (0.01), instead of at
+        the sum of both shapes' margins as in MuJoCo 3.11.
       render_mode: `rgb_array` or None.
 
     `info` carries `success` (within 0.5 of the goal) and `goal`. `reset(options={"goal": (x, y)})` sets the
     goal.
     """
 
-    def __init__(self, maze: str = 'umaze', *, terminate_at_goal: bool = True, render_mode: str | None = None):
+    def __init__(
+        self, maze: str = 'umaze', *, terminate_at_goal: bool = True, d4rl_margins: bool = False, render_mode: str | None = None
+    ):
         self.maze = mazes.find_maze(maze)
         self.terminate_at_goal = terminate_at_goal
-        self.use_model(build_model(self.maze), FRAME_SKIP, render_mode)
+        self.use_model(build_model(self.maze, d4rl_margins), FRAME_SKIP, render_mode)
         self.observation_space, self.action_space = unbounded(29), unit_box(8)
         self.goal = cell_position(self.maze.ant_goal)
 

@@ -18,7 +18,7 @@ import mujoco
 import numpy as np
 
 from ooorl.envs.d4rl import mazes
-from ooorl.envs.d4rl.simulated import SimulatedEnv, unbounded, unit_box
+from ooorl.envs.d4rl.simulated import SimulatedEnv, unbounded, unit_box, with_largest_margins
 from ooorl.errors import UsageError
 
 GOAL_RADIUS = 0.5
@@ -26,7 +26,7 @@ MAX_SPEED = 5.0
 _CONTACT = {'condim': 1, 'friction': [0.5, 0.1, 0.1], 'margin': 0.002}
 
 
-def build_model(maze: mazes.Maze):
+def build_model(maze: mazes.Maze, d4rl_margins: bool = False):
     """Compiles the point mass and the walls."""
     spec = mujoco.MjSpec()
     spec.option.timestep, spec.option.iterations = 0.01, 20
@@ -52,7 +52,8 @@ def build_model(maze: mazes.Maze):
             'pos': [row + 1.0, column + 1.0, 0.0],
         }
         world.add_geom(name=f'wall_{row}_{column}', contype=2, conaffinity=1, **box, **_CONTACT)
-    return spec.compile()
+    model = spec.compile()
+    return with_largest_margins(model) if d4rl_margins else model
 
 
 def reward_at(position, goal, dense: bool) -> np.ndarray:
@@ -67,16 +68,20 @@ class Maze2dEnv(SimulatedEnv):
     Args:
       maze: `umaze`, `medium` or `large`.
       reward: `sparse` or `dense`.
+      d4rl_margins: let contacts begin where they did on the MuJoCo that D4RL ran on (0.002), instead of at
+        the sum of both shapes' margins as in MuJoCo 3.11.
       render_mode: `rgb_array` or None.
 
     `info` carries `success` (within 0.5 of the goal) and `goal`.
     """
 
-    def __init__(self, maze: str = 'umaze', *, reward: str = 'sparse', render_mode: str | None = None):
+    def __init__(
+        self, maze: str = 'umaze', *, reward: str = 'sparse', d4rl_margins: bool = False, render_mode: str | None = None
+    ):
         if reward not in ('sparse', 'dense'):
             raise UsageError(f"reward must be 'sparse' or 'dense'; got {reward!r}")
         self.maze, self.dense = mazes.find_maze(maze), reward == 'dense'
-        self.use_model(build_model(self.maze), 1, render_mode)
+        self.use_model(build_model(self.maze, d4rl_margins), 1, render_mode)
         self.observation_space, self.action_space = unbounded(4), unit_box(2)
         self.goal = np.array(self.maze.point_goal, np.float64)
         self._free_cells = mazes.cells(self.maze, '.')

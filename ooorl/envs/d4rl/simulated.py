@@ -1,5 +1,7 @@
 """What the MuJoCo environments of this package share: a model, its data, stepping and drawing."""
 
+from functools import lru_cache
+
 import gymnasium
 import mujoco
 import numpy as np
@@ -61,6 +63,28 @@ class SimulatedEnv(gymnasium.Env):
 def load_gymnasium_model(name: str):
     """Compiles a model that gymnasium packages."""
     return mujoco.MjModel.from_xml_path(assets.gymnasium_model(name))
+
+
+@lru_cache
+def margins_add() -> bool:
+    """Whether the margins of two touching shapes add up (MuJoCo 3.11) or the larger one counts (MuJoCo 2 to 3.3)."""
+    spec = mujoco.MjSpec()
+    for height in (0.0, 0.35):
+        body = spec.worldbody.add_body(pos=[0.0, 0.0, height])
+        body.add_freejoint()
+        body.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[0.1, 0.0, 0.0], margin=0.1)
+    model = spec.compile()
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    # The gap is 0.15: more than either margin, less than both.
+    return data.ncon > 0
+
+
+def with_largest_margins(model):
+    """Makes the larger margin of two shapes count, as in the MuJoCo of D4RL, in a model of one margin throughout."""
+    if margins_add():
+        model.geom_margin[:] /= 2.0
+    return model
 
 
 def unbounded(size: int) -> gymnasium.spaces.Box:
