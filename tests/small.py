@@ -39,3 +39,9 @@ def linear(kernel, bias):
 def trees_equal(left, right) -> bool:
     """Whether two pytrees hold the same numbers bit for bit."""
     return all(bool((a == b).all()) for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True))
+
+
+def blank(init):
+    """The state `init(key)` would make, all zeros as fresh optimisers are; parameters are filled in by the caller."""
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)

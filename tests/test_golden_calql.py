@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from small import blank
 
 from ooorl.agents.calql import CalQLConfig, CalQLState, _actor_parts, _critic_parts, _gather
 from ooorl.distributions import tanh_gaussian_from_noise, tanh_gaussian_log_prob
@@ -59,7 +60,7 @@ def _policy_tree(arrays, prefix):
 def _start(arrays, critic, optimizer):
     q, slow = (tuple(golden.dense_tree(arrays, f'init/{name}{e}') for e in range(2)) for name in ('q', 'tq'))
     log_dual, log_temperature = (jnp.asarray(arrays[f'init/{n}'], jnp.float32) for n in ('log_alpha_prime', 'log_alpha'))
-    state, policy = critic.init(jax.random.key(0)), _policy_tree(arrays, 'init/pi')
+    state, policy = blank(critic.init), _policy_tree(arrays, 'init/pi')
     state = state._replace(q=q, target_q=slow, log_dual=log_dual)
     return CalQLState(state, policy, optimizer.init(policy), log_temperature, optimizer.init(log_temperature))
 

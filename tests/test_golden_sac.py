@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from small import blank
 
 from ooorl.agents.sac import SACConfig, _parts
 from ooorl.distributions import tanh_gaussian_from_noise
@@ -76,15 +77,15 @@ def _check_state(comparison, prefix, state, num):
     comparison.check('parameter', f'{prefix}/log_temp', state.log_temperature)
 
 
-def _check_q_step(comparison, here, state, batch, noise, members, q_step, parts, policy):
+def _check_q_step(comparison, here, state, batch, noise, members, q_step, q_values, policy):
     """One critic step with everything in it."""
     action, log_prob = (x[0] for x in policy.sample_and_log_prob(state.policy, batch.next_observation, noise, 1))
     comparison.check('value', f'{here}/next_actions', action)
     # The reference inverts tanh, which loses digits: its own verification found 3.0e-4.
     np.testing.assert_allclose(log_prob, comparison.arrays[f'{here}/next_log_prob'], rtol=1e-3, atol=1e-4)
-    every = parts.q_values(state.target_q, batch.next_observation, action)
+    every = q_values(state.target_q, batch.next_observation, action)
     comparison.check('value', f'{here}/target_q_all_members', every)
-    comparison.check('value', f'{here}/q', parts.q_values(state.q, batch.observation, batch.action))
+    comparison.check('value', f'{here}/q', q_values(state.q, batch.observation, batch.action))
     state, metrics = q_step(state, batch, members, noise)
     comparison.check('scalar', f'{here}/critic_loss', metrics['q/loss'])
     comparison.check('scalar', f'{here}/gnorm_critic', optax.tree.norm(state.q_opt[0]))
@@ -97,8 +98,9 @@ def test_official_rlpd(golden_dir, name):
     arrays = golden.load(golden_dir, name)
     config, policy, comparison = _config(arrays), _policy_of_noise(), golden.Comparison(arrays)
     parts = _parts(SPEC, config, policy, scalar_head(), golden.recorded_gradient())
-    q_step, policy_step, num = jax.jit(parts.q_step), jax.jit(parts.policy_step), config.num_critics
-    state = parts.init(jax.random.key(0))._replace(
+    q_step, policy_step, q_values = jax.jit(parts.q_step), jax.jit(parts.policy_step), jax.jit(parts.q_values)
+    num = config.num_critics
+    state = blank(parts.init)._replace(
         policy=golden.dense_tree(_policy_arrays(arrays, 'init/pi'), 'init/pi'), q=_members(arrays, 'init/q', num),
         target_q=_members(arrays, 'init/tq', num), log_temperature=jnp.asarray(arrays['init/log_temp'], jnp.float32),
     )
@@ -109,7 +111,7 @@ def test_official_rlpd(golden_dir, name):
             members = jnp.asarray(arrays['subset_indices'][step - 1, j]) if 'subset_indices' in arrays else None
             noise = jnp.asarray(arrays['noise/critic'][step - 1, j])
             state = _check_q_step(
-                comparison, f'step{step}/critic{j + 1}', state, batch, noise, members, q_step, parts, policy
+                comparison, f'step{step}/critic{j + 1}', state, batch, noise, members, q_step, q_values, policy
             )
             if step == 1 and j == 0:
                 theirs = _members(arrays, 'grad1_first_critic_step/q', num)

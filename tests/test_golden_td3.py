@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from small import blank
 
 from ooorl.agents.td3 import TD3Config, _parts
 from ooorl.heads import scalar_head
@@ -42,7 +43,7 @@ def _rebrac(arrays):
 def _state(parts, arrays):
     q, target_q = (tuple(golden.dense_tree(arrays, f'init/{name}{e}') for e in range(2)) for name in ('q', 'tq'))
     policy, slow = (golden.dense_tree(arrays, f'init/{name}') for name in ('pi', 'tpi'))
-    return parts.init(jax.random.key(0))._replace(policy=policy, target_policy=slow, q=q, target_q=target_q)
+    return blank(parts.init)._replace(policy=policy, target_policy=slow, q=q, target_q=target_q)
 
 
 def _batch(arrays, step):
@@ -73,7 +74,7 @@ def test_unifloral(golden_dir, monkeypatch, name, config_of, looser):
     arrays = golden.load(golden_dir, name)
     config, comparison = config_of(arrays), golden.Comparison(arrays)
     parts = _parts(SPEC, config, deterministic_policy(SPEC, config.hidden), scalar_head(), golden.recorded_gradient())
-    q_step, policy_step = jax.jit(parts.q_step), jax.jit(parts.policy_step)
+    q_step, policy_step, q_values = jax.jit(parts.q_step), jax.jit(parts.policy_step), jax.jit(parts.q_values)
     state = _state(parts, arrays)
     for step in range(1, 6):
         batch, q_losses = _batch(arrays, step), []
@@ -83,8 +84,8 @@ def test_unifloral(golden_dir, monkeypatch, name, config_of, looser):
             noise = jnp.clip(config.target_noise * noise, -config.noise_clip, config.noise_clip)
             action = parts.next_action(state, batch, noise, None)
             comparison.check('value', f'{here}/next_action', action)
-            comparison.check('value', f'{here}/target_q', parts.q_values(state.target_q, batch.next_observation, action).T)
-            comparison.check('value', f'{here}/q', parts.q_values(state.q, batch.observation, batch.action).T)
+            comparison.check('value', f'{here}/target_q', q_values(state.target_q, batch.next_observation, action).T)
+            comparison.check('value', f'{here}/q', q_values(state.q, batch.observation, batch.action).T)
             state, metrics = q_step(state, batch, action)
             np.testing.assert_allclose(metrics['q/target'], arrays[f'{here}/td_target'].mean(), rtol=1e-4, atol=1e-6)
             comparison.check('scalar', f'{here}/q_loss', metrics['q/loss'])

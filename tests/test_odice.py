@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small import linear, one_row, random_batch, trees_equal
+from small import blank, linear, one_row, random_batch, trees_equal
 
 from ooorl.agents.odice import ODICEConfig, conjugate, odice, orthogonal_sum
 from ooorl.errors import UsageError
@@ -40,7 +40,7 @@ def _gradient(**settings):
         hidden=(), policy_hidden=(), num_members=1, gamma=0.5, trust=0.5, policy_weight_decay=0.0, **settings
     )
     agent = odice(LINE, config, grad_transform=seen)
-    state = agent.init(jax.random.key(0))
+    state = blank(agent.init)
     state = state._replace(value=(linear([[2.0]], [0.0]),), target_value=(linear([[1.0]], [0.0]),))
     batch = one_row(observation=1.0, action=0.2, reward=1.0, discount=1.0, next_observation=2.0)
     new, metrics = agent.update(state, batch, jax.random.key(1))
@@ -62,7 +62,7 @@ def test_value_gradient_by_hand():
 
 def test_policy_weight_is_the_positive_residual():
     agent = odice(LINE, ODICEConfig(hidden=(), policy_hidden=(), num_members=1, max_weight=3.0))
-    state = agent.init(jax.random.key(0))._replace(value=(linear([[0.0]], [0.0]),), target_value=(linear([[0.0]], [0.0]),))
+    state = blank(agent.init)._replace(value=(linear([[0.0]], [0.0]),), target_value=(linear([[0.0]], [0.0]),))
     for reward, weight in ((-1.0, 0.0), (2.0, 2.0), (5.0, 3.0)):
         batch = one_row(observation=1.0, action=0.2, reward=reward, discount=0.0, next_observation=2.0)
         np.testing.assert_allclose(agent.update(state, batch, jax.random.key(1))[1]['policy/weight'], weight)

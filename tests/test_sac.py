@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small import linear, one_row, random_batch, trees_equal
+from small import blank, linear, one_row, random_batch, trees_equal
 
 from ooorl.agents.sac import SACConfig, _parts, sac
 from ooorl.agents.steps import draw_members
@@ -39,7 +39,8 @@ def _linear_parts(seen=optax.identity(), **settings):
     parts = _parts(LINE, config, _fixed_policy(0.5, -1.0), scalar_head(), seen)
     q = (linear([[1.0], [2.0]], [0.0]), linear([[1.0], [1.0]], [3.0]))
     target_q = (linear([[1.0], [2.0]], [1.0]), linear([[1.0], [1.0]], [4.0]))
-    return parts, parts.init(jax.random.key(0))._replace(q=q, target_q=target_q)
+    log_temperature = jnp.log(2.0)
+    return parts, blank(parts.init)._replace(q=q, target_q=target_q, log_temperature=log_temperature)
 
 
 @pytest.mark.parametrize('entropy_backup, target', [(True, 4.0), (False, 3.0)])
@@ -95,7 +96,7 @@ def test_utd_two_is_two_q_steps_on_every_second_row():
     config = SACConfig(hidden=(8,), utd=2, num_critics=3, num_target_critics=2, critic_layer_norm='before')
     agent, batch = sac(SPEC, config), random_batch(jax.random.key(1), 8)
     parts = _parts(SPEC, config, tanh_gaussian_policy(SPEC, (8,)), scalar_head(), optax.identity())
-    state = agent.init(jax.random.key(0))
+    state = jax.jit(agent.init)(jax.random.key(0))
     updated, _ = jax.jit(agent.update)(state, batch, jax.random.key(2))
     q_key, policy_key = jax.random.split(jax.random.key(2))
     for start, key in zip((0, 1), jax.random.split(q_key, 2), strict=True):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small import linear, one_row, random_batch, trees_equal
+from small import blank, linear, one_row, random_batch, trees_equal
 
 from ooorl.agents.td3 import TD3Config, _parts, td3
 from ooorl.errors import UsageError
@@ -23,7 +23,7 @@ def _linear_parts(config):
     parts = _parts(LINE, config, deterministic_policy(LINE, ()), scalar_head(), optax.identity())
     q = (linear([[1.0], [2.0]], [0.0]), linear([[1.0], [1.0]], [3.0]))
     target_q = (linear([[1.0], [2.0]], [1.0]), linear([[1.0], [1.0]], [4.0]))
-    state = parts.init(jax.random.key(0))
+    state = blank(parts.init)
     return parts, state._replace(policy=linear([[1.0]], [0.0]), target_policy=linear([[0.0]], [0.0]), q=q, target_q=target_q)
 
 
@@ -53,7 +53,7 @@ def test_policy_loss_by_hand(policy_value, q):
 
 def test_targets_move_by_polyak_once_an_update():
     agent = td3(SPEC, TD3Config(**SMALL, polyak=0.25))
-    state = agent.init(jax.random.key(0))
+    state = jax.jit(agent.init)(jax.random.key(0))
     new, _ = jax.jit(agent.update)(state, random_batch(jax.random.key(1), 6), jax.random.key(2))
     for fast, slow, before in ((new.q, new.target_q, state.q), (new.policy, new.target_policy, state.policy)):
         expected = jax.tree.map(lambda f, b: 0.25 * f + 0.75 * b, fast, before)
@@ -105,7 +105,7 @@ def test_split_batch_gives_each_q_step_every_second_row():
     config = TD3Config(**SMALL, split_batch=True, target_noise=0.0)
     agent, batch = td3(SPEC, config), random_batch(jax.random.key(1), 8)
     parts = _parts(SPEC, config, deterministic_policy(SPEC, config.hidden), scalar_head(), optax.identity())
-    state = agent.init(jax.random.key(0))
+    state = jax.jit(agent.init)(jax.random.key(0))
     updated, _ = jax.jit(agent.update)(state, batch, jax.random.key(2))
     for start in (0, 1):
         rows = jax.tree.map(lambda leaf, start=start: leaf[start::2], batch)
