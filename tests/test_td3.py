@@ -128,13 +128,14 @@ def test_settings_take_an_update(setting):
     stochastic = TD3Config(
         **SMALL, policy_action='sample', target_policy=False, target_noise=0.0, policy_delay=1, policy_value='mean'
     )
+    rebrac = TD3Config(**SMALL, critic_layer_norm='after', critic_cloning_weight=0.1, cloning_weight=0.1)
     agent = {
         'hl_gauss': lambda: td3(SPEC, TD3Config(**SMALL), head=hl_gauss_head(-5.0, 5.0, 11)),
         'stochastic': lambda: td3(SPEC, stochastic, policy=tanh_gaussian_policy(SPEC, (8,))),
-        'rebrac': lambda: td3(SPEC, TD3Config(**SMALL, critic_layer_norm='after', critic_cloning_weight=0.1, cloning_weight=0.1)),
+        'rebrac': lambda: td3(SPEC, rebrac),
     }[setting]()
     batch = random_batch(jax.random.key(1), 6)
-    batch = batch._replace(extras={name: batch.action for name in agent.reads})
+    batch = batch._replace(extras=dict.fromkeys(agent.reads, batch.action))
     state, metrics = jax.jit(agent.update)(agent.init(jax.random.key(0)), batch, jax.random.key(2))
     assert all(np.isfinite(value) and value.shape == () for value in metrics.values())
     action = agent.sample_action(state, batch.observation, jax.random.key(3))
