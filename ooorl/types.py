@@ -113,7 +113,7 @@ class ValueHead:
     Attributes:
       num_outputs: K, how many raw outputs one value takes.
       value: `raw[..., K] -> [...]`.
-      loss: `(raw[..., K], target[...]) -> [...]`.
+      loss: `(raw[..., K], target) -> [...]`; a target may lack leading axes of raw (one for all members).
     """
 
     num_outputs: int

@@ -1,0 +1,289 @@
+"""Wrappers change what an agent's updates see and nothing else; and every seam takes a second thing of its kind."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import random_batch, trees_equal
+
+from ooorl import replay
+from ooorl.agents.bc import BCConfig, bc
+from ooorl.agents.iql import IQLConfig, iql
+from ooorl.errors import UsageError
+from ooorl.learn import Sampling, make_learn
+from ooorl.losses import backup
+from ooorl.signals import RNDConfig, rnd, state_action_counts
+from ooorl.types import Agent, Critic, Policy, Signal, Spec, ValueHead
+from ooorl.wrap import (
+    bonus,
+    normalised_observation,
+    relabelled,
+    reranked,
+    rescaled_reward,
+    terminal_at_reward,
+    value_bounds,
+    with_extras,
+)
+
+SPEC = Spec(observation_dim=3, action_dim=2)
+KEY = jax.random.key(0)
+IQL = IQLConfig(hidden=(8,))
+
+
+def watching(reads=()):
+    """An agent whose state is the last batch it was given."""
+    return Agent(
+        init=lambda key: None,
+        update=lambda state, batch, key: (batch, {}),
+        sample_action=lambda state, observation, key: observation[..., :2],
+        best_action=lambda state, observation, key: -observation[..., :2],
+        reads=reads,
+    )
+
+
+def seen_by(wrapper, batch, **settings):
+    """The batch that reaches the agent inside a wrapper."""
+    agent = wrapper(watching(), **settings)
+    return agent.update(agent.init(KEY), batch, KEY)[0]
+
+
+def constant_signal(value=1.0):
+    """A second signal: the same score for every row; its state counts what it was told of."""
+    return Signal(
+        init=lambda key: jnp.zeros(()),
+        update=lambda state, batch, key: (state, jnp.full(batch.reward.shape, value), {}),
+        score=lambda state, batch: jnp.full(batch.reward.shape, value),
+        observe=lambda state, transitions: state + transitions.reward.shape[0],
+    )
+
+
+def test_a_bonus_of_scale_zero_is_the_plain_agent():
+    plain = iql(SPEC, IQL)
+    listening = bonus(plain, rnd(SPEC, RNDConfig(hidden=(8,), num_features=4)), scale=0.0)
+    state = listening.init(KEY)
+    expected = plain.init(jax.random.split(KEY)[0])
+    assert trees_equal(state.agent, expected)
+    update, plain_update = jax.jit(listening.update), jax.jit(plain.update)
+    for step in range(3):
+        key, batch = jax.random.key(step), random_batch(jax.random.key(10 + step), 16)
+        state, metrics = update(state, batch, key)
+        expected, plain_metrics = plain_update(expected, batch, jax.random.split(key)[0])
+    # The program differs, so its fusions do: sums may round differently, by less than 1e-6.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state.agent, expected)
+    assert set(metrics) - set(plain_metrics) and set(plain_metrics) <= set(metrics)
+
+
+def test_a_bonus_of_scale_zero_is_bitwise_the_plain_agent_operation_by_operation():
+    plain = iql(SPEC, IQL)
+    listening = bonus(plain, constant_signal(), scale=0.0)
+    batch = random_batch(jax.random.key(1), 16)
+    state, _ = listening.update(listening.init(KEY), batch, KEY)
+    expected, _ = plain.update(plain.init(jax.random.split(KEY)[0]), batch, jax.random.split(KEY)[0])
+    assert trees_equal(state.agent, expected)
+
+
+def test_a_bonus_enters_the_batch_and_never_the_store():
+    batch = random_batch(KEY, 6)
+    agent = bonus(watching(), constant_signal(3.0), scale=2.0)
+    state, metrics = agent.update(agent.init(KEY), batch, KEY)
+    np.testing.assert_array_equal(state.agent.extras['bonus'], [6.0] * 6)
+    np.testing.assert_array_equal(state.agent.reward, batch.reward)
+    assert metrics == {'bonus/mean': 3.0} and 'bonus' not in batch.extras
+    store = replay.full(with_extras(batch, boundary=jnp.zeros(6)))
+    before = jax.tree.map(np.asarray, store)
+    inner = bonus(bc(SPEC, BCConfig(hidden=(4,))), constant_signal(), scale=2.0)
+    learn = make_learn(inner, Sampling(batch_size=4), num_updates=2, streams={'dataset': 1})
+    learn(inner.init(KEY), {'dataset': store}, KEY)
+    assert trees_equal(before, store) and set(store.storage.extras) == {'boundary'}
+
+
+def test_nested_bonuses_add_up():
+    agent = bonus(bonus(watching(), constant_signal(3.0), scale=2.0), constant_signal(1.0), scale=0.5)
+    state, _ = agent.update(agent.init(KEY), random_batch(KEY, 4), KEY)
+    np.testing.assert_array_equal(state.agent.agent.extras['bonus'], [6.5] * 4)
+
+
+def test_signals_are_told_of_stored_data_through_every_wrapper():
+    agent = bonus(watching(), constant_signal(), scale=1.0)
+    agent = normalised_observation(rescaled_reward(agent, shift=-1.0), np.zeros(3), np.ones(3))
+    state = agent.observe(agent.observe(agent.init(KEY), random_batch(KEY, 5)), random_batch(KEY, 2))
+    assert state.agent.signal == 7
+    counts = state_action_counts([-2.0] * 3, [2.0] * 3, (3, 3, 3), (3, 3))
+    listening = bonus(watching(), counts, scale=1.0)
+    assert listening.observe(listening.init(KEY), random_batch(KEY, 5)).signal.visits.sum() == 5
+
+
+def test_relabelling_may_edit_any_field():
+    def relabel(batch, score):
+        return batch._replace(reward=batch.reward + score, discount=jnp.zeros_like(batch.discount))
+
+    agent = relabelled(watching(), constant_signal(4.0), relabel, name='caution')
+    batch = random_batch(KEY, 4)
+    state, metrics = agent.update(agent.init(KEY), batch, KEY)
+    np.testing.assert_array_equal(state.agent.reward, batch.reward + 4.0)
+    assert (state.agent.discount == 0).all() and set(metrics) == {'caution/mean'}
+
+
+def test_rescaling_moves_everything_in_reward_units():
+    columns = {'reward_low': -1.0, 'reward_high': 3.0, 'return_to_go': 5.0, 'discounted_horizon': 2.0, 'label': 9.0}
+    batch = random_batch(KEY, 4, **{name: jnp.full(4, value) for name, value in columns.items()})
+    got = seen_by(rescaled_reward, batch, scale=2.0, shift=-1.0)
+    np.testing.assert_array_equal(got.reward, 2.0 * batch.reward - 1.0)
+    expected = {'reward_low': -3.0, 'reward_high': 5.0, 'return_to_go': 2 * 5 - 1 * 2, 'discounted_horizon': 2.0, 'label': 9.0}
+    assert {name: float(value[0]) for name, value in got.extras.items()} == expected
+    assert rescaled_reward(watching()).reads == ()
+    with pytest.raises(UsageError, match='greater than 0; got -1'):
+        rescaled_reward(watching(), scale=-1.0)
+
+
+def test_terminals_are_where_the_reward_says():
+    batch = random_batch(KEY, 4)._replace(reward=jnp.array([4.0, 3.0, 4.0, 0.0]), discount=jnp.array([0.0, 0.0, 1.0, 1.0]))
+    np.testing.assert_array_equal(seen_by(terminal_at_reward, batch, reward=4.0).discount, [0, 1, 0, 1])
+
+
+def test_value_bounds_come_from_the_rewards_of_the_data():
+    batch = random_batch(KEY, 3, reward_low=jnp.full(3, -2.0), reward_high=jnp.full(3, 0.5))
+    got = seen_by(value_bounds, batch, gamma=0.9).extras
+    np.testing.assert_allclose(got['value_low'], [-20.0] * 3, rtol=1e-6)  # -2 / (1 - 0.9)
+    np.testing.assert_allclose(got['value_high'], [5.0] * 3, rtol=1e-6)
+    given = seen_by(value_bounds, batch, gamma=0.9, low=-7.0).extras
+    np.testing.assert_allclose((given['value_low'][0], given['value_high'][0]), (-7.0, 5.0), rtol=1e-6)
+    assert value_bounds(watching(), gamma=0.9).reads == ('reward_low', 'reward_high')
+    assert value_bounds(watching(), gamma=0.9, low=0.0).reads == ('reward_high',)
+    assert value_bounds(watching(), gamma=0.9, low=0.0, high=1.0).reads == ()
+
+
+def test_bounds_see_the_rescaled_reward_and_the_target_takes_the_bonus_after_them():
+    # Hand computation: r' = 2 * 1 - 1 = 1; bounds from r' in [-1, 1] over 1 - 0.5: [-2, 2]; the bonus comes after the clipping:
+    # clip(1 + 0.5 * 10, -2, 2) + 3 * 1 = 5.
+    agent = rescaled_reward(value_bounds(bonus(watching(), constant_signal(), scale=3.0), gamma=0.5), scale=2.0, shift=-1.0)
+    batch = random_batch(KEY, 2, reward_low=jnp.zeros(2), reward_high=jnp.ones(2))
+    batch = batch._replace(reward=jnp.ones(2), discount=jnp.ones(2))
+    state, _ = agent.update(agent.init(KEY), batch, KEY)
+    np.testing.assert_allclose(backup(state.agent, jnp.full(2, 10.0), 0.5), [5.0, 5.0])
+
+
+def test_normalised_observations_for_learning_and_for_acting():
+    mean, std = np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0])
+    agent = normalised_observation(watching(), mean, std)
+    batch = random_batch(KEY, 4)
+    state, _ = agent.update(agent.init(KEY), batch, KEY)
+    for name in ('observation', 'next_observation'):
+        np.testing.assert_allclose(getattr(state.agent, name), (np.asarray(getattr(batch, name)) - mean) / std, rtol=1e-5)
+    observation = jnp.array([[2.0, 4.0, 0.0]])
+    np.testing.assert_array_equal(agent.sample_action(state, observation, KEY), [[1.0, 1.0]])
+    np.testing.assert_array_equal(agent.best_action(state, observation[0], KEY), [-1.0, -1.0])
+    # The statistics travel with the state, so another process that restores it acts alike.
+    other = normalised_observation(watching(), np.zeros(3), np.ones(3))
+    np.testing.assert_array_equal(other.best_action(state, observation, KEY), agent.best_action(state, observation, KEY))
+    # A donated state does not take the caller's arrays with it.
+    centre = jnp.zeros(3)
+    first = normalised_observation(watching(), centre, jnp.ones(3)).init(KEY)
+    jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)(first)
+    assert not centre.is_deleted()
+
+
+def test_reranking_takes_the_best_of_the_candidates():
+    policy = uniform_policy()
+    agent = bc(SPEC, BCConfig(), policy=policy)
+    critic = tabular_critic()
+    best = reranked(agent, lambda state, obs, action: critic.q(None, obs, action).min(axis=0), num_candidates=50)
+    observation = jnp.ones((7, 3))
+    state = agent.init(KEY)
+    action = best.best_action(state, observation, KEY)
+    keys = jax.random.split(KEY, 50)
+    candidates = np.stack([agent.sample_action(state, observation, key) for key in keys])
+    index = candidates.sum(axis=-1).argmax(axis=0)
+    np.testing.assert_array_equal(action, candidates[index, np.arange(7)])
+    assert best.best_action(state, observation[0], KEY).shape == (2,)
+    one = reranked(agent, lambda state, obs, action: action[..., 0], num_candidates=1)
+    key = jax.random.split(KEY, 1)[0]
+    np.testing.assert_array_equal(one.best_action(state, observation, KEY), agent.sample_action(state, observation, key))
+    assert best.update is agent.update and best.sample_action is agent.sample_action
+
+
+def uniform_policy() -> Policy:
+    """A second policy: uniform draws, fitted to nothing."""
+
+    def sample(params, observation, key, num):
+        del params
+        return jax.random.uniform(key, (num, *observation.shape[:-1], SPEC.action_dim), minval=-1.0, maxval=1.0)
+
+    def loss(params, observation, action, key):
+        del observation, key
+        return (action**2).sum(axis=-1) * (1.0 + 0.0 * params['unused'])
+
+    return Policy(
+        init=lambda key: {'unused': jnp.zeros(())},
+        sample=sample,
+        mode=lambda params, observation, key: jnp.zeros((*observation.shape[:-1], SPEC.action_dim)),
+        loss=loss,
+    )
+
+
+def tabular_critic() -> Critic:
+    """A second critic: Q(s, a) is the sum of a, twice."""
+
+    def q(state, observation, action):
+        del state, observation
+        return jnp.stack([action.sum(axis=-1)] * 2)
+
+    return Critic(init=lambda key: (), update=lambda state, batch, key, sampler: (state, {}), q=q, target_q=q)
+
+
+def cubic_head() -> ValueHead:
+    """A second value head: the value is the cube of the raw output."""
+
+    def value(raw):
+        return raw[..., 0] ** 3
+
+    def loss(raw, target):
+        return (value(raw) - jnp.broadcast_to(target, raw.shape[:-1])) ** 2
+
+    return ValueHead(num_outputs=1, value=value, loss=loss)
+
+
+class ConstantState(NamedTuple):
+    action: jax.Array
+
+
+def constant_agent(spec) -> Agent:
+    """A second agent: one action, drawn once and never changed."""
+
+    def act(state, observation, key):
+        del key
+        return jnp.broadcast_to(state.action, (*observation.shape[:-1], spec.action_dim))
+
+    return Agent(
+        init=lambda key: ConstantState(jax.random.uniform(key, (1, spec.action_dim))),
+        update=lambda state, batch, key: (state, {'reward': batch.reward.mean()}),
+        sample_action=act,
+        best_action=act,
+    )
+
+
+def test_a_policy_and_a_value_head_of_ones_own_fit_an_agent_that_knows_neither():
+    agent = iql(SPEC, IQL, policy=uniform_policy(), head=cubic_head())
+    state, metrics = jax.jit(agent.update)(agent.init(KEY), random_batch(KEY, 8), KEY)
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert agent.best_action(state, jnp.ones((4, 3)), KEY).shape == (4, 2)
+
+
+def test_an_agent_of_ones_own_passes_through_every_wrapper_and_the_training_loop():
+    agent = constant_agent(SPEC)
+    for wrap in (
+        lambda a: bonus(a, constant_signal(), scale=1.0),
+        lambda a: value_bounds(a, gamma=0.9),
+        lambda a: rescaled_reward(a, scale=3.0),
+        lambda a: terminal_at_reward(a, reward=1.0),
+        lambda a: normalised_observation(a, np.zeros(3), np.ones(3)),
+        lambda a: reranked(a, lambda state, obs, action: action[..., 0], num_candidates=3),
+    ):
+        agent = wrap(agent)
+    data = replay.full(random_batch(KEY, 12, boundary=jnp.ones(12)))
+    learn = jax.jit(make_learn(agent, Sampling(batch_size=12), num_updates=2, streams={'dataset': 1}))
+    state, metrics = learn(agent.init(KEY), {'dataset': data}, KEY)
+    assert set(metrics) == {'reward', 'bonus/mean'}
+    assert agent.best_action(state, jnp.ones((5, 3)), KEY).shape == (5, 2)
