@@ -39,6 +39,8 @@ class Sampling:
             check_choice(('union', 'growing'), mix=self.mix)
         elif set(self.mix) - set(STORES):
             raise UsageError(f'mix gives shares to {" and ".join(STORES)}; got {", ".join(map(str, self.mix))}; rename')
+        elif not all(isinstance(share, int | float) for share in self.mix.values()):
+            raise UsageError(f'the shares of mix must be numbers; got {dict(self.mix)}')
         elif abs(sum(self.mix.values()) - 1.0) > 1e-6 or min(self.mix.values()) < 0:
             raise UsageError(f'the shares of mix must be 0 or more and sum to 1; got {dict(self.mix)}')
 

@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ooorl import build, config, data, envs
 from ooorl.errors import UsageError
+from ooorl.evaluate import evaluate
 from ooorl.phases import Setup, check, env_steps, round_sizes
 from ooorl.settings import parse_seeds
 from ooorl.types import Spec
@@ -98,9 +100,17 @@ def _make(name, num_envs, num_seeds, settings):
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
     compiled = name in envs.TASKS
     try:
-        return envs.make(name, (num_envs,) if compiled else (num_seeds, num_envs), **settings)
+        environment = envs.make(name, (num_envs,) if compiled else (num_seeds, num_envs), **settings)
+        if compiled:  # an episode traced, not played: settings of a wrong type would else show only once the run has begun
+            jax.eval_shape(lambda: evaluate(environment, lambda *_: _no_action(environment), jax.random.key(0)))
     except TypeError as error:
-        raise UsageError(f'environment.settings must be those of {name}; got {settings} ({error}); mend them') from None
+        first = str(error).partition('\n')[0]
+        raise UsageError(f'environment.settings must be those of {name}; got {settings} ({first}); mend them') from None
+    return environment
+
+
+def _no_action(environment):
+    return jnp.zeros((*environment.batch_shape, environment.spec.action_dim))
 
 
 def _spec(dataset, environment_or_none, name) -> Spec:

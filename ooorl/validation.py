@@ -6,35 +6,37 @@ Only Python numbers are checked: a traced hyper-parameter (a sweep mapped inside
 from ooorl.errors import UsageError
 
 
-def _is_number(value) -> bool:
+def _is_number(name, value) -> bool:
+    if isinstance(value, str):
+        raise UsageError(f'{name} must be a number; got {value!r}')
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_fraction(**values):
     """Each value must lie strictly between 0 and 1."""
     for name, value in values.items():
-        if _is_number(value) and not 0.0 < value < 1.0:
+        if _is_number(name, value) and not 0.0 < value < 1.0:
             raise UsageError(f'{name} must lie strictly between 0 and 1; got {value}')
 
 
 def check_unit(**values):
     """Each value must lie in [0, 1]."""
     for name, value in values.items():
-        if _is_number(value) and not 0.0 <= value <= 1.0:
+        if _is_number(name, value) and not 0.0 <= value <= 1.0:
             raise UsageError(f'{name} must lie in [0, 1]; got {value}')
 
 
 def check_positive(**values):
     """Each value must be greater than 0."""
     for name, value in values.items():
-        if _is_number(value) and not value > 0:
+        if _is_number(name, value) and not value > 0:
             raise UsageError(f'{name} must be greater than 0; got {value}')
 
 
 def check_not_negative(**values):
     """Each value must be 0 or more."""
     for name, value in values.items():
-        if _is_number(value) and not value >= 0:
+        if _is_number(name, value) and not value >= 0:
             raise UsageError(f'{name} must be 0 or more; got {value}')
 
 

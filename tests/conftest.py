@@ -5,13 +5,13 @@ from pathlib import Path
 
 # Tests compile far more than they run: without optimisation they take two thirds of the time. Set XLA_FLAGS to differ.
 os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
+# One CPU device, here and in the processes that tests start: with jax 0.10.2, programs over several CPU devices of one
+# process now and then wait for each other for ever.
+os.environ['JAX_NUM_CPU_DEVICES'] = '1'
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-# One CPU device: with jax 0.10.2, programs over several CPU devices of one process now and then wait for each other for
-# ever, so nothing here runs on more than one (`ooorl.mapping` does not either).
-jax.config.update('jax_num_cpu_devices', 1)
 # `[B] - [B, 1]` is an error, not a `[B, B]`.
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
