@@ -142,6 +142,6 @@ def score_range(config: Mapping) -> tuple[float, float] | None:
         entry = catalogue.lookup(task)
     except KeyError as error:
         raise UsageError(error.args[0]) from None
-    if entry.ref_min is None:
+    if entry.reference_min is None:
         raise UsageError(f'evaluation.task needs a task with reference scores; {task} has none; remove the key')
-    return entry.ref_min, entry.ref_max
+    return entry.reference_min, entry.reference_max
