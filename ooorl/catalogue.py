@@ -222,7 +222,7 @@ def _adroit():
             sizes,
             rows=(rows, "recalled"),
             family="adroit_binary",
-            environment=f"ooorl/Adroit{title}-v0",
+            environment=f"ooorl/Adroit{title}Binary-v0",
             conventions=_BINARY_CONVENTIONS,
             fixups=(_CLIP,),
         )

@@ -12,6 +12,7 @@ import tomllib
 from importlib import resources
 from pathlib import Path
 
+from ooorl import cli_data
 from ooorl.errors import UsageError
 
 
@@ -59,6 +60,7 @@ def _parser():
     evaluate.add_argument('run_dir', type=Path, metavar='RUN_DIR')
     evaluate.add_argument('--episodes', type=int, default=100, help='per seed and phase (100)')
     evaluate.add_argument('--phase', help='only this phase')
+    evaluate.add_argument('--video', type=Path, metavar='FILE.gif|mp4', help='also film an episode, where it can be drawn')
     evaluate.set_defaults(command=_eval)
 
     report = commands.add_parser('report', help='one HTML page from one or several run directories')
@@ -68,7 +70,7 @@ def _parser():
 
     doctor = commands.add_parser('doctor', help='say what this machine has and what is missing')
     doctor.set_defaults(command=_doctor)
-    _data_parser(commands)
+    cli_data.add_parser(commands)
     return parser
 
 
@@ -174,7 +176,7 @@ def _transforms(table):
 def _eval(arguments):
     from ooorl.evaluation import evaluate_run
 
-    for line in evaluate_run(arguments.run_dir, arguments.episodes, arguments.phase):
+    for line in evaluate_run(arguments.run_dir, arguments.episodes, arguments.phase, arguments.video):
         print(line)
 
 
@@ -191,75 +193,6 @@ def _doctor(arguments):
     lines, healthy = diagnose()
     print('\n'.join(lines))
     return 0 if healthy else 1
-
-
-def _data_parser(commands):
-    data = commands.add_parser('data', help='list, fetch, check, convert and make data sets')
-    verbs = data.add_subparsers(required=True, metavar='VERB')
-    listing = verbs.add_parser('list', help='the tasks of the catalogue')
-    listing.add_argument('pattern', nargs='?', default='*')
-    listing.set_defaults(command=_data_list)
-    for name, text, command in (
-        ('pull', 'fetch the file of a task', _data_pull),
-        ('info', 'what a file holds', _data_info),
-        ('check', 'what may be wrong with a file', _data_check),
-    ):
-        verb = verbs.add_parser(name, help=text)
-        verb.add_argument('target', metavar='ID' if name == 'pull' else 'FILE')
-        if name == 'check':
-            help_text = 'also replay recorded states and actions in this MuJoCo environment'
-            verb.add_argument('--environment', metavar='ID', help=help_text)
-        verb.set_defaults(command=command)
-    convert = verbs.add_parser('convert', help='between D4RL HDF5, npz and Minari, by the extension of the target')
-    convert.add_argument('source')
-    convert.add_argument('target')
-    convert.add_argument('--format', choices=('d4rl', 'npz', 'minari'))
-    convert.add_argument('--clip-actions', action='store_true')
-    convert.set_defaults(command=_data_convert)
-
-
-def _data_list(arguments):
-    from rich.console import Console
-    from rich.table import Table
-
-    from ooorl.data.pull import list_tasks
-
-    rows = list_tasks(arguments.pattern)
-    table = Table(*rows[0].keys()) if rows else Table('no task matches')
-    for row in rows:
-        table.add_row(*('' if value is None else str(value) for value in row.values()))
-    Console().print(table)
-
-
-def _data_pull(arguments):
-    from ooorl.data.pull import pull
-
-    print(pull(arguments.target))
-
-
-def _data_info(arguments):
-    from ooorl.data.check import info
-
-    for name, value in info(arguments.target).items():
-        print(f'{name}: {value}')
-
-
-def _data_check(arguments):
-    from ooorl.data.check import check
-
-    for finding in check(arguments.target):
-        print(finding)
-    if arguments.environment:
-        from ooorl.data.audit import audit
-        from ooorl.envs import gymnasium_constructor
-
-        print(audit(arguments.target, gymnasium_constructor(arguments.environment)).verdict)
-
-
-def _data_convert(arguments):
-    from ooorl.data.convert import convert
-
-    print(convert(arguments.source, arguments.target, format=arguments.format, clip_actions=arguments.clip_actions))
 
 
 def _default_compilation_cache():

@@ -3,6 +3,7 @@
 import tomllib
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from ooorl import checkpoint, rounds, stats, writers
@@ -11,13 +12,14 @@ from ooorl.prepare import prepare
 from ooorl.run import score
 
 
-def evaluate_run(directory: Path, num_episodes: int, phase: str | None = None) -> list[str]:
+def evaluate_run(directory: Path, num_episodes: int, phase: str | None = None, video: Path | None = None) -> list[str]:
     """Plays `num_episodes` fresh episodes with the deployed policy of each finished phase and each seed.
 
-    Writes every episode's numbers to `eval.json` in the directory and returns lines to print.
+    Writes every episode's numbers, `[seed][episode]` for each phase and metric, to `eval.json` in the directory and returns
+    lines to print. `video` is a file for a film of one more episode, by the last of the phases and the first seed.
 
     Raises:
-      UsageError: if the directory holds no run, no checkpoint, or no such phase.
+      UsageError: if the directory holds no run, no checkpoint, or no such phase, or if no film can be made.
     """
     directory = Path(directory)
     if not (directory / 'config.toml').is_file():
@@ -34,9 +36,21 @@ def evaluate_run(directory: Path, num_episodes: int, phase: str | None = None) -
     chosen = [p for p in setup.phases if p.name in finished and phase in (None, p.name)]
     if not chosen:
         raise UsageError(f'eval needs a finished phase; finished are {", ".join(finished) or "none"}; got {phase}')
+    camera = None if video is None else _camera(video, settings)
     results = {p.name: _scores(setup, p, finished[p.name]) for p in chosen}
     writers.write_json(directory / 'eval.json', {'seeds': list(setup.seeds), 'num_episodes': num_episodes, 'phases': results})
-    return [_line(name, scores) for name, scores in results.items()]
+    lines = [_line(name, scores) for name, scores in results.items()]
+    if camera is not None:
+        lines.append(camera.film(chosen[-1].agent, finished[chosen[-1].name], jax.random.key(setup.seeds[0])))
+    return lines
+
+
+def _camera(video, settings):
+    from ooorl.video import Camera
+
+    environment = settings['environment']
+    merged = {**environment['settings'], **settings['evaluation']['settings']}
+    return Camera(video, {**environment, 'settings': merged})
 
 
 def _scores(setup, phase, state):

@@ -77,3 +77,21 @@ def test_the_catalogue_agrees_with_the_benchmarks_table():
         ]
         assert (entry.reference_min, entry.reference_max) == (float(row["ref_min"]), float(row["ref_max"]))
         assert entry.rows is None or str(entry.rows) == row["n_transitions"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("environment", sorted({entry.environment for entry in catalogue.ENTRIES.values()}))
+def test_every_environment_can_be_made_and_has_the_sizes(environment):
+    pytest.importorskip("mujoco")
+    if "Adroit" in environment or "Kitchen" in environment:
+        pytest.importorskip("gymnasium_robotics")
+    import gymnasium
+
+    import ooorl.envs  # noqa: F401
+
+    env = gymnasium.make(environment, disable_env_checker=True)
+    for entry in catalogue.ENTRIES.values():
+        if entry.environment == environment:
+            sizes = (*env.observation_space.shape, *env.action_space.shape, env.spec.max_episode_steps)
+            assert sizes == (entry.observation_dim, entry.action_dim, entry.horizon), entry.id
+    env.close()

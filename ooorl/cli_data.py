@@ -1,0 +1,142 @@
+"""The `data` verbs of the command line: list, pull, info, check, convert, make."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from ooorl.errors import UsageError
+
+
+def add_parser(commands) -> None:
+    """Adds `data` and its verbs to the subparsers of the command line."""
+    data = commands.add_parser('data', help='list, fetch, check, convert and make data sets')
+    verbs = data.add_subparsers(required=True, metavar='VERB')
+    listing = verbs.add_parser('list', help='the tasks of the catalogue')
+    listing.add_argument('pattern', nargs='?', default='*')
+    listing.set_defaults(command=_list)
+
+    pull = verbs.add_parser('pull', help='fetch the file of a task')
+    pull.add_argument('target', metavar='ID')
+    pull.set_defaults(command=_pull)
+
+    info = verbs.add_parser('info', help='what a file holds')
+    info.add_argument('target', metavar='FILE')
+    info.set_defaults(command=_info)
+
+    check = verbs.add_parser('check', help='what may be wrong with a file')
+    check.add_argument('target', metavar='FILE')
+    check.add_argument('--environment', metavar='ID', help='also replay recorded steps in this MuJoCo environment')
+    check.set_defaults(command=_check)
+
+    convert = verbs.add_parser('convert', help='between D4RL HDF5, npz and Minari, by the extension of the target')
+    convert.add_argument('source')
+    convert.add_argument('target')
+    convert.add_argument('--format', choices=('d4rl', 'npz', 'minari'))
+    convert.add_argument('--clip-actions', action='store_true')
+    convert.set_defaults(command=_convert)
+
+    make = verbs.add_parser('make', help="make a data set by D4RL's recipes, e.g. maze2d-umaze, antmaze-large, hopper-medium")
+    make.add_argument('recipe', metavar='RECIPE')
+    make.add_argument('--out', type=Path, required=True, metavar='FILE.hdf5')
+    make.add_argument('--rows', type=int, default=100_000, metavar='N', help='how many rows (100000)')
+    make.add_argument('--seed', type=int, default=0, metavar='S', help='of everything that is drawn (0)')
+    help_text = 'npz file of a behaviour policy; repeat it where the recipe names several'
+    make.add_argument('--policy', action='append', default=[], metavar='PATH', help=help_text)
+    help_text = 'leave out rows within RADIUS of (X, Y); may repeat'
+    make.add_argument('--drop', action='append', default=[], metavar='X,Y,RADIUS', help=help_text)
+    make.set_defaults(command=_make)
+
+
+def _list(arguments):
+    from rich.console import Console
+    from rich.table import Table
+
+    from ooorl.data.pull import list_tasks
+
+    rows = list_tasks(arguments.pattern)
+    if not sys.stdout.isatty():  # a program reads it: whole values, tab-separated
+        for row in rows:
+            print(*('' if value is None else value for value in row.values()), sep='\t')
+        return
+    table = Table(*rows[0].keys())
+    for row in rows:
+        table.add_row(*('' if value is None else str(value) for value in row.values()))
+    Console().print(table)
+
+
+def _pull(arguments):
+    from ooorl.data.pull import pull
+
+    print(pull(arguments.target))
+
+
+def _info(arguments):
+    from ooorl.data.check import info
+
+    for name, value in info(arguments.target).items():
+        print(f'{name}: {value}')
+
+
+def _check(arguments):
+    from ooorl.data.check import check
+
+    for finding in check(arguments.target):
+        print(finding)
+    if arguments.environment is not None:
+        from ooorl.data.audit import audit
+
+        environment = _simulator(arguments.environment)
+        print(audit(arguments.target, lambda: environment).verdict)
+
+
+def _simulator(name):
+    """The gymnasium environment called `name`, which must run on MuJoCo."""
+    import gymnasium
+
+    import ooorl.envs  # noqa: F401 - registers the project's environments
+
+    try:
+        environment = gymnasium.make(name, disable_env_checker=True)
+    except (gymnasium.error.Error, ImportError) as error:
+        first = str(error).partition('\n')[0]
+        raise UsageError(f'--environment needs an environment that can be made; got {name!r} ({first})') from None
+    if not (hasattr(environment.unwrapped, 'model') and hasattr(environment.unwrapped, 'set_state')):
+        raise UsageError(f'--environment needs a MuJoCo environment, whose states can be set; {name} is none; leave it out')
+    return environment
+
+
+def _convert(arguments):
+    from ooorl.data.convert import convert
+
+    print(convert(arguments.source, arguments.target, format=arguments.format, clip_actions=arguments.clip_actions))
+
+
+def _make(arguments):
+    from ooorl.data.make import drop_region, make
+
+    out, discs = arguments.out, [_disc(text) for text in arguments.drop]
+    if out.exists():
+        raise UsageError(f'--out needs a new file; {out} exists already; remove it or choose another name')
+    if not out.parent.is_dir():
+        raise UsageError(f'--out needs a folder to write to; {out.parent} does not exist; create it first')
+    with tempfile.TemporaryDirectory(prefix='.make-', dir=out.parent) as drafts:
+        draft = Path(drafts) / out.name
+        manifest = make(arguments.recipe, draft, rows=arguments.rows, seed=arguments.seed, policies=arguments.policy)
+        if discs:
+            whole, draft = draft, Path(drafts) / 'rest' / out.name
+            manifest = drop_region(whole, draft, discs=discs)
+        # The manifest first: a data file under its own name is never without one.
+        for name in (f'{draft}.json', draft):
+            Path(name).replace(out.parent / Path(name).name)
+    removed = f', {manifest["removed_rows"]:,} removed' if discs else ''
+    print(f'wrote {out}: {manifest["rows"]:,} rows{removed}, sha256 {manifest["sha256"][:12]}; how: {out}.json')
+
+
+def _disc(text):
+    try:
+        x, y, radius = (float(part) for part in text.split(','))
+    except ValueError:
+        raise UsageError(f'--drop takes X,Y,RADIUS, three numbers; got {text!r}') from None
+    if not radius > 0:
+        raise UsageError(f'--drop needs a radius greater than 0; got {text!r}')
+    return x, y, radius
