@@ -1,0 +1,378 @@
+"""Measures the claims of OOO (arXiv:2310.08558) at a size that two cores can run, and prints the table.
+
+    python experiments/ooo_claims.py                          # every cell whose result is not there yet
+    python experiments/ooo_claims.py --cells umaze:iql:counts
+    python experiments/ooo_claims.py --table                  # what the results in the repository say
+
+A cell is task:method:signal and runs `configs/ooo/<task>-<method>-<signal>.toml`. The signal `none` stands for the arms
+that listen to no bonus, which all signals of a task and method share: the data alone, the base method (the explorer's
+agent without its bonus, pretrained and fine-tuned), and retraining on what that one collected.
+
+Every cell runs all its seeds in one program, collects the same number of environment steps, and scores the last
+checkpoint's deployed actions. Seeds 0 to 7 are for the numbers that are shown; anything to be tuned belongs to seeds from
+1000 on.
+"""
+
+import argparse
+import copy
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ooorl import build, config, rounds, stats, wrap, writers
+from ooorl.errors import UsageError
+from ooorl.phases import Phase, Setup, round_sizes
+from ooorl.prepare import Prepared, prepare
+from ooorl.run import Diverged, iterate
+from ooorl.session import note
+from ooorl.settings import SIGNALS, parse_seeds
+from ooorl.summary import versions
+from ooorl.types import Agent, Signal, ignore_data
+
+HERE = Path(__file__).resolve().parent
+CONFIGS = HERE.parent / 'configs' / 'ooo'
+PREFIX = 'ooo_claims-'
+
+# Arms: what each phase of a run is called in the results. Phases that are not here are stages on the way.
+ARMS = {
+    'offline': 'data alone',
+    'plain-explore': 'base method',
+    'plain-retrain': 'retrained, no bonus explorer',
+    'explore': 'explorer with bonus',
+    'retrain': 'OOO',
+    'frozen': 'retrained, frozen bonus',
+    'td3': 'retrained, TD3',
+}
+SHARED = ('offline', 'plain-explore', 'plain-retrain')
+CLAIMS = {
+    'plain-explore': 'OOO beats the base method at equal environment steps',
+    'explore': "OOO beats the bonus explorer's own policy",
+    'plain-retrain': 'OOO beats retraining on the data of an explorer without bonus',
+    'frozen': 'OOO beats retraining with the frozen bonus',
+    'td3': 'OOO beats retraining without pessimism (TD3)',
+}
+KEPT_METRICS = ('q/mean', 'q/target', 'value/mean', 'policy/q', 'bonus/mean', 'bonus/deviation')
+
+
+class Score(NamedTuple):
+    """How a task is scored: a column of the evaluation, moved so that `low` is 0 and `high` is 1."""
+
+    column: str = 'success'
+    low: float = 0.0
+    high: float = 1.0
+
+
+# On the wall every policy arrives; how fast is the question: the return there is minus the number of steps.
+SCORES = {'wall': Score('return', -50.0, 0.0)}
+
+
+class Cell(NamedTuple):
+    """One run: `signal` is 'none' for the arms without a bonus."""
+
+    task: str
+    method: str
+    signal: str
+
+    def __str__(self):
+        return ':'.join(self)
+
+    def path(self, out: Path) -> Path:
+        """Where its result lies."""
+        return out / f'{PREFIX}{"-".join(self)}.json'
+
+    def config(self) -> Path:
+        """The config it runs; the arms without a bonus are the same in all configs of a task and method."""
+        if self.signal != 'none':
+            return CONFIGS / f'{"-".join(self)}.toml'
+        return next(path for path in _config_files() if path.stem.startswith(f'{self.task}-{self.method}-'))
+
+
+def _config_files():
+    return sorted(path for path in CONFIGS.glob('*.toml') if path.stem.count('-') == 2)
+
+
+def all_cells() -> list[Cell]:
+    """Every cell that has a config, the shared arms of a task and method before the others."""
+    found = []
+    for path in _config_files():
+        cell = Cell(*path.stem.split('-'))
+        found += [each for each in (cell._replace(signal='none'), cell) if each not in found]
+    return found
+
+
+def parse_cell(text: str) -> Cell:
+    """'umaze:iql:counts' as a cell.
+
+    Raises:
+      UsageError: if there is no config for it.
+    """
+    known = all_cells()
+    for cell in known:
+        if str(cell) == text:
+            return cell
+    raise UsageError(f'--cells takes {", ".join(map(str, known))}; got {text!r}')
+
+
+def frozen(signal: Signal) -> Signal:
+    """The signal scoring only: `update` and `observe` leave predictor, counts and statistics as they are."""
+    return replace(signal, update=lambda state, batch, key: (state, signal.score(state, batch), {}), observe=ignore_data)
+
+
+def frozen_bonus_exploiter(settings: Mapping, prepared: Prepared) -> Agent:
+    """The config's exploiter listening to the explorer's signal, frozen, at the explorer's scale."""
+    spec, exploit, bonus = prepared.setup.environment.spec, settings['exploit'], settings['explore']['bonus']
+    bare = {key: value for key, value in exploit.items() if key not in ('bounds', 'reward')}
+    kind = SIGNALS[bonus['signal']]
+    known = {key: value for key, value in bonus.items() if key in config.fields(kind)}
+    signal = build.SIGNAL_BUILDERS[bonus['signal']](spec, config.parse(kind, known, '[bonus]'))
+    agent = wrap.bonus(build.build_agent(bare, spec), frozen(signal), scale=bonus['scale'])
+    if 'bounds' in exploit:
+        agent = wrap.value_bounds(agent, gamma=exploit['gamma'], **exploit['bounds'])
+    return wrap.rescaled_reward(agent, **exploit.get('reward', {}))
+
+
+def td3_exploiter(settings: Mapping, prepared: Prepared) -> Agent:
+    """TD3 in place of the config's exploiter: its discount, rates, widths and rewards, nothing that is pessimistic."""
+    exploit = settings['exploit']
+    kept = {key: exploit[key] for key in ('gamma', 'polyak', 'learning_rate', 'hidden', 'reward') if key in exploit}
+    table = copy.deepcopy({key: value for key, value in settings.items() if key != 'exploit'})
+    resolved = config.resolve({**table, 'exploit': {'agent': 'td3', **kept}})
+    return build.build_agent(resolved['exploit'], prepared.setup.environment.spec)
+
+
+def phases_of(cell: Cell, prepared: Prepared) -> tuple[Phase, ...]:
+    """The phases of a cell, all made from those of its config."""
+    made = {phase.name: phase for phase in prepared.setup.phases}
+    steps = prepared.config['ooo']['num_env_steps']
+    if cell.signal == 'none':
+        alone = replace(made['retrain@0'], name='offline', store=None, online_limit=None)
+        return (
+            alone, made['plain-pretrain'], made['plain-explore'],
+            replace(made[f'plain-retrain@{steps}'], name='plain-retrain'),
+        )
+    retrain = replace(made[f'retrain@{steps}'], name='retrain')
+    return (
+        made['pretrain'], made['explore'], retrain,
+        replace(retrain, name='td3', agent=td3_exploiter(prepared.config, prepared)),
+        replace(retrain, name='frozen', agent=frozen_bonus_exploiter(prepared.config, prepared)),
+    )
+
+
+def run_cell(cell: Cell, seeds: str, overrides: Iterable[str]) -> dict:
+    """Runs a cell and returns its result as plain data."""
+    began = time.monotonic()
+    table = config.read(cell.config(), [f"run.seeds='{seeds}'", *overrides])
+    prepared = prepare(table)
+    setup = replace(prepared.setup, phases=phases_of(cell, prepared))
+    last, spent = {}, {}
+    # The frozen bonus starts from what the explorer's signal has become, which no phase can say: it is begun by hand.
+    adopts = setup.phases[-1].name == 'frozen'
+    state = _advance(replace(setup, phases=setup.phases[:-1]) if adopts else setup, None, last, spent)
+    if adopts:
+        state = rounds.begin(rounds.Programs(setup), state, setup.phases[-1])
+        signal = jax.tree.map(jnp.copy, state.finished['explore'].signal)
+        state = _advance(setup, state._replace(agent=state.agent._replace(signal=signal)), last, spent)
+    threshold = prepared.config['exploit'].get('sampling', {}).get('success_reward', 1.0)
+    found = {
+        'cell': str(cell),
+        'seeds': list(setup.seeds),
+        'num_episodes': prepared.config['evaluation']['num_episodes'],
+        'arms': {phase.name: _arm(setup, phase, last) for phase in setup.phases if phase.name in ARMS},
+        'buffer': {name: _buffer(store, threshold) for name, store in state.stores.items()},
+        'dataset': _dataset(prepared, threshold),
+        'wall_seconds': round(time.monotonic() - began, 1),
+        'seconds': {name: round(value, 1) for name, value in spent.items()},
+        'versions': versions(),
+        'config': _portable(prepared.config),
+    }
+    return found
+
+
+def _advance(setup: Setup, state, last: dict, spent: dict):
+    """Runs what is left of a setup; the newest rows go to `last` and the seconds to `spent`, by phase."""
+    begun = None if state is None else state.phase
+    events = iterate(setup, resume=state)
+    for number in range(begun or 0, len(setup.phases)):
+        phase = setup.phases[number]
+        sizes = round_sizes(phase, setup)
+        with writers.progress(f'{phase.name:<16}', sum(u or c for u, c in sizes), unit='updates') as advance:
+            for event in events:
+                state = event.state
+                size = sizes[(state.round or len(sizes)) - 1]
+                advance(size[0] or size[1], note(event.rows))
+                last.update({(row['kind'], row['phase'], row['seed']): row for row in event.rows})
+                spent[phase.name] = spent.get(phase.name, 0.0) + event.seconds
+                spent['compile'] = spent.get('compile', 0.0) + event.compile_seconds
+                if event.phase_done:
+                    break
+    return state
+
+
+def _arm(setup, phase, last):
+    scores = [last['eval', phase.name, seed] for seed in setup.seeds]
+    metrics = [last.get(('train', phase.name, seed), {}) for seed in setup.seeds]
+    columns = {name: [row[name] for row in scores] for name in ('success', 'return', 'length')}
+    kept = {name: [row[name] for row in metrics] for name in KEPT_METRICS if all(name in row for row in metrics)}
+    return {**columns, 'env_steps': scores[0]['env_steps'], 'updates': phase.num_updates, 'metrics': kept}
+
+
+def _buffer(store, threshold):
+    valid = jnp.arange(store.storage.reward.shape[1])[None] < store.size[:, None]
+    wins = ((store.storage.reward >= threshold) & valid).sum(axis=1)
+    first = jnp.where(wins > 0, ((store.storage.reward >= threshold) & valid).argmax(axis=1), -1)
+    return {'rows': int(store.size[0]), 'success_rows': wins.tolist(), 'first_success_row': first.tolist()}
+
+
+def _dataset(prepared, threshold):
+    if prepared.dataset is None:
+        return None
+    reward = np.asarray(prepared.dataset.transitions.reward)
+    known = {'name': Path(prepared.dataset.name).name, 'sha256': prepared.dataset.sha256}
+    return {**known, 'rows': len(reward), 'success_rows': int((reward >= threshold).sum())}
+
+
+def _portable(settings):
+    """The config without the folder in which somebody keeps a data set."""
+    dataset = {**settings['dataset'], 'path': Path(settings['dataset']['path']).name if settings['dataset']['path'] else ''}
+    return {**settings, 'dataset': dataset}
+
+
+def read_results(out: Path) -> dict[Cell, dict]:
+    """All results in a directory, in the order of the cells."""
+    found = {}
+    for path in sorted(out.glob(f'{PREFIX}*.json')):
+        result = writers.read_json(path)
+        found[Cell(*result['cell'].split(':'))] = result
+    return found
+
+
+def score(cell: Cell, arm: Mapping) -> np.ndarray:
+    """One number a seed, 0 to 1."""
+    how = SCORES.get(cell.task, Score())
+    return (np.asarray(arm[how.column], np.float64) - how.low) / (how.high - how.low)
+
+
+def interval(values: np.ndarray) -> stats.Interval:
+    """IQM over seeds with its stratified bootstrap interval; the exact binomial one where all are 0 or all are 1."""
+    found = stats.stratified_bootstrap(values[:, None], stats.iqm)
+    if found.method == 'all equal' and values[0] in (0.0, 1.0):
+        return stats.bootstrap_interval(values, np.mean)
+    return found
+
+
+def shown(found: stats.Interval) -> str:
+    """'.62 [.29, .89]'; a dagger marks an exact binomial interval, no bracket that there is none."""
+    if not np.isfinite(found.low):
+        return f'{found.point:.2f}'
+    mark = '†' if found.method == 'clopper-pearson' else ''
+    return f'{found.point:.2f} [{found.low:.2f}, {found.high:.2f}]{mark}'
+
+
+def verdict(difference: np.ndarray) -> str:
+    """What a paired difference says, with its mean and interval: [S] of one cell, or [S, T] over cells."""
+    found = stats.stratified_bootstrap(difference.reshape(len(difference), -1), np.mean)
+    if found.method == 'all equal':
+        word = 'no difference' if found.point == 0 else 'held' if found.point > 0 else 'reversed'
+        return f'{word}: {found.point:+.2f} in every seed'
+    word = 'held' if found.low > 0 else 'reversed' if found.high < 0 else 'not separated'
+    return f'{word}: {found.point:+.2f} [{found.low:+.2f}, {found.high:+.2f}]'
+
+
+def all_arms(results: Mapping[Cell, dict], cell: Cell) -> dict[str, np.ndarray]:
+    """Scores of a cell's arms, the shared ones included where they have been run on the same seeds."""
+    shared = results.get(cell._replace(signal='none'))
+    arms = dict(results[cell]['arms'])
+    if shared is not None and shared['seeds'] == results[cell]['seeds']:
+        arms |= shared['arms']
+    return {name: score(cell, arm) for name, arm in arms.items()}
+
+
+def table(results: Mapping[Cell, dict]) -> str:
+    """The results as Markdown: scores, successes in the buffers, verdicts by cell and by method."""
+    cells = [cell for cell in results if cell.signal != 'none']
+    seeds = sorted({len(result['seeds']) for result in results.values()})
+    lines = [
+        f'IQM over {" or ".join(map(str, seeds))} seeds [95 % stratified bootstrap interval]; † all seeds 0 or all 1: mean and '
+        'exact binomial interval.', '',
+        '| cell | ' + ' | '.join(ARMS.values()) + ' |', '|---' * (len(ARMS) + 1) + '|',
+    ]
+    for cell in cells:
+        arms = all_arms(results, cell)
+        entries = [shown(interval(arms[name])) if name in arms else 'not run' for name in ARMS]
+        lines.append(f'| {cell} | ' + ' | '.join(entries) + ' |')
+    lines += ['', 'Successful rows among those collected, by seed:', '', '| cell | with bonus | without |', '|---|---|---|']
+    for cell in cells:
+        shared = results.get(cell._replace(signal='none'))
+        without = shared['buffer']['plain']['success_rows'] if shared else ()
+        counts = [' '.join(map(str, rows)) or 'not run' for rows in (results[cell]['buffer']['online']['success_rows'], without)]
+        lines.append(f'| {cell} | ' + ' | '.join(counts) + ' |')
+    lines += ['', 'Mean paired difference, by cell:', '', '| cell | ' + ' | '.join(f'OOO - {ARMS[c]}' for c in CLAIMS) + ' |']
+    lines.append('|---' * (len(CLAIMS) + 1) + '|')
+    for cell in cells:
+        arms = all_arms(results, cell)
+        entries = [verdict(arms['retrain'] - arms[name]) if name in arms else 'not run' for name in CLAIMS]
+        lines.append(f'| {cell} | ' + ' | '.join(entries) + ' |')
+    return '\n'.join([*lines, '', *_by_method(results, cells)])
+
+
+def _by_method(results, cells):
+    groups = {}
+    for cell in cells:
+        groups.setdefault((cell.task, cell.method), []).append(cell)
+    lines = ['Over the signals of a task and method:', '', '| claim | ' + ' | '.join(':'.join(g) for g in groups) + ' |']
+    lines.append('|---' * (len(groups) + 1) + '|')
+    for name, claim in CLAIMS.items():
+        entries = []
+        for group in groups.values():
+            arms = [all_arms(results, cell) for cell in group]
+            arms = [found for found in arms if name in found]
+            differences = [found['retrain'] - found[name] for found in arms]
+            entries.append(verdict(np.stack(differences, axis=1)) if differences else 'not run')
+        lines.append(f'| {claim} | ' + ' | '.join(entries) + ' |')
+    return lines
+
+
+def _arguments(argv):
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--cells', default='', metavar='TASK:METHOD:SIGNAL,...', help='default: every cell that has a config')
+    parser.add_argument('--seeds', default='0:8', metavar='A:B')
+    parser.add_argument('--out', type=Path, default=HERE / 'results', metavar='DIR')
+    parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE', help='change the configs')
+    parser.add_argument('--dataset', action='append', default=[], metavar='TASK=PATH', help='where the data of a task lie')
+    parser.add_argument('--table', action='store_true', help='only print the table of the results in --out')
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the cells that have no result yet, then prints the table."""
+    arguments = _arguments(argv)
+    if not arguments.table:
+        if 'JAX_NUM_CPU_DEVICES' not in os.environ:
+            jax.config.update('jax_num_cpu_devices', min(os.cpu_count() or 1, len(parse_seeds(arguments.seeds))))
+        cells = [parse_cell(text) for text in arguments.cells.split(',')] if arguments.cells else all_cells()
+        paths = dict(text.split('=', 1) for text in arguments.dataset)
+        for cell in cells:
+            if not cell.path(arguments.out).exists():
+                print(f'--- {cell}', flush=True)
+                data = [f"dataset.path='{paths[cell.task]}'"] if cell.task in paths else []
+                try:
+                    result = run_cell(cell, arguments.seeds, [*arguments.set, *data])
+                except (Diverged, UsageError) as error:
+                    print(f'{cell}: {error}', file=sys.stderr, flush=True)
+                    continue
+                arguments.out.mkdir(parents=True, exist_ok=True)
+                writers.write_json(cell.path(arguments.out), result)
+    print(table(read_results(arguments.out)))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
