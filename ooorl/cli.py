@@ -121,6 +121,7 @@ def _start(table, arguments, out):
     from rich.console import Console
 
     console = Console()
+    console = console if console.is_terminal else Console(width=130)  # a log file is no narrow screen
     console.print(phase_table(summary))
     console.print(headline(summary))
     console.print(f'report: {Path(out) / "report.html"}', highlight=False)
