@@ -1,0 +1,107 @@
+"""The experiment on OOO's claims: what its arms are made of and what its table says."""
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ooorl import config, signals, wrap
+from ooorl.errors import UsageError
+from ooorl.phases import check
+from ooorl.prepare import prepare
+from ooorl.types import Spec, Transition
+
+PATH = Path(__file__).parent.parent / 'experiments' / 'ooo_claims.py'
+SPEC = Spec(observation_dim=2, action_dim=2)
+
+
+@pytest.fixture(scope='module')
+def claims():
+    found = importlib.util.spec_from_file_location('ooo_claims', PATH)
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def batch(num=16):
+    values = jax.random.normal(jax.random.key(3), (num, 2))
+    zero, one = jnp.zeros(num), jnp.ones(num)
+    columns = {'boundary': zero, 'reward_low': zero, 'reward_high': one}
+    return Transition(values, jnp.tanh(values), zero, one, values + 0.1, columns)
+
+
+def test_frozen_signal_scores_and_stays(claims):
+    signal = signals.rnd(SPEC, signals.RNDConfig(hidden=(8,), num_features=4))
+    state = signal.init(jax.random.key(0))
+    state, _, _ = signal.update(state, batch(), jax.random.key(1))
+    kept, score, _ = claims.frozen(signal).update(state, batch(), jax.random.key(2))
+    jax.tree.map(np.testing.assert_array_equal, kept, state)
+    np.testing.assert_array_equal(score, signal.score(state, batch()))
+    assert claims.frozen(signals.state_action_counts([0], [1], [2], [2])).observe is claims.ignore_data
+
+
+def test_every_config_resolves_and_has_a_cell(claims):
+    cells = claims.all_cells()
+    assert len(set(cells)) == len(cells) >= 12
+    for cell in cells:
+        settings = config.resolve(config.read(cell.config()))
+        assert settings['name'] == cell.config().stem
+        assert cell.signal in ('none', settings['explore']['bonus']['signal'])
+
+
+@pytest.mark.parametrize('text', ['umaze:iql:counts', 'umaze:calql:rnd', 'umaze:rlpd:disagreement', 'umaze:iql:none'])
+def test_phases_make_a_run(claims, text):
+    cell = claims.parse_cell(text)
+    prepared = prepare(config.read(cell.config()))
+    phases = claims.phases_of(cell, prepared)
+    check(claims.replace(prepared.setup, phases=phases))
+    scored = {phase.name for phase in phases} & set(claims.ARMS)
+    assert scored == (set(claims.SHARED) if cell.signal == 'none' else set(claims.ARMS) - set(claims.SHARED))
+    assert {phase.num_env_steps for phase in phases} == {0, 40000}
+
+
+def test_frozen_exploiter_differs_from_the_exploiter_by_the_bonus_alone(claims):
+    prepared = prepare(config.read(claims.parse_cell('umaze:iql:counts').config()))
+    agent = claims.frozen_bonus_exploiter(prepared.config, prepared)
+    plain = {phase.name: phase for phase in prepared.setup.phases}['retrain@40000'].agent
+    state = agent.init(jax.random.key(0))
+    assert isinstance(state, wrap.RelabelledState)
+    seen, expected = agent.sees(state, batch()), plain.sees(state.agent, batch())
+    bonus = seen.extras.pop('bonus')
+    assert (bonus > 0).all()
+    jax.tree.map(np.testing.assert_array_equal, seen, expected)
+
+
+def test_unknown_cell_is_refused(claims):
+    with pytest.raises(UsageError, match="got 'umaze:sarsa:counts'"):
+        claims.parse_cell('umaze:sarsa:counts')
+
+
+def arm(values):
+    return {'success': values, 'return': [-25.0] * len(values), 'length': values, 'env_steps': 1, 'updates': 1, 'metrics': {}}
+
+
+def test_table_says_what_held(claims, tmp_path):
+    seeds = list(range(8))
+    ones, zeros, mixed = [1.0] * 8, [0.0] * 8, [0.0, 1.0] * 4
+    own = {'explore': arm(zeros), 'retrain': arm(ones), 'frozen': arm(mixed), 'td3': arm(ones)}
+    buffer = {'online': {'success_rows': seeds}, 'plain': {'success_rows': zeros}}
+    results = {
+        'none': {'offline': arm(zeros), 'plain-explore': arm(zeros), 'plain-retrain': arm(zeros)},
+        'counts': own,
+    }
+    for signal, arms in results.items():
+        result = {'cell': f'umaze:iql:{signal}', 'seeds': seeds, 'arms': arms, 'buffer': buffer}
+        claims.writers.write_json(claims.Cell('umaze', 'iql', signal).path(tmp_path), result)
+    text = claims.table(claims.read_results(tmp_path))
+    assert '| umaze:iql:counts | 0.00 [0.00, 0.37]† |' in text
+    assert 'held: +1.00 in every seed' in text
+    assert 'no difference: +0.00 in every seed' in text
+    assert 'held: +0.50 [+0.' in text
+
+
+def test_wall_is_scored_by_steps(claims):
+    np.testing.assert_allclose(claims.score(claims.Cell('wall', 'iql', 'counts'), arm([1.0, 1.0])), 0.5)
