@@ -37,6 +37,7 @@ class Dataset:
 
     @property
     def num_rows(self) -> int:
+        """How many transitions there are."""
         return self.transitions.reward.shape[0]
 
     @property
@@ -46,6 +47,7 @@ class Dataset:
 
     @property
     def spec(self) -> Spec:
+        """Sizes of observations and actions."""
         return Spec(
             observation_dim=self.transitions.observation.shape[-1],
             action_dim=self.transitions.action.shape[-1],

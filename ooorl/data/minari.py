@@ -15,6 +15,7 @@ _EPISODE = re.compile(r"episode_(\d+)")
 
 
 def is_minari(group_names):
+    """Whether the groups of an HDF5 file are named like Minari's episodes."""
     return any(_EPISODE.fullmatch(name) for name in group_names)
 
 
