@@ -1,6 +1,7 @@
 """The compiled tasks: geometry, irreversibility, scripted behaviour and scripted data."""
 
 import operator
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +75,9 @@ def test_tasks_keep_their_shapes_and_agree_between_one_copy_and_many(name):
     assert many[2].dtype == jnp.float32 and many[3].dtype == bool and many[4].dtype == bool
     for i in (0, 7):
         one = one_copy(jax.tree.map(operator.itemgetter(i), states), actions[i], keys[i])
-        jax.tree.map(np.testing.assert_array_equal, one, jax.tree.map(operator.itemgetter(i), many))
+        # Mapped and single programs may round differently: one unit in the last place.
+        same = partial(np.testing.assert_allclose, rtol=3e-7, atol=1e-7)
+        jax.tree.map(same, one, jax.tree.map(operator.itemgetter(i), many))
 
 
 def test_point_mass_short_way_takes_29_steps():
