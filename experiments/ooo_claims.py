@@ -155,12 +155,16 @@ def phases_of(cell: Cell, prepared: Prepared) -> tuple[Phase, ...]:
     if cell.signal == 'none':
         alone = replace(made['retrain@0'], name='offline', store=None, online_limit=None)
         return (
-            alone, made['plain-pretrain'], made['plain-explore'],
+            alone,
+            made['plain-pretrain'],
+            made['plain-explore'],
             replace(made[f'plain-retrain@{steps}'], name='plain-retrain'),
         )
     retrain = replace(made[f'retrain@{steps}'], name='retrain')
     return (
-        made['pretrain'], made['explore'], retrain,
+        made['pretrain'],
+        made['explore'],
+        retrain,
         replace(retrain, name='td3', agent=td3_exploiter(prepared.config, prepared)),
         replace(retrain, name='frozen', agent=frozen_bonus_exploiter(prepared.config, prepared)),
     )
@@ -301,8 +305,10 @@ def table(results: Mapping[Cell, dict]) -> str:
     seeds = sorted({len(result['seeds']) for result in results.values()})
     lines = [
         f'IQM over {" or ".join(map(str, seeds))} seeds [95 % stratified bootstrap interval]; † all seeds 0 or all 1: mean and '
-        'exact binomial interval.', '',
-        '| cell | ' + ' | '.join(ARMS.values()) + ' |', '|---' * (len(ARMS) + 1) + '|',
+        'exact binomial interval.',
+        '',
+        '| cell | ' + ' | '.join(ARMS.values()) + ' |',
+        '|---' * (len(ARMS) + 1) + '|',
     ]
     for cell in cells:
         arms = all_arms(results, cell)
@@ -329,6 +335,12 @@ def _by_method(results, cells):
         groups.setdefault((cell.task, cell.method), []).append(cell)
     lines = ['Over the signals of a task and method:', '', '| claim | ' + ' | '.join(':'.join(g) for g in groups) + ' |']
     lines.append('|---' * (len(groups) + 1) + '|')
+    means = []
+    for group in groups.values():
+        arms = [found for found in (all_arms(results, cell) for cell in group) if 'plain-explore' in found]
+        both = [np.mean([found[name] for found in arms]) for name in ('retrain', 'plain-explore') if arms]
+        means.append(' / '.join(f'{mean:.2f}' for mean in both) or 'not run')
+    lines.append('| mean of OOO / of the base method | ' + ' | '.join(means) + ' |')
     for name, claim in CLAIMS.items():
         entries = []
         for group in groups.values():
