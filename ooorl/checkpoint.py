@@ -32,7 +32,9 @@ def save(directory: Path, number: int, tree, meta: dict) -> Path:
         for left in directory.glob('.writing-*'):
             shutil.rmtree(left, ignore_errors=True)
         temporary.mkdir(parents=True)
-        _save_arrays(temporary / 'arrays', named_leaves(tree))
+        arrays = named_leaves(tree)
+        _check_room(temporary, arrays)
+        _save_arrays(temporary / 'arrays', arrays)
         (temporary / 'meta.json').write_text(json.dumps(meta))
         (temporary / 'manifest.json').write_text(json.dumps(_digests(temporary)))
         _sync(temporary)
@@ -86,6 +88,14 @@ def named_leaves(tree) -> dict[str, np.ndarray]:
 def _name(path, number):
     text = jax.tree_util.keystr(path, simple=True, separator='.')
     return f'{number:05d}.' + ''.join(c if c.isalnum() or c in '._-@' else '_' for c in text)
+
+
+def _check_room(path, arrays):
+    """Refuses to begin on a disk that is too full: orbax, failing half-way, prints a page of messages of its own."""
+    needed = sum(array.nbytes for array in arrays.values()) + 1024 * len(arrays) + 2**16
+    free = shutil.disk_usage(path).free
+    if free < needed:
+        raise OSError(f'{needed / 2**20:.1f} MiB needed, {free / 2**20:.1f} free')
 
 
 def _save_arrays(path, arrays):

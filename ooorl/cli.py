@@ -39,6 +39,11 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # Files are closed on the way out; what went wrong first says more than what that did on a full disk.
+        first = error.__context__ if isinstance(error.__context__, UsageError) else None
+        print(f'ooorl: {first or f"files must be readable and writable; {error}; see to it and try again"}', file=sys.stderr)
+        return 2
 
 
 def _parser():

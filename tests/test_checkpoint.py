@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -146,6 +147,13 @@ def test_a_checkpoint_of_another_configuration_is_refused(two, change):
     with pytest.raises(UsageError, match='does not fit this run.*start anew with another --out') as caught:
         restored(two, example)
     assert '\n' not in str(caught.value)
+
+
+def test_a_disk_known_to_be_too_full_is_not_begun_on(two, monkeypatch):
+    monkeypatch.setattr(checkpoint.shutil, 'disk_usage', lambda path: SimpleNamespace(free=2**16))
+    with pytest.raises(UsageError, match='0.1 MiB needed, 0.1 free.*00000002 is still good.*--resume'):
+        checkpoint.save(two, 3, tree(3), {})
+    assert sorted(os.listdir(two)) == ['00000001', '00000002']
 
 
 FULL_DISK = textwrap.dedent("""

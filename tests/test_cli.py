@@ -219,6 +219,12 @@ def test_directories_that_hold_something_else(capsys):
     assert 'this one differs' in line and '+expectile = 0.8' in line
 
 
+def test_a_directory_that_cannot_be_made(capsys):
+    written(TINY, 'file')
+    assert 'files must be readable and writable' in refusal(capsys, 'run', written(TINY), out='file/out')
+    assert "holds other files" in refusal(capsys, 'run', 'c.toml', out='file')
+
+
 @pytest.fixture(scope='module')
 def tiny_run(tmp_path_factory):
     """A finished run in a process of its own, with everything that a user has."""
