@@ -51,6 +51,7 @@ class Programs:
         return self._compiled[key](*args)
 
     def over_seeds(self, function, in_axes):
+        """`function` mapped over the seed axis as this run wants it; see `map_seeds`."""
         return map_seeds(function, in_axes, group=self.setup.seed_group)
 
     def keys(self, phase_number, round_number, purpose):
