@@ -5,10 +5,12 @@ the environment brings its own `scan`.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ooorl.types import Array, Environment, Key, Metrics, State, Transition
 
@@ -26,8 +28,26 @@ class CollectState(NamedTuple):
 def start(environment: Environment, key: Key) -> CollectState:
     """Fresh episodes in every copy of the environment."""
     state, observation = environment.reset(key)
-    shape = environment.batch_shape
-    return CollectState(state, observation, jnp.zeros(shape), jnp.zeros(shape), jnp.zeros(shape, bool))
+    xp, shape = _arrays(environment), environment.batch_shape
+    zeros = xp.zeros(shape, xp.float32)
+    return CollectState(state, observation, zeros, zeros, xp.zeros(shape, bool))
+
+
+def _arrays(environment: Environment):
+    """numpy for environments on the host, where each jax operation outside a program costs as much as a step."""
+    return jnp if environment.compiled else np
+
+
+@partial(jax.jit, static_argnums=1)
+def step_keys(key: Key, num_steps: int) -> tuple[Key, Key]:
+    """Keys `[T]` to act with and keys `[T]` to step with."""
+    keys = jax.vmap(jax.random.split)(jax.random.split(key, num_steps))
+    return keys[:, 0], keys[:, 1]
+
+
+@jax.jit
+def _sums(finished):
+    return {name: value.sum(axis=(0, -1)) for name, value in finished.items()}
 
 
 def collect(
@@ -51,9 +71,11 @@ def collect(
       episodes that ended: `num_episodes`, `return_sum`, `length_sum`, `num_successes`.
     """
 
-    def step(carry, key):
-        act_key, step_key = jax.random.split(key)
-        action = jnp.clip(act(carry.observation, act_key), -1.0, 1.0)
+    xp = _arrays(environment)
+
+    def step(carry, keys):
+        act_key, step_key = keys
+        action = xp.clip(xp.asarray(act(carry.observation, act_key)), -1.0, 1.0)
         environment_state, timestep = environment.step(carry.environment, action, step_key)
         ended = timestep.terminated | timestep.truncated
         episode_return = carry.episode_return + timestep.reward
@@ -62,28 +84,28 @@ def collect(
         transition = Transition(
             observation=carry.observation,
             action=action,
-            reward=jnp.asarray(timestep.reward, jnp.float32),
-            discount=jnp.asarray(~timestep.terminated, jnp.float32),
+            reward=xp.asarray(timestep.reward, xp.float32),
+            discount=xp.asarray(~timestep.terminated, xp.float32),
             next_observation=timestep.next_observation,
-            extras={'boundary': jnp.asarray(ended, jnp.float32)},
+            extras={'boundary': xp.asarray(ended, xp.float32)},
         )
         finished = {
-            'num_episodes': jnp.where(ended, 1.0, 0.0),
-            'return_sum': jnp.where(ended, episode_return, 0.0),
-            'length_sum': jnp.where(ended, length, 0.0),
-            'num_successes': jnp.where(ended & success, 1.0, 0.0),
+            'num_episodes': xp.asarray(ended, xp.float32),
+            'return_sum': xp.where(ended, episode_return, 0.0),
+            'length_sum': xp.where(ended, length, 0.0),
+            'num_successes': xp.asarray(ended & success, xp.float32),
         }
         carry = CollectState(
             environment_state,
             timestep.observation,
-            jnp.where(ended, 0.0, episode_return),
-            jnp.where(ended, 0.0, length),
+            xp.where(ended, 0.0, episode_return),
+            xp.where(ended, 0.0, length),
             success & ~ended,
         )
         return carry, (transition, finished)
 
-    state, (transitions, finished) = environment.scan(step, state, jax.random.split(key, num_steps))
-    return state, transitions, {name: jnp.asarray(value).sum(axis=(0, -1)) for name, value in finished.items()}
+    state, (transitions, finished) = environment.scan(step, state, step_keys(key, num_steps))
+    return state, transitions, _sums(finished)
 
 
 def rows(transitions: Transition) -> Transition:

@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from ooorl.collect import step_keys
 from ooorl.types import Array, Environment, Key
 
 
@@ -22,19 +24,21 @@ def evaluate(environment: Environment, act: Callable[[Array, Key], Array], key: 
     reset_key, loop_key = jax.random.split(key)
     state, observation = environment.reset(reset_key)
     shape = environment.batch_shape
-    start = (state, observation, jnp.ones(shape, bool), jnp.zeros(shape), jnp.zeros(shape), jnp.zeros(shape, bool))
+    xp = jnp if environment.compiled else np  # on the host each jax operation costs as much as a step
+    zeros = xp.zeros(shape, xp.float32)
+    start = (state, observation, xp.ones(shape, bool), zeros, zeros, xp.zeros(shape, bool))
 
-    def step(carry, key):
+    def step(carry, keys):
         state, observation, alive, total, length, success = carry
-        act_key, step_key = jax.random.split(key)
-        action = jnp.clip(act(observation, act_key), -1.0, 1.0)
+        act_key, step_key = keys
+        action = xp.clip(xp.asarray(act(observation, act_key)), -1.0, 1.0)
         state, timestep = environment.step(state, action, step_key)
-        total = total + jnp.where(alive, timestep.reward, 0.0)
+        total = total + xp.where(alive, timestep.reward, 0.0)
         length = length + alive
         success = success | (alive & timestep.success)
         alive = alive & ~(timestep.terminated | timestep.truncated)
         return (state, timestep.observation, alive, total, length, success), None
 
-    carry, _ = environment.scan(step, start, jax.random.split(loop_key, environment.horizon))
+    carry, _ = environment.scan(step, start, step_keys(loop_key, environment.horizon))
     _, _, _, total, length, success = carry
-    return {'return': total, 'length': length, 'success': jnp.asarray(success, jnp.float32)}
+    return {'return': total, 'length': length, 'success': xp.asarray(success, xp.float32)}

@@ -1,6 +1,7 @@
 """One round of a run: compiled collection and learning for all seeds, and the state that goes from round to round."""
 
 import time
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -215,26 +216,26 @@ def _compiled_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles
 def _host_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles):
     environment = programs.setup.environment
     after = programs.over_seeds(_after_collection(programs, phase, updates_per_cycle), (0, 0, 0, 0, None))
-    act = programs.over_seeds(phase.agent.sample_action, (0, 0, 0))
+    act = over_seeds_split(programs, phase.agent.sample_action)
     agent, store, collector = state.agent, state.stores[phase.store], state.collectors[phase.store]
-    num_seeds, all_metrics, all_finished = len(programs.setup.seeds), [], []
-    for cycle_keys in jnp.swapaxes(jax.vmap(lambda key: jax.random.split(key, num_cycles))(keys), 0, 1):
-        collect_key = jax.random.fold_in(cycle_keys[0], 0)
+    all_metrics, all_finished = [], []
+    # Whatever small work there is lies inside a program or in numpy: outside, each jax operation costs as much as a step.
+    for collect_key, learn_keys in zip(*map(list, _cycle_keys(keys, num_cycles)), strict=True):
 
         def sample(observation, key, agent=agent):
-            return programs.call(('act', phase.agent), act, agent, observation, jax.random.split(key, num_seeds))
+            return programs.call(('act', phase.agent), act, agent, observation, key)
 
         collector, transitions, finished = collection.collect(environment, sample, collector, collect_key, phase.cycle_steps)
-        seed_first = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), transitions)
+        seed_first = jax.tree.map(lambda leaf: np.moveaxis(leaf, 0, 1), transitions)
         rows = store.storage.reward.shape
         name = ('after', phase.agent, id(phase.sampling), updates_per_cycle, phase.cycle_steps, rows)
         agent, store, metrics = programs.call(
-            name, after, agent, store, seed_first, cycle_keys, programs.dataset, donate=(0, 1)
+            name, after, agent, store, seed_first, learn_keys, programs.dataset, donate=(0, 1)
         )
         all_metrics.append(metrics)
         all_finished.append(finished)
-    mean = jax.tree.map(lambda *values: np.mean(values, axis=0), *all_metrics)
-    total = jax.tree.map(lambda *values: np.sum(values, axis=0), *all_finished)
+    mean = jax.tree.map(lambda *values: np.mean(values, axis=0), *jax.device_get(all_metrics))
+    total = jax.tree.map(lambda *values: np.sum(values, axis=0), *jax.device_get(all_finished))
     return _collected(state, phase, agent, store, collector), mean, total
 
 
@@ -242,6 +243,19 @@ def _collected(state, phase, agent, store, collector):
     return state._replace(
         agent=agent,
         stores={**state.stores, phase.store: store},
+def over_seeds_split(programs: Programs, act):
+    """`(agent states [S], observation [S, ...], key) -> action [S, ...]`: every seed acts with its own part of the key."""
+    mapped, num_seeds = programs.over_seeds(act, (0, 0, 0)), len(programs.setup.seeds)
+    return lambda agent, observation, key: mapped(agent, observation, jax.random.split(key, num_seeds))
+
+
+@partial(jax.jit, static_argnums=1)
+def _cycle_keys(keys, num_cycles):
+    """For every cycle a key to collect with, which the first seed's stands for, and keys `[S]` to learn with."""
+    learn = jnp.swapaxes(jax.vmap(lambda key: jax.random.split(key, num_cycles))(keys), 0, 1)
+    return jax.vmap(lambda key: jax.random.fold_in(key, 0))(learn[:, 0]), learn
+
+
         collectors={**state.collectors, phase.store: collector},
     )
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ooorl.evaluate import evaluate
 from ooorl.phases import Phase, Setup, check, env_steps, round_sizes
-from ooorl.rounds import FINITE, Programs, RunState, begin, one_round
+from ooorl.rounds import FINITE, Programs, RunState, begin, one_round, over_seeds_split
 from ooorl.types import Agent, State
 
 
@@ -146,10 +146,10 @@ def evaluate_agent(programs: Programs, agent: Agent, agent_state: State, keys) -
 
         scores = programs.call(('evaluate', agent), programs.over_seeds(one, (0, 0)), agent_state, keys)
     else:
-        act = programs.over_seeds(agent.best_action, (0, 0, 0))
+        act = over_seeds_split(programs, agent.best_action)
 
         def best(observation, key):
-            return programs.call(('best', agent), act, agent_state, observation, jax.random.split(key, len(keys)))
+            return programs.call(('best', agent), act, agent_state, observation, key)
 
         scores = evaluate(environment, best, keys[0])
     return jax.device_get(scores)

@@ -9,7 +9,6 @@ a resume in a new process, or when an old state is stepped again), they are rebu
 import functools
 import itertools
 import math
-import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -155,13 +154,14 @@ def _next_state(state: HostState, actions: np.ndarray, next_seeds: np.ndarray, e
 
 def host_scan(f: Callable, init: Any, xs: Any, length: int | None = None) -> tuple[Any, Any]:
     """`jax.lax.scan` as a Python loop: `f` may step host environments. Results are stacked into numpy arrays."""
-    leaves = jax.tree.leaves(xs)
+    leaves, structure = jax.tree.flatten(xs)
     length = len(leaves[0]) if leaves else length
     if length is None:
         raise UsageError('scan needs xs or length; got neither; pass length=...')
     carry, results = init, []
-    for i in range(length):
-        carry, result = f(carry, jax.tree.map(operator.itemgetter(i), xs))
+    # Iterating over a jax array takes it apart in one go; an index for each step would be a program each.
+    for items in zip(*leaves, strict=True) if leaves else itertools.repeat((), length):
+        carry, result = f(carry, jax.tree.unflatten(structure, items))
         results.append(result)
     if not results:
         return carry, None
