@@ -25,6 +25,7 @@ class Phase:
       num_env_steps: environment steps collected in this phase, per seed, over all copies; 0 means offline.
       cycle_steps: steps of every copy between two blocks of updates.
       start: name of an earlier phase whose final agent state is continued; None means freshly initialised.
+      fresh_optimizers: begin with new optimiser states where `start` continues an agent; parameters are kept.
       store: the online store this phase adds to or reads from; None means the data set only.
       online_limit: read only the first so many rows of the store; None means all.
       sampling: how batches are drawn.
@@ -37,6 +38,7 @@ class Phase:
     num_env_steps: int = 0
     cycle_steps: int = 1
     start: str | None = None
+    fresh_optimizers: bool = False
     store: str | None = None
     online_limit: int | None = None
     sampling: Sampling = field(default_factory=Sampling)
@@ -152,17 +154,18 @@ def finetune(
     num_env_steps: int,
     num_updates: int,
     cycle_steps: int = 1,
+    fresh_optimizers: bool = False,
     sampling: Sampling = Sampling(),
     online_sampling: Sampling | None = None,
     store: str = 'online',
 ) -> tuple[Phase, ...]:
-    """Offline training, then collection and learning with the same agent and its whole state (optimisers included)."""
+    """Offline training, then collection and learning with the same agent and its whole state, optimisers included by default."""
     online_sampling = online_sampling or sampling
     return (
         Phase(name='offline', agent=agent, num_updates=offline_updates, sampling=sampling),
         Phase(
             name='finetune', agent=agent, num_updates=num_updates, num_env_steps=num_env_steps, cycle_steps=cycle_steps,
-            start='offline', store=store, sampling=online_sampling,
+            start='offline', fresh_optimizers=fresh_optimizers, store=store, sampling=online_sampling,
         ),
     )
 

@@ -12,6 +12,7 @@ from ooorl import collect as collection
 from ooorl import replay
 from ooorl.learn import make_learn
 from ooorl.mapping import map_seeds
+from ooorl.optimizers import restarted
 from ooorl.phases import Setup
 from ooorl.types import State, Transition, ignore_data
 
@@ -77,6 +78,9 @@ def begin(programs: Programs, state: RunState, phase) -> RunState:
         collectors[phase.store] = _start_collection(programs, programs.keys(state.phase, 0, 0))
     if phase.start is not None:
         agent = jax.tree.map(jnp.copy, state.finished[phase.start])
+        if phase.fresh_optimizers:
+            fresh = programs.call(('init', phase.agent), jax.vmap(phase.agent.init), programs.keys(state.phase, 0, 1))
+            agent = restarted(agent, fresh)
     else:
         keys = programs.keys(state.phase, 0, 1)
         agent = programs.call(('init', phase.agent), jax.vmap(phase.agent.init), keys)

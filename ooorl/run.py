@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from ooorl.evaluate import evaluate
+from ooorl.measure import Gauge
 from ooorl.phases import Phase, Setup, check, env_steps, round_sizes
 from ooorl.rounds import FINITE, Programs, RunState, begin, one_round, over_seeds_split
 from ooorl.types import Agent, State
@@ -56,6 +57,7 @@ def iterate(setup: Setup, *, resume: RunState | None = None) -> Iterator[Event]:
     """
     check(setup)
     programs = Programs(setup)
+    gauge = Gauge(programs)
     state = resume if resume is not None else initial(setup)
     while state.phase < len(setup.phases):
         phase = setup.phases[state.phase]
@@ -64,8 +66,11 @@ def iterate(setup: Setup, *, resume: RunState | None = None) -> Iterator[Event]:
             state = begin(programs, state, phase)
         while state.round < len(sizes):
             began, compiled = time.monotonic(), programs.compile_seconds
+            if state.round == 0:
+                gauge.begin(state, phase)
             state, metrics, finished = one_round(programs, state, phase, sizes)
             rows = _metric_rows(setup, state, phase, sizes, metrics, finished)
+            rows += _diagnostic_rows(setup, state, sizes, gauge.measure(state, phase))
             done = state.round == len(sizes)
             updates = sum(u for u, _ in sizes[: state.round])
             if setup.evaluation is not None and (done or _evaluation_due(setup, sizes, state.round)):
@@ -116,6 +121,14 @@ def _metric_rows(setup, state, phase, sizes, metrics, finished):
             f'training needs finite numbers; phase {phase.name!r} produced others by update {rows[0]["updates"]} for seeds '
             f'{bad}; lower the learning rate, bound the values, or check the rewards'
         )
+    return rows
+
+
+def _diagnostic_rows(setup, state, sizes, found):
+    rows = []
+    for number in range(len(setup.seeds) if found else 0):
+        known = {name: float(value[number]) for name, value in found.items() if np.isfinite(value[number])}
+        rows.append({**_row(setup, state, sizes, number, 'diagnostics'), **known})
     return rows
 
 

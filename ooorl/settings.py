@@ -90,6 +90,7 @@ class FinetuneConfig:
     num_env_steps: int = 1_000_000
     num_updates: int = 1_000_000
     cycle_steps: int = 1  # steps of every copy between two blocks of updates
+    fresh_optimizers: bool = False  # new optimiser states online, parameters kept
 
 
 @dataclass(frozen=True, kw_only=True)

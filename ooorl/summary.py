@@ -30,6 +30,7 @@ def summarise(prepared: Prepared, rows: list[dict], meta: Mapping) -> dict:
             'agent': _agent_name(prepared.config, phase.name),
             'num_updates': phase.num_updates,
             'num_env_steps': phase.num_env_steps,
+            'start': phase.start,
             'online_rows': env_steps(setup, number, cycles),
             'scores': {name: [row[name] for row in found] for name in names},
             'wall_seconds': meta['seconds'].get(phase.name),

@@ -138,6 +138,12 @@ class Critic:
     target_q: Callable[[State, Array, Array], Array]
 
 
+def sees_all(state: State, batch: Transition) -> Transition:
+    """The default `sees`: what an update is given is what it learns from."""
+    del state
+    return batch
+
+
 def ignore_data(state: State, transitions: Transition) -> State:
     """The default `observe`: stored data leave the state as it is."""
     del transitions
@@ -177,6 +183,10 @@ class Agent:
         the default ignores it.
       reads: names of the columns it needs in `batch.extras`; `learn` computes `return_to_go`,
         `discounted_horizon`, `reward_low` and `reward_high` on demand, others must be stored in the data.
+      sees: `(state, batch) -> batch`, the batch as it reaches the losses: every wrapper that edits batches says so here, which
+        is how `ooorl.measure` knows what an agent is given.
+      q: `(state, observation[..., O], action[..., A]) -> [E, ...]`, raw observations in, the agent's own reward units out; None
+        where the agent has no Q.
     """
 
     init: Callable[[Key], State]
@@ -185,6 +195,8 @@ class Agent:
     best_action: Callable[[State, Array, Key], Array]
     observe: Callable[[State, Transition], State] = ignore_data
     reads: tuple[str, ...] = ()
+    sees: Callable[[State, Transition], Transition] = sees_all
+    q: Callable[[State, Array, Array], Array] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -55,6 +55,8 @@ def relabelled(
         best_action=lambda state, observation, key: agent.best_action(state.agent, observation, key),
         observe=ignore_data if quiet else observe,
         reads=agent.reads,
+        sees=lambda state, batch: agent.sees(state.agent, relabel(batch, signal.score(state.signal, batch))),
+        q=agent.q and (lambda state, observation, action: agent.q(state.agent, observation, action)),
     )
 
 
@@ -78,6 +80,7 @@ def edited(agent: Agent, edit: Callable[[Transition], Transition], *, reads: tup
         agent,
         update=lambda state, batch, key: agent.update(state, edit(batch), key),
         reads=tuple(dict.fromkeys((*agent.reads, *reads))),
+        sees=lambda state, batch: agent.sees(state, edit(batch)),
     )
 
 
@@ -163,6 +166,8 @@ def normalised_observation(agent: Agent, mean: Array, std: Array) -> Agent:
         sample_action=lambda state, obs, key: agent.sample_action(state.agent, norm(state, obs), key),
         best_action=lambda state, obs, key: agent.best_action(state.agent, norm(state, obs), key),
         observe=ignore_data if agent.observe is ignore_data else observe,
+        sees=lambda state, batch: agent.sees(state.agent, edit(state, batch)),
+        q=agent.q and (lambda state, obs, action: agent.q(state.agent, norm(state, obs), action)),
     )
 
 

@@ -295,6 +295,7 @@ def calql(
         update=update,
         sample_action=lambda state, observation, key: policy.sample(state.policy, observation, key, 1)[0],
         best_action=lambda state, observation, key: policy.mode(state.policy, observation, key),
+        q=lambda state, observation, action: critic.q_values(state.critic.q, observation, action),
         reads=('return_to_go',) if config.calibrate else (),
     )
 

@@ -212,4 +212,5 @@ def sac(
         update=update,
         sample_action=lambda state, observation, key: policy.sample(state.policy, observation, key, 1)[0],
         best_action=lambda state, observation, key: policy.mode(state.policy, observation, key),
+        q=lambda state, observation, action: parts.q_values(state.q, observation, action),
     )

@@ -248,5 +248,6 @@ def td3(
         update=update,
         sample_action=lambda state, observation, key: policy.sample(state.policy, observation, key, 1)[0],
         best_action=lambda state, observation, key: policy.mode(state.policy, observation, key),
+        q=lambda state, observation, action: parts.q_values(state.q, observation, action),
         reads=('next_action',) if _in_use(config.critic_cloning_weight) else (),
     )
