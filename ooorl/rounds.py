@@ -243,10 +243,6 @@ def _host_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles):
     return _collected(state, phase, agent, store, collector), mean, total
 
 
-def _collected(state, phase, agent, store, collector):
-    return state._replace(
-        agent=agent,
-        stores={**state.stores, phase.store: store},
 def over_seeds_split(programs: Programs, act):
     """`(agent states [S], observation [S, ...], key) -> action [S, ...]`: every seed acts with its own part of the key."""
     mapped, num_seeds = programs.over_seeds(act, (0, 0, 0)), len(programs.setup.seeds)
@@ -260,6 +256,10 @@ def _cycle_keys(keys, num_cycles):
     return jax.vmap(lambda key: jax.random.fold_in(key, 0))(learn[:, 0]), learn
 
 
+def _collected(state, phase, agent, store, collector):
+    return state._replace(
+        agent=agent,
+        stores={**state.stores, phase.store: store},
         collectors={**state.collectors, phase.store: collector},
     )
 
