@@ -167,6 +167,15 @@ def test_a_failing_worker_reports_its_error():
         _roll(environment, 1)
 
 
+def test_workers_know_the_environments_of_this_project():
+    pytest.importorskip('mujoco')
+    observations = [
+        environment.step(environment.reset(jax.random.key(0))[0], np.ones((2, 2)), None)[1].observation
+        for environment in (host('ooorl/Maze2dUmaze-v0', (2,), workers=workers) for workers in (0, 2))
+    ]
+    np.testing.assert_array_equal(*observations)
+
+
 def test_workers_end_with_a_script_that_has_no_main_guard(tmp_path):
     script = tmp_path / 'script.py'
     script.write_text(

@@ -185,12 +185,13 @@ def _constructor(make_env, horizon: int | None, settings: dict) -> tuple[Callabl
     import gymnasium
 
     try:
-        gymnasium.spec(make_env)
+        env_spec = gymnasium.spec(make_env)
     except (gymnasium.error.Error, ImportError) as error:
         raise UsageError(f'an environment known to gymnasium was needed; got {make_env!r} ({error})') from error
     if horizon is not None:
         settings = {**settings, 'max_episode_steps': horizon}
-    return functools.partial(gymnasium.make, make_env, disable_env_checker=True, **settings), make_env
+    # The specification rather than the id: a worker's registry knows only gymnasium's own environments.
+    return functools.partial(gymnasium.make, env_spec, disable_env_checker=True, **settings), make_env
 
 
 def host(
