@@ -39,7 +39,7 @@ from ooorl.rounds import Programs, RunState
 from ooorl.types import Agent, Array
 from ooorl.wrap import with_extras
 
-NUM_MATCHED = 256  # rows compared with their nearest row of the data
+NUM_MATCHED = 128  # rows compared with their nearest row of the data
 BETA2 = 0.999
 KEY_PURPOSE = 5
 

@@ -9,7 +9,7 @@ import numpy as np
 from ooorl import episodes, replay
 from ooorl.types import Array, Transition
 
-NUM_ROWS = 1024  # of a data set, drawn uniformly; twice as many of an online store
+NUM_ROWS = 512  # of a data set, drawn uniformly; twice as many of an online store
 NUM_SPECIAL = 128  # further rows at the ends of episodes, and with the highest reward
 
 
@@ -78,8 +78,8 @@ def online_probe(store: replay.ReplayState, num_streams: int, horizon: int, gamm
     discount = jnp.where(valid, rows.discount, 1.0).reshape(shape)
     boundary = jnp.where(valid, rows.extras['boundary'], 0.0).reshape(shape)
     reward = jnp.where(valid, rows.reward, 0.0)
-    returns = episodes.returns_to_go(reward.reshape(shape), discount, boundary, gamma)
-    horizons = episodes.discounted_horizon(discount, boundary, gamma)
+    rewards = jnp.stack([reward.reshape(shape), jnp.ones(shape)], axis=-1)  # a horizon is the return of ones
+    both = episodes.returns_to_go(rewards, *(jnp.stack([x, x], axis=-1) for x in (discount, boundary)), gamma)
     ended = (boundary > 0) | (discount == 0)
     times = jnp.where(ended, jnp.arange(length)[:, None], length - 1)
     last = jax.lax.cummin(times, axis=0, reverse=True) * num_streams + jnp.arange(num_streams)[None, :]
@@ -100,8 +100,8 @@ def online_probe(store: replay.ReplayState, num_streams: int, horizon: int, gamm
         best=in_best * true_best,
         cut=(discount.reshape(-1)[last.reshape(-1)] > 0).astype(jnp.float32)[chosen],
         tail=rows.next_observation[last.reshape(-1)[chosen]],
-        returns=returns.reshape(-1)[chosen],
-        horizon=horizons.reshape(-1)[chosen],
+        returns=both[..., 0].reshape(-1)[chosen],
+        horizon=both[..., 1].reshape(-1)[chosen],
     )
 
 

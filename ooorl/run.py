@@ -62,10 +62,10 @@ def iterate(setup: Setup, *, resume: RunState | None = None) -> Iterator[Event]:
     while state.phase < len(setup.phases):
         phase = setup.phases[state.phase]
         sizes = round_sizes(phase, setup)
+        began, compiled = time.monotonic(), programs.compile_seconds
         if state.round == 0 and state.agent is None:
             state = begin(programs, state, phase)
         while state.round < len(sizes):
-            began, compiled = time.monotonic(), programs.compile_seconds
             if state.round == 0:
                 gauge.begin(state, phase)
             state, metrics, finished = one_round(programs, state, phase, sizes)
@@ -81,6 +81,7 @@ def iterate(setup: Setup, *, resume: RunState | None = None) -> Iterator[Event]:
                 )
             spent, compiled = time.monotonic() - began, programs.compile_seconds - compiled
             yield Event(state, rows, phase, updates, done, spent - compiled, compiled)
+            began, compiled = time.monotonic(), programs.compile_seconds
             if done:
                 break
 
