@@ -281,8 +281,8 @@ def shown(found: stats.Interval) -> str:
 
 
 def verdict(difference: np.ndarray) -> str:
-    """What a paired difference says, with its mean and interval: [S] of one cell, or [S, T] over cells."""
-    found = stats.stratified_bootstrap(difference.reshape(len(difference), -1), np.mean)
+    """What a paired difference [S] says, with its mean and interval."""
+    found = stats.paired_difference(difference, np.zeros_like(difference))
     if found.method == 'all equal':
         word = 'no difference' if found.point == 0 else 'held' if found.point > 0 else 'reversed'
         return f'{word}: {found.point:+.2f} in every seed'
@@ -333,7 +333,11 @@ def _by_method(results, cells):
     groups = {}
     for cell in cells:
         groups.setdefault((cell.task, cell.method), []).append(cell)
-    lines = ['Over the signals of a task and method:', '', '| claim | ' + ' | '.join(':'.join(g) for g in groups) + ' |']
+    lines = [
+        'Mean over the signals of a task and method, by seed:',
+        '',
+        '| claim | ' + ' | '.join(':'.join(g) for g in groups) + ' |',
+    ]
     lines.append('|---' * (len(groups) + 1) + '|')
     means = []
     for group in groups.values():
@@ -347,7 +351,7 @@ def _by_method(results, cells):
             arms = [all_arms(results, cell) for cell in group]
             arms = [found for found in arms if name in found]
             differences = [found['retrain'] - found[name] for found in arms]
-            entries.append(verdict(np.stack(differences, axis=1)) if differences else 'not run')
+            entries.append(verdict(np.mean(differences, axis=0)) if differences else 'not run')
         lines.append(f'| {claim} | ' + ' | '.join(entries) + ' |')
     return lines
 
