@@ -128,6 +128,27 @@ def diagnostics(summary, rows):
     return figure, left_out
 
 
+def value_errors(summary, rows):
+    """Q minus the Monte-Carlo return against updates, or None where nothing online was measured."""
+    sources = {"dataset": "-", "online": "--"}
+    found = {name: phase_curves(summary, rows, f"q_minus_return/{name}", "updates", "diagnostics") for name in sources}
+    if not found["online"]:
+        return None
+    figure = _figure(7.6, 2.4)
+    panel = figure.subplots()
+    for name, style in sources.items():
+        for index, phase in enumerate(summary["phases"]):
+            x, values = found[name].get(phase["name"], ((), None))
+            if len(x):
+                colour, marker = _COLOURS[index % len(_COLOURS)], "." if len(x) == 1 else None
+                panel.plot(x, values.T, color=colour, alpha=0.3, lw=0.6, ls=style)
+                panel.plot(x, values.mean(0), color=colour, lw=1.5, ls=style, marker=marker)
+    panel.axhline(0, color="#888888", lw=0.8)
+    _mark_phases(panel, summary)
+    _finish(panel, AXES["updates"], "Q - return")
+    return figure
+
+
 def state_map(states):
     """Where the data are: a panel for the offline states and one for each set of online states, to one scale.
 

@@ -18,7 +18,7 @@ from string import Template
 
 import numpy as np
 
-from ooorl import figures, stats, tables, writers
+from ooorl import diagnostics, figures, tables, writers
 from ooorl.errors import UsageError
 from ooorl.tables import headline, phase_table, phase_text, primary_metric
 
@@ -107,7 +107,7 @@ def _run(summary, rows, states, metric):
     ]
     if any(figures.phase_curves(summary, rows, metric, "updates").values()):
         parts += ["<h2>Learning curves</h2>", _figure(figures.curves(summary, rows, metric), _CURVES)]
-        parts.append(_online_cost(summary, rows, metric))
+    parts.append(_online(summary, rows, metric))
     drawn = figures.state_map(states) if states else None
     if drawn is not None:
         text = (
@@ -175,34 +175,73 @@ def _difference(metric, x, y):
     return f"{tables.number(metric, interval.point)}{unit} {ends}"
 
 
-def _online_cost(summary, rows, metric):
-    """What going online cost and bought: score at the switch, deepest dip, when it was made up, regret."""
+def _online(summary, rows, metric):
+    """What going online cost and bought, the likely causes of trouble, and how far values were off."""
+    found = diagnostics.diagnose(summary, rows, metric)
+    table = _cost_table(diagnostics.costs(summary, rows, metric), metric)
+    drawn = figures.value_errors(summary, rows)
+    if not (found or table or drawn):
+        return ""
+    measured = any(row.get("kind") == "diagnostics" for row in rows)
+    parts = ["<h2>Offline to online</h2>", table, *(_finding(finding, summary) for finding in found)]
+    if measured and not found:
+        parts.append("<p>No cause of a dip was found in what was measured.</p>")
+    if drawn is not None:
+        text = "Mean of Q minus the Monte-Carlo return, in the agent's reward units, on rows of the data set (solid) and the "
+        text += "newest online rows (dashed). Above zero values promise more than was earned; a bonus is part of Q alone."
+        parts.append(_figure(drawn, text))
+    return "\n".join([*parts, _facts_table(summary, rows)])
+
+
+def _finding(finding, summary):
+    kind = "Found" if finding.certain else "Likely cause"
+    seeds = f"{len(finding.seeds)} of {len(summary['seeds'])} seeds"
+    return f"<p class=note><b>{kind}: {escape(finding.name)}</b> ({seeds}). {escape(finding.sentence)}</p>"
+
+
+def _cost_table(costs, metric):
     lines = []
-    for phase in summary["phases"]:
-        x, values = figures.phase_curves(summary, rows, metric, "env_steps").get(phase["name"], ((), None))
-        if not phase.get("num_env_steps") or len(x) < 3:
+    for cost in costs:
+        if not math.isfinite(cost.dip):
+            lines.append([cost.phase, "undefined (seeds missing)"])
             continue
-        mean = values.mean(0)
-        if not np.isfinite(mean).all():
-            lines.append([phase["name"], "undefined (seeds missing)"])
-            continue
-        early = mean[x <= x[0] + 0.1 * (x[-1] - x[0])]
-        lowest = int(early.argmin())
-        regained = x[lowest:][mean[lowest:] >= mean[0]]
-        best = tables.BEST.get(metric)
-        cost = [f"{stats.regret(mean, x, best) / best:.1%}"] if best else []
-        ends = [tables.number(metric, value) for value in (mean[0], early.min(), mean[-1])]
-        lines.append([phase["name"], *ends, f"{regained[0] - x[0]:,}" if len(regained) else "never", *cost])
+        ends = [tables.number(metric, value) for value in (cost.before, cost.lowest, cost.dip, cost.last)]
+        steps = "never" if cost.steps_to_regain is None else f"{cost.steps_to_regain:,.0f}"
+        lines.append([cost.phase, *ends, steps, *([] if cost.regret is None else [f"{cost.regret:.1%}"])])
     if not lines:
         return ""
-    names = ["phase", "first", "lowest in the first 10 %", "last", "steps to regain the first"]
-    names += ["regret"] if metric in tables.BEST else []
+    names = ["phase", "before", "lowest", "dip", "last", "steps to regain", *["regret"] * (metric in tables.BEST)]
+    unit = " in %" if metric == "success" else ""
+    text = f"Mean {figures.LABELS[metric]}{unit} of online phases: before the switch (else the first), the lowest until that "
+    text += "was regained, and the last."
+    text += " Regret is the mean shortfall from a perfect score." if metric in tables.BEST else ""
+    return _plain_table(names, lines) + f"<p class=small>{text}</p>"
+
+
+def _facts_table(summary, rows):
+    """Batches and optimisers at the beginning and the end of each phase, mean over seeds."""
+    lines = []
+    for phase in summary["phases"]:
+        own = [r for r in rows if r.get("kind") == "diagnostics" and r["phase"] == phase["name"]]
+        ends = [[r for r in own if r["updates"] == at(r["updates"] for r in own)] for at in (min, max)] if own else []
+        if ends:
+            shares = [_mean_of(some, "mix/online", "{:.0%}") for some in ends]
+            steps = _mean_of(ends[0], "optimizer/steps_at_start", "{:,.0f}")
+            lines.append([phase["name"], *shares, steps, _mean_of(ends[0], "online/distance", "{:.2g}")])
+    names = ["phase", "online share of a batch, first", "last", "optimiser steps at the start", "online distance, first"]
+    text = "Distance is between the means of online and offline observations, in standard deviations of the data."
+    return _plain_table(names, lines) + f"<p class=small>{text}</p>" if lines else ""
+
+
+def _mean_of(rows, name, form):
+    values = [row[name] for row in rows if name in row]
+    return form.format(np.mean(values)) if values else ""
+
+
+def _plain_table(names, lines):
     head = "".join(f"<th>{name}</th>" for name in names)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
-    unit = " in %" if metric == "success" else ""
-    text = f"Mean {figures.LABELS[metric]}{unit} of online phases."
-    text += " Regret is the mean shortfall from a perfect score." if metric in tables.BEST else ""
-    return f"<div class=wide><table><tr>{head}</tr>{body}</table></div><p class=small>{text}</p>"
+    return f"<div class=wide><table><tr>{head}</tr>{body}</table></div>"
 
 
 def _overview(summaries, metrics, metric):
