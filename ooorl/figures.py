@@ -97,7 +97,7 @@ def phase_curves(summary, rows, metric, axis, kind="eval"):
             values = np.full((len(seeds), len(x)), np.nan)
             for (at, seed), value in points.items():
                 values[seed, np.searchsorted(x, at)] = value
-            restarted = x[-1] <= length and x[0] < start
+            restarted = axis == "updates" and x[-1] <= length and x[0] < start  # steps are counted in each store from 0
             curves_[phase["name"]] = (x + start if restarted else x, values)
         start += length
     return curves_
