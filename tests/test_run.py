@@ -211,13 +211,10 @@ def test_a_learner_is_told_of_what_others_collected_into_its_store():
 MAZE = {'hidden': (16,), 'learning_rate': 1e-3}
 
 
-def maze_setup(seeds, agent=None, **settings):
-    """A small OOO run of IQL in the U-maze."""
-    explorer = agent or iql(Spec(observation_dim=2, action_dim=2), IQLConfig(**MAZE))
-    exploiter = iql(Spec(observation_dim=2, action_dim=2), IQLConfig(**MAZE))
-    sampling = Sampling(batch_size=16)
-    phases = ooo(explorer, exploiter, pretrain_updates=20, num_env_steps=80, explore_updates=20, retrain_updates=20,
-                 explore_sampling=sampling, retrain_sampling=sampling)  # fmt: skip
+def maze_setup(seeds, **settings):
+    """A small run of IQL in the U-maze, offline and then online."""
+    agent = iql(Spec(observation_dim=2, action_dim=2), IQLConfig(**MAZE))
+    phases = finetune(agent, offline_updates=20, num_env_steps=80, num_updates=20, sampling=Sampling(batch_size=16))
     return Setup(phases=phases, seeds=seeds, dataset=u_maze_offline(jax.random.key(0), num_episodes=8),
                  environment=make('ooorl/UMaze-v0', (4,)), evaluation=make('ooorl/UMaze-v0', (5,)),
                  updates_per_round=10, **settings)  # fmt: skip
@@ -256,7 +253,7 @@ def test_groups_of_seeds_give_the_same_numbers(maze):
 
 
 def test_going_on_from_any_stored_state_repeats_the_run_bit_for_bit(maze):
-    middle = next(number for number, event in enumerate(maze) if event.phase.name == 'explore')
+    middle = next(number for number, event in enumerate(maze) if event.phase.name == 'finetune')
     assert not maze[middle].phase_done
     events = collect_events(maze_setup((3, 5, 8)), resume=maze[middle].state)
     assert [event.rows for event in events] == [event.rows for event in maze[middle + 1 :]]
