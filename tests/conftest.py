@@ -47,3 +47,10 @@ def highest_precision():
     """Matrix products in full float32, as the golden files were recorded."""
     with jax.default_matmul_precision('highest'):
         yield
+
+
+@pytest.fixture(scope='module', autouse=True)
+def forget_programs():
+    """Compiled programs of one file are of no use to the next, and gigabytes of them slow a machine down."""
+    yield
+    jax.clear_caches()
