@@ -119,8 +119,8 @@ def facts(setup, phase: Phase, state, probe: Probe | None, store, dataset, key) 
     if agent.q is not None:
         rewards = jnp.concatenate([given[n].reward + given[n].extras.get('bonus', 0.0) for n in probes])
         weights = jnp.concatenate([jnp.maximum(jnp.maximum(p.uniform, p.ends), p.best) for p in probes.values()])
-        least = jnp.where(weights > 0, rewards, 0.0).min()
-        most = jnp.where(weights > 0, rewards, 0.0).max()
+        least = jnp.where(weights > 0, rewards, 0.0).min(initial=0.0)
+        most = jnp.where(weights > 0, rewards, 0.0).max(initial=0.0)
         found |= {'q/lowest': least / (1.0 - gamma), 'q/highest': most / (1.0 - gamma)} if gamma < 1 else {}
     if len(probes) == 2:
         found |= _shifted(probes, given) | _matched(probes, given)
