@@ -5,8 +5,7 @@ from pathlib import Path
 
 # Tests compile far more than they run: without optimisation they take two thirds of the time. Set XLA_FLAGS to differ.
 os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
-# One CPU device, here and in the processes that tests start: with jax 0.10.2, programs over several CPU devices of one
-# process now and then wait for each other for ever.
+# One CPU device, here and in the processes that tests start, so that numbers do not depend on the number of cores.
 os.environ['JAX_NUM_CPU_DEVICES'] = '1'
 
 import jax  # noqa: E402
