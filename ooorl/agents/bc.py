@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import optax
 
+from ooorl.agents.steps import apply_gradient
 from ooorl.policies.gaussian import gaussian_policy
 from ooorl.types import Agent, Params, Policy, Spec
 from ooorl.validation import check_positive
@@ -49,8 +50,7 @@ def bc(spec: Spec, config: BCConfig = BCConfig(), *, policy: Policy | None = Non
             return policy.loss(params, batch.observation, batch.action, key).mean()
 
         loss, gradient = jax.value_and_grad(loss_fn)(state.policy)
-        updates, policy_opt = optimizer.update(gradient, state.policy_opt)
-        return BCState(optax.apply_updates(state.policy, updates), policy_opt), {'policy/loss': loss}
+        return BCState(*apply_gradient(optimizer, gradient, state.policy_opt, state.policy)), {'policy/loss': loss}
 
     return Agent(
         init=init,

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ooorl.agents.steps import apply_gradient
 from ooorl.heads import scalar_head
 from ooorl.losses import awr_weight, backup, bounded, expectile_loss
 from ooorl.networks import ensemble_q, mlp
@@ -116,7 +117,7 @@ def _critic_parts(spec: Spec, config: IQLConfig, head: ValueHead, grad_transform
             return expectile_loss(target - prediction, config.expectile).mean(), prediction
 
         (loss, prediction), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.value)
-        params, opt = _apply(optimizer, gradient, state.value_opt, state.value)
+        params, opt = apply_gradient(optimizer, gradient, state.value_opt, state.value)
         return state._replace(value=params, value_opt=opt), {'value/loss': loss, 'value/mean': prediction.mean()}
 
     def q_step(state, batch):
@@ -128,17 +129,12 @@ def _critic_parts(spec: Spec, config: IQLConfig, head: ValueHead, grad_transform
             return getattr(members, config.q_loss)(), head.value(raw).mean()
 
         (loss, mean), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.q)
-        params, opt = _apply(optimizer, gradient, state.q_opt, state.q)
+        params, opt = apply_gradient(optimizer, gradient, state.q_opt, state.q)
         slow = optax.incremental_update(params, state.target_q, config.polyak)
         metrics = {'q/loss': loss, 'q/mean': mean, 'q/target': target.mean()}
         return state._replace(q=params, q_opt=opt, target_q=slow), metrics
 
     return _CriticParts(init, value, q_values, value_step, q_step)
-
-
-def _apply(optimizer, gradient, opt_state, params):
-    updates, opt_state = optimizer.update(gradient, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state
 
 
 def iql(
@@ -179,7 +175,7 @@ def iql(
             return (weight * policy.loss(params, batch.observation, batch.action, key)).mean()
 
         loss, gradient = jax.value_and_grad(loss_fn)(state.policy)
-        params, opt = _apply(policy_optimizer, gradient, state.policy_opt, state.policy)
+        params, opt = apply_gradient(policy_optimizer, gradient, state.policy_opt, state.policy)
         metrics = {'policy/loss': loss, 'policy/advantage': advantage.mean(), 'policy/weight': weight.mean()}
         return state._replace(policy=params, policy_opt=opt), metrics
 
