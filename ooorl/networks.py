@@ -22,18 +22,21 @@ def orthogonal(gain: float) -> Callable:
 
     def init(key, shape, dtype=jnp.float32):
         tall = (max(shape), min(shape))
-        gaussian = jax.random.normal(key, tall, dtype)
-
-        def add_column(number, basis):
-            vector = gaussian[:, number]
-            for _ in range(2):
-                vector = vector - basis @ (basis.T @ vector)
-            return basis.at[:, number].set(vector / jnp.linalg.norm(vector))
-
-        basis = jax.lax.fori_loop(0, tall[1], add_column, jnp.zeros(tall, dtype))
+        basis = _orthonormal(jax.random.normal(key, tall, dtype))
         return gain * (basis if shape == tall else basis.T)
 
     return init
+
+
+@jax.jit  # compiled once a shape, also where a network is initialised outside of jit
+def _orthonormal(gaussian):
+    def add_column(number, basis):
+        vector = gaussian[:, number]
+        for _ in range(2):
+            vector = vector - basis @ (basis.T @ vector)
+        return basis.at[:, number].set(vector / jnp.linalg.norm(vector))
+
+    return jax.lax.fori_loop(0, gaussian.shape[1], add_column, jnp.zeros_like(gaussian))
 
 
 INITIALISERS = {
