@@ -54,7 +54,7 @@ FIXUPS = {
     "goes_on_after_terminal": "episodes go on after a terminal row: only time-outs end them",
     "clip_actions": "actions are clipped to [-1, 1], as the environment does",
     "terminal_at_reward": "the MDP ends only at a given reward; other terminal rows become cuts",
-    "remove_disc": "rows whose first two observation entries lie within a radius of a point are removed",
+    "remove_regions": "rows whose first two observation entries lie in given discs or boxes are removed",
     "first_rows": "only the first rows of every episode are kept; the cut is no end of the MDP",
     "subsample": "a random part of the rows is kept, drawn with a fixed seed",
 }
@@ -264,7 +264,7 @@ def _kitchen():
 
 def _incomplete(entries):
     """The tasks with a hole in their data, and the two without data, that OOO is judged on."""
-    goal = ("remove_disc", {"x": 32.0, "y": 24.0, "radius": 2.5})
+    goal = ("remove_regions", {"discs": ((32.0, 24.0, 2.5),)})
     yield replace(
         entries["antmaze-large-diverse-v2"],
         id="antmaze-goal-missing-large-v2",
@@ -286,7 +286,7 @@ def _incomplete(entries):
         ),
         fixups=(
             ("subsample", {"rows": 500_000, "seed": 0}),
-            ("remove_disc", {"x": 7.0, "y": 9.0, "radius": 1.5}),
+            ("remove_regions", {"discs": ((7.0, 9.0, 1.5),)}),
         ),
     )
     yield replace(

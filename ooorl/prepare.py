@@ -55,9 +55,18 @@ def prepare(settings: Mapping) -> Prepared:
 
 
 def load_dataset(table: Mapping) -> 'data.Dataset | None':
-    """The data set that a resolved `[dataset]` table names, or None."""
+    """The data set that a resolved `[dataset]` table names, without the rows in its regions; or None."""
+    dataset = _whole_dataset(table)
+    dropped = {'discs': table['drop_discs'], 'boxes': table['drop_boxes']}
+    if dataset is None or not any(dropped.values()):
+        return dataset
+    return data.fixups.remove_regions(dataset, **dropped)
+
+
+def _whole_dataset(table):
     if table['path']:
-        return data.load(table['path'], clip_actions=table['clip_actions'])
+        ends = table.get('terminal_ends_episode')
+        return data.load(table['path'], clip_actions=table['clip_actions'], terminal_ends_episode=ends)
     if table['task']:
         return data.load_task(table['task'])
     if table['scripted']:

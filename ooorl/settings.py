@@ -12,7 +12,7 @@ from ooorl.agents.td3 import TD3Config
 from ooorl.errors import UsageError
 from ooorl.learn import Sampling
 from ooorl.signals import DisagreementConfig, RNDConfig
-from ooorl.validation import check_choice, check_not_negative, check_positive
+from ooorl.validation import check_choice, check_not_negative, check_positive, check_regions
 
 AGENTS = {'bc': BCConfig, 'iql': IQLConfig, 'td3': TD3Config, 'sac': SACConfig, 'calql': CalQLConfig}
 SCHEMES = ('offline', 'finetune', 'online', 'ooo')
@@ -69,10 +69,16 @@ class DatasetConfig:
     scripted: str = ''  # or data made on the spot: 'u_maze' or 'point_mass_wall'
     settings: Mapping = dataclasses.field(default_factory=dict)  # of the scripted data; `seed` among them
     clip_actions: bool = False  # clip actions outside [-1, 1] instead of refusing the file
+    terminal_ends_episode: bool | None = None  # of a file: False where episodes go on after terminal rows; None: found out
+    drop_discs: tuple[tuple[float, ...], ...] = ()  # [x, y, radius]: rows whose observation begins with such x, y are removed
+    drop_boxes: tuple[tuple[float, ...], ...] = ()  # [low x, low y, high x, high y], likewise
 
     def __post_init__(self):
         if sum(map(bool, (self.path, self.task, self.scripted))) > 1:
             raise UsageError('[dataset] takes one of path, task and scripted; got several; keep one')
+        if self.terminal_ends_episode is not None and (self.task or self.scripted):
+            raise UsageError('terminal_ends_episode is for a file given by path; the catalogue decides it for a task; remove it')
+        check_regions(self.drop_discs, self.drop_boxes)
 
 
 @dataclass(frozen=True, kw_only=True)

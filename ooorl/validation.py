@@ -45,3 +45,13 @@ def check_choice(choices, **values):
     for name, value in values.items():
         if value not in choices:
             raise UsageError(f'{name} must be one of {", ".join(map(repr, choices))}; got {value!r}')
+
+
+def check_regions(discs, boxes):
+    """Discs must be (x, y, radius > 0), boxes (low x, low y, high x, high y) with low < high."""
+    for disc in discs:
+        if len(disc) != 3 or not disc[2] > 0:
+            raise UsageError(f'a disc must be [x, y, radius] with a radius greater than 0; got {list(disc)}')
+    for box in boxes:
+        if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):
+            raise UsageError(f'a box must be [low x, low y, high x, high y], low below high; got {list(box)}')

@@ -272,12 +272,25 @@ def test_the_size_of_observations_is_compared_with_the_environment():
 
 def test_removed_rows_end_the_episode_before_them_as_a_cut():
     dataset = data.from_arrays(marked(terminals=(39,)))
-    near = fixups.remove_disc(dataset, x=10.0, y=0.0, radius=1.5)
+    near = fixups.remove_regions(dataset, discs=[(10.0, 0.0, 1.5)])
     t = near.transitions
     rows = t.observation[:, 0]
     assert near.num_rows < 40 and near.num_episodes > 1
     np.testing.assert_array_equal(t.extras["boundary"], ~np.isin(rows + 1, rows))
     assert t.discount[:-1].min() == 1 and t.discount[-1] == 0
+
+
+def test_rows_in_a_box_are_removed_and_counted():
+    dataset = data.from_arrays(marked(terminals=(39,)))
+    xy = dataset.transitions.observation[:, :2]
+    outside = fixups.remove_regions(dataset, discs=[(30.0, 0.0, 0.5)], boxes=[(5.0, -9.0, 8.0, 9.0)])
+    inside = ((xy[:, 0] >= 5) & (xy[:, 0] <= 8)) | (np.hypot(xy[:, 0] - 30, xy[:, 1]) <= 0.5)
+    np.testing.assert_array_equal(outside.transitions.observation[:, :2], xy[~inside])
+    assert outside.notes[-1] == (
+        f"{inside.sum()} of 40 rows removed: within 0.5 of (30, 0), or in the box from (5, -9) to (8, 9)"
+    )
+    with pytest.raises(UsageError, match="all of arrays lies in them"):
+        fixups.remove_regions(dataset, boxes=[(-1.0, -9.0, 99.0, 9.0)])
 
 
 def test_first_rows_of_each_episode():

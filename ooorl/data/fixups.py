@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ooorl.data import regions
 from ooorl.errors import UsageError
 
 _WHEN_READING = ("goes_on_after_terminal", "clip_actions")
@@ -37,14 +38,15 @@ def terminal_at_reward(dataset, reward):
     discount = np.where(wrong, np.float32(1), transitions.discount)
     changed = replace(dataset, transitions=transitions._replace(discount=discount))
     note = f"{int(wrong.sum())} terminal rows whose reward is not {reward:g} became cuts"
-    return kept(_noted(changed, note), ~stand_in, "of them without a recorded successor")
+    return kept(_noted(changed, note), ~stand_in, "cuts without a recorded successor")
 
 
-def remove_disc(dataset, x, y, radius):
-    """Removes the rows whose first two observation entries lie within `radius` of (x, y)."""
-    position = dataset.transitions.observation[:, :2]
-    inside = np.square(position - np.array([x, y], np.float32)).sum(axis=1) <= radius**2
-    return kept(dataset, ~inside, f"within {radius:g} of ({x:g}, {y:g})")
+def remove_regions(dataset, discs=(), boxes=()):
+    """Removes the rows whose first two observation entries lie in a region; see `regions.inside`."""
+    removed = regions.inside(dataset.transitions.observation, discs, boxes)
+    if removed.all():
+        raise UsageError(f"Rows outside the regions are needed; all of {dataset.name} lies in them; give smaller ones.")
+    return kept(dataset, ~removed, regions.described(discs, boxes))
 
 
 def first_rows(dataset, rows):
@@ -71,7 +73,7 @@ def kept(dataset, keep, reason):
     extras = {"boundary": boundary[keep].astype(np.float32)}
     infos = {key: value[keep] for key, value in dataset.infos.items()}
     changed = replace(dataset, transitions=type(transitions)(*columns, extras=extras), infos=infos)
-    return _noted(changed, f"{int((~keep).sum())} rows removed: {reason}") if not keep.all() else changed
+    return _noted(changed, f"{int((~keep).sum()):,} of {len(keep):,} rows removed: {reason}")
 
 
 def _noted(dataset, note):
@@ -80,7 +82,7 @@ def _noted(dataset, note):
 
 _CORRECTIONS = {
     "terminal_at_reward": terminal_at_reward,
-    "remove_disc": remove_disc,
+    "remove_regions": remove_regions,
     "first_rows": first_rows,
     "subsample": subsample,
 }

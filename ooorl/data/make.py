@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 
 from ooorl import catalogue
+from ooorl.data import regions
 from ooorl.data.policies_npz import ArrayPolicy, load_policy
 from ooorl.envs.d4rl import generators
 from ooorl.envs.d4rl.recipes import RECIPES, Recipe
@@ -113,24 +114,19 @@ def drop_region(
     if not discs and not boxes:
         raise UsageError('drop_region needs discs=[(x, y, radius)] or boxes=[(low x, low y, high x, high y)]; got none')
     columns = _read(path)
-    xy = columns['observations'][:, :2].astype(np.float64)
-    inside = np.zeros(len(xy), bool)
-    for x, y, radius in discs:
-        inside |= np.square(xy - (x, y)).sum(axis=1) <= radius**2
-    for low_x, low_y, high_x, high_y in boxes:
-        inside |= ((xy >= (low_x, low_y)) & (xy <= (high_x, high_y))).all(axis=1)
+    inside = regions.inside(columns['observations'], discs, boxes)
     if inside.all():
         raise UsageError(f'every row of {path} lies in the regions; give smaller ones')
-    ends = columns.get('timeouts', np.zeros(len(xy), bool)).astype(bool)
+    ends = columns.get('timeouts', np.zeros(len(inside), bool)).astype(bool)
     ends[:-1] |= inside[1:]
     columns['timeouts'] = ends
     kept = {name: column[~inside] for name, column in columns.items()}
     beside = _manifest_path(path)
     source = json.loads(beside.read_text()) if beside.is_file() else None
-    regions = {'discs': [list(disc) for disc in discs], 'boxes': [list(box) for box in boxes]}
+    left_out = {'discs': [list(disc) for disc in discs], 'boxes': [list(box) for box in boxes]}
     counts = {'rows': int((~inside).sum()), 'removed_rows': int(inside.sum())}
     made_from = {'file': Path(path).name, 'sha256': _sha256(path), 'manifest': source}
-    return _write(out, kept, {'recipe': 'drop_region', **counts, **regions, 'made_from': made_from})
+    return _write(out, kept, {'recipe': 'drop_region', **counts, **left_out, 'made_from': made_from})
 
 
 def _load_policies(recipe: str, entry: Recipe, paths) -> list[ArrayPolicy]:
