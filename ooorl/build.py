@@ -15,6 +15,7 @@ from ooorl.agents.sac import sac
 from ooorl.agents.td3 import td3
 from ooorl.config import fields, parse
 from ooorl.errors import UsageError
+from ooorl.evaluate import ScoreRange
 from ooorl.heads import hl_gauss_head
 from ooorl.learn import Sampling
 from ooorl.settings import AGENTS, SIGNALS
@@ -133,8 +134,8 @@ def _ooo_phases(config, spec, dataset, settings):
     return made
 
 
-def score_range(config: Mapping) -> tuple[float, float] | None:
-    """Reference returns of the config's catalogue task, or None."""
+def score_range(config: Mapping) -> ScoreRange | None:
+    """Reference scores of the config's catalogue task, or None."""
     task = config['evaluation']['task']
     if not task:
         return None
@@ -144,4 +145,4 @@ def score_range(config: Mapping) -> tuple[float, float] | None:
         raise UsageError(error.args[0]) from None
     if entry.reference_min is None:
         raise UsageError(f'evaluation.task needs a task with reference scores; {task} has none; remove the key')
-    return entry.reference_min, entry.reference_max
+    return ScoreRange(entry.reference_min, entry.reference_max, entry.scored)

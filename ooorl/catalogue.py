@@ -26,7 +26,8 @@ class Entry:
       rows_known: verified or inferred (from a published size), recalled (not checked) or unknown.
       observation_dim, action_dim: O and A.
       horizon: the time limit of an episode in the environment.
-      reference_min, reference_max: the returns that score 0 and 100; None where none are agreed on.
+      reference_min, reference_max: the scores that normalise to 0 and 100; None where none are agreed on.
+      scored: what these speak of: the `return` of an episode, or `reward_max`, the largest reward of its steps.
       base: id of the task whose file this task's data are made from; None where it has its own.
       conventions: what a reader of the file must know, one sentence each.
       fixups: `(name, parameters)` of the corrections to apply in order; see `FIXUPS`.
@@ -45,6 +46,7 @@ class Entry:
     horizon: int
     reference_min: float | None = None
     reference_max: float | None = None
+    scored: str = "return"
     base: str | None = None
     conventions: tuple[str, ...] = ()
     fixups: tuple[tuple[str, dict], ...] = ()
@@ -86,6 +88,15 @@ _KITCHEN_CONVENTIONS = (
     "terminals are True on the last step of every demonstration, whether or not its tasks are done.",
     "the file's reward is the number of tasks satisfied now, the environment's +1 once per task.",
 )
+_CUMULATIVE_CONVENTIONS = (
+    "the environment pays the number of tasks completed so far on every step and does not end.",
+    "the score is the largest reward of an episode, not the return.",
+)
+_MISSING_DATA_GUESS = (
+    "the published file keeps 481,287 of 500,000 random rows: it lacks those around the goal, and in the top-left and"
+    " bottom-left of the layout as printed.",
+    "a guess: the radius (1.25) and the corners (one cell each), chosen so that about as many rows go.",
+)
 
 
 def _task(task_id, sizes, references=(None, None), folder=None, file=None, rows=(None, "unknown"), **facts):
@@ -116,9 +127,7 @@ def _gym_mujoco():
         ("walker2d", "Walker2d-v4", 17, 6, (1.629008, 4592.3), 302_000, (1_999_995, "verified")),
         ("ant", "ooorl/AntPadded-v0", 111, 8, (-325.6, 3879.7), 302_000, (None, "unknown")),
     )
-    padded = (
-        "observations are 27 entries of state and 84 contact forces, which today's environment gives as 0."
-    )
+    padded = "observations are 27 entries of state and 84 contact forces, which today's environment gives as 0."
     for name, environment, observation_dim, action_dim, references, replay_rows, mixed in names:
         known = "recalled" if name == "ant" else "inferred"
         kinds = {
@@ -156,7 +165,7 @@ def _antmaze():
     spikes = ("rewards are single rows: the episodes do not stay at the goal.",)
     for version, folder, suffix in ((0, "ant_maze_new", ""), (2, "ant_maze_v2", "_fixed")):
         for name, size, maze, starts, goals, horizon in names:
-            verified = version == 2 and name in ("medium-diverse", "large-diverse")
+            known = "verified" if version == 2 and name in ("medium-diverse", "large-diverse") else "recalled"
             notes = (early if version == 0 else ()) + (spikes if name == "umaze-diverse" else ())
             yield _task(
                 f"antmaze-{name}-v{version}",
@@ -164,7 +173,7 @@ def _antmaze():
                 (0.0, 1.0),
                 folder,
                 f"Ant_maze_{maze}_noisy_multistart_{starts}_multigoal_{goals}_sparse{suffix}.hdf5",
-                (1_000_000, "verified" if verified else "recalled"),
+                (1_000_000, known),
                 family="antmaze",
                 environment=f"ooorl/AntMaze{size}-v0",
                 conventions=_ANTMAZE_CONVENTIONS + notes,
@@ -235,16 +244,9 @@ def _kitchen():
         ("mixed", "Mixed", "kitchen_microwave_kettle_bottomburner_light-v0.hdf5", 136_950),
     )
     for name, title, file, rows in names:
+        facts = {"family": "kitchen", "environment": f"ooorl/Kitchen{title}-v0", "conventions": _KITCHEN_CONVENTIONS}
         entry = _task(
-            f"kitchen-{name}-v0",
-            (60, 9, 280),
-            (0.0, 4.0),
-            "kitchen",
-            file,
-            (rows, "verified"),
-            family="kitchen",
-            environment=f"ooorl/Kitchen{title}-v0",
-            conventions=_KITCHEN_CONVENTIONS,
+            f"kitchen-{name}-v0", (60, 9, 280), (0.0, 4.0), "kitchen", file, (rows, "verified"), **facts
         )
         yield entry
         yield replace(
@@ -253,11 +255,8 @@ def _kitchen():
             environment=f"ooorl/Kitchen{title}Cumulative-v0",
             base=entry.id,
             horizon=1000,
-            conventions=(
-                *_KITCHEN_CONVENTIONS,
-                "the environment pays the number of tasks completed so far on every step and does not end;"
-                " the score counts the largest reward of an episode, not the return.",
-            ),
+            scored="reward_max",
+            conventions=(*_KITCHEN_CONVENTIONS, *_CUMULATIVE_CONVENTIONS),
             fixups=(("terminal_at_reward", {"reward": 4.0}),),
         )
 
@@ -265,6 +264,8 @@ def _kitchen():
 def _incomplete(entries):
     """The tasks with a hole in their data, and the two without data, that OOO is judged on."""
     goal = ("remove_regions", {"discs": ((32.0, 24.0, 2.5),)})
+    corners = ((0.5, 0.5, 1.5, 1.5), (6.5, 0.5, 7.5, 1.5))
+    missing = ("remove_regions", {"discs": ((7.0, 9.0, 1.25),), "boxes": corners})
     yield replace(
         entries["antmaze-large-diverse-v2"],
         id="antmaze-goal-missing-large-v2",
@@ -279,15 +280,8 @@ def _incomplete(entries):
         base="maze2d-large-v1",
         rows=None,
         rows_known="unknown",
-        conventions=(
-            *_MAZE2D_CONVENTIONS,
-            "an approximation: the published file keeps 481,287 of 500,000 random rows, and neither the"
-            " radius of its hole nor the shape of the two corners it also lacks is known.",
-        ),
-        fixups=(
-            ("subsample", {"rows": 500_000, "seed": 0}),
-            ("remove_regions", {"discs": ((7.0, 9.0, 1.5),)}),
-        ),
+        conventions=(*_MAZE2D_CONVENTIONS, *_MISSING_DATA_GUESS),
+        fixups=(("subsample", {"rows": 500_000, "seed": 0}), missing),
     )
     yield replace(
         entries["hammer-expert-v1"],
@@ -302,9 +296,7 @@ def _incomplete(entries):
         ("ant-sparse-v2", "ooorl/SparseAnt-v0", (112, 8, 1000), 10),
     ):
         rule = f"reward 1 on every step spent more than {line} m beyond the start; there are no data."
-        yield _task(
-            name, sizes, rows=(0, "verified"), family="sparse", environment=environment, conventions=(rule,)
-        )
+        yield _task(name, sizes, rows=(0, "verified"), family="sparse", environment=environment, conventions=(rule,))
 
 
 def _entries():
@@ -336,8 +328,10 @@ def find(pattern: str = "*") -> tuple[Entry, ...]:
     return tuple(entry for entry in ENTRIES.values() if fnmatch.fnmatchcase(entry.id, shell))
 
 
-def normalised_score(task_id: str, returns):
-    """100 * (returns - reference_min) / (reference_max - reference_min), for a number or an array.
+def normalised_score(task_id: str, scores):
+    """100 * (scores - reference_min) / (reference_max - reference_min), for a number or an array.
+
+    Scores are what the entry's `scored` says: returns for nearly all tasks.
 
     Nothing is clipped: good policies exceed 100 where the reference is not the optimum.
 
@@ -346,5 +340,5 @@ def normalised_score(task_id: str, returns):
     """
     entry = lookup(task_id)
     if entry.reference_min is None or entry.reference_max is None:
-        raise KeyError(f"A task with reference scores is needed; {task_id} has none; report the raw return.")
-    return 100.0 * (returns - entry.reference_min) / (entry.reference_max - entry.reference_min)
+        raise KeyError(f"A task with reference scores is needed; {task_id} has none; report the raw score.")
+    return 100.0 * (scores - entry.reference_min) / (entry.reference_max - entry.reference_min)

@@ -1,6 +1,7 @@
 """The one evaluation loop: whole episodes from fresh resets, each copy of the environment playing exactly one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,14 @@ import numpy as np
 
 from ooorl.collect import step_keys
 from ooorl.types import Array, Environment, Key
+
+
+class ScoreRange(NamedTuple):
+    """What a normalised score speaks of: 100 * (x - low) / (high - low) of one of `evaluate`'s columns."""
+
+    low: float
+    high: float
+    column: str = 'return'
 
 
 def evaluate(environment: Environment, act: Callable[[Array, Key], Array], key: Key) -> dict[str, Array]:
@@ -19,26 +28,36 @@ def evaluate(environment: Environment, act: Callable[[Array, Key], Array], key: 
       key: consumed.
 
     Returns:
-      `return`, `length` (float32) and `success` (0 or 1: the success test held at any step), each `[*batch]`.
+      `return`, `reward_max` (the largest reward of a step), `length` and `success` (0 or 1: the success test held at any
+      step), each `[*batch]` float32.
     """
     reset_key, loop_key = jax.random.split(key)
     state, observation = environment.reset(reset_key)
     shape = environment.batch_shape
     xp = jnp if environment.compiled else np  # on the host each jax operation costs as much as a step
     zeros = xp.zeros(shape, xp.float32)
-    start = (state, observation, xp.ones(shape, bool), zeros, zeros, xp.zeros(shape, bool))
+    start = (state, observation, xp.ones(shape, bool), zeros, zeros - xp.inf, zeros, xp.zeros(shape, bool))
 
     def step(carry, keys):
-        state, observation, alive, total, length, success = carry
+        state, observation, alive, total, best, length, success = carry
         act_key, step_key = keys
         action = xp.clip(xp.asarray(act(observation, act_key)), -1.0, 1.0)
         state, timestep = environment.step(state, action, step_key)
         total = total + xp.where(alive, timestep.reward, 0.0)
+        best = xp.where(alive, xp.maximum(best, timestep.reward), best)
         length = length + alive
         success = success | (alive & timestep.success)
         alive = alive & ~(timestep.terminated | timestep.truncated)
-        return (state, timestep.observation, alive, total, length, success), None
+        return (state, timestep.observation, alive, total, best, length, success), None
 
     carry, _ = environment.scan(step, start, step_keys(loop_key, environment.horizon))
-    _, _, _, total, length, success = carry
-    return {'return': total, 'length': length, 'success': xp.asarray(success, xp.float32)}
+    _, _, _, total, best, length, success = carry
+    return {'return': total, 'reward_max': best, 'length': length, 'success': xp.asarray(success, xp.float32)}
+
+
+def with_normalised(scores: Mapping, score_range: ScoreRange | None) -> dict:
+    """The scores, and `normalised` where there is a range; nothing is clipped."""
+    if score_range is None:
+        return dict(scores)
+    low, high, column = score_range
+    return {**scores, 'normalised': 100.0 * (scores[column] - low) / (high - low)}

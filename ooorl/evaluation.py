@@ -8,6 +8,7 @@ import numpy as np
 
 from ooorl import checkpoint, rounds, stats, writers
 from ooorl.errors import UsageError
+from ooorl.evaluate import with_normalised
 from ooorl.prepare import prepare
 from ooorl.run import score
 
@@ -54,11 +55,7 @@ def _camera(video, settings):
 
 
 def _scores(setup, phase, state):
-    scores = score(setup, phase.agent, state)
-    if setup.score_range is not None:
-        low, high = setup.score_range
-        scores['normalised'] = 100.0 * (scores['return'] - low) / (high - low)
-    return scores
+    return with_normalised(score(setup, phase.agent, state), setup.score_range)
 
 
 def _line(name, scores):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ooorl.errors import UsageError
+from ooorl.evaluate import ScoreRange
 from ooorl.learn import Sampling
 from ooorl.types import Agent, Environment, Transition
 from ooorl.validation import check_not_negative, check_positive
@@ -64,7 +65,7 @@ class Setup:
       updates_per_round: updates (or cycles of collection) in one dispatch.
       evaluate_every: also evaluate whenever so many updates have passed; None means at the end of each phase only.
       seed_group: seeds mapped together on a CPU (see `mapping.map_seeds`).
-      score_range: (low, high) raw returns that normalise to 0 and 100, or None.
+      score_range: which score normalises to 0 and 100 and where, or None.
     """
 
     phases: Sequence[Phase]
@@ -75,7 +76,7 @@ class Setup:
     updates_per_round: int = 1_000
     evaluate_every: int | None = None
     seed_group: int | None = None
-    score_range: tuple[float, float] | None = None
+    score_range: ScoreRange | None = None
 
 
 def check(setup: Setup) -> None:

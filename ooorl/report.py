@@ -5,7 +5,8 @@ A run directory holds `summary.json`, `metrics.jsonl` (see `ooorl.writers`) and,
 
 * `name`, `kind` ("ooo", "offline", ...), `environment`, `dataset` {`name`, `sha256`, `rows`}, `seeds` [S];
 * `phases`: objects with `name`, `agent`, `num_updates`, `num_env_steps`, `online_rows`, `wall_seconds`,
-  `compile_seconds` and `scores`: `return`, `success`, `normalised`, `length`, each one number a seed or null;
+  `compile_seconds` and `scores`: `return`, `success`, `normalised`, `length`, `reward_max` (an episode's largest
+  reward), each one number a seed or null;
 * `arms` (optional): other ways to spend the same environment steps, each `name`, `description`, `scores`;
 * `env_steps`, `wall_seconds`, `compile_seconds`, `versions`, `config_text`, `notes`, all optional.
 """

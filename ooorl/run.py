@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from ooorl.evaluate import evaluate
+from ooorl.evaluate import evaluate, with_normalised
 from ooorl.measure import Gauge
 from ooorl.phases import Phase, Setup, check, env_steps, round_sizes
 from ooorl.rounds import FINITE, Programs, RunState, begin, one_round, over_seeds_split
@@ -143,10 +143,7 @@ def _evaluation_rows(programs, state, phase, updates):
     rows = []
     for number in range(len(setup.seeds)):
         values = {name: float(np.mean(score[number])) for name, score in scores.items()}
-        if setup.score_range is not None:
-            low, high = setup.score_range
-            values['normalised'] = 100.0 * (values['return'] - low) / (high - low)
-        rows.append({**_row(setup, state, sizes, number, 'eval'), **values})
+        rows.append({**_row(setup, state, sizes, number, 'eval'), **with_normalised(values, setup.score_range)})
     return rows
 
 

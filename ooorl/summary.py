@@ -14,6 +14,7 @@ from ooorl.rounds import RunState
 from ooorl.types import Transition
 
 PACKAGES = ('ooorl', 'jax', 'jaxlib', 'flax', 'optax', 'gymnasium', 'mujoco', 'numpy', 'h5py', 'orbax-checkpoint')
+SCORES = ('success', 'return', 'reward_max', 'normalised', 'length')
 
 
 def summarise(prepared: Prepared, rows: list[dict], meta: Mapping) -> dict:
@@ -23,7 +24,7 @@ def summarise(prepared: Prepared, rows: list[dict], meta: Mapping) -> dict:
     phases = []
     for number, phase in enumerate(setup.phases):
         found = [last.get((phase.name, seed)) for seed in setup.seeds]
-        names = [n for n in ('success', 'return', 'normalised', 'length') if all(row and n in row for row in found)]
+        names = [n for n in SCORES if all(row and n in row for row in found)]
         cycles = sum(c for _, c in round_sizes(phase, setup))
         phases.append({
             'name': phase.name,

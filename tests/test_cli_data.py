@@ -112,8 +112,8 @@ class Drawn(gymnasium.Env):
     observation_space = gymnasium.spaces.Box(-9.0, 9.0, (2,), np.float32)
     action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
 
-    def __init__(self, render_mode=None, broken=False):
-        self.render_mode, self._broken = render_mode, broken
+    def __init__(self, render_mode=None, broken=False, rewards=(1.0, 1.0, 1.0)):
+        self.render_mode, self._broken, self._rewards = render_mode, broken, rewards
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -122,7 +122,7 @@ class Drawn(gymnasium.Env):
 
     def step(self, action):
         self._steps += 1
-        return np.full(2, self._steps, np.float32), 1.0, self._steps == 3, False, {}
+        return np.full(2, self._steps, np.float32), self._rewards[self._steps - 1], self._steps == 3, False, {}
 
     def render(self):
         if self._broken:
@@ -143,15 +143,20 @@ def columns(observation_dim=2):
 
 @pytest.fixture
 def run_dir(monkeypatch):
-    """A finished offline run with an environment of gymnasium's, evaluated on Hopper's scale."""
+    """A finished offline run with an environment of gymnasium's, on Hopper's scale."""
+    return offline_run(monkeypatch, {'num_episodes': 0, 'task': 'hopper-medium-v2'})
+
+
+def offline_run(monkeypatch, evaluation, **settings):
+    """The directory of a finished run on three-step episodes."""
     spec = gymnasium.envs.registration.EnvSpec('Drawn-v0', Drawn, max_episode_steps=5)
     monkeypatch.setitem(gymnasium.registry, 'Drawn-v0', spec)
     np.savez('data.npz', **columns())
     table = {
         'name': 'offline',
         'run': {'scheme': 'offline', 'seeds': '0:2', 'updates_per_round': 5, 'seed_group': 2},
-        'environment': {'id': 'Drawn-v0'},
-        'evaluation': {'num_episodes': 0, 'task': 'hopper-medium-v2'},
+        'environment': {'id': 'Drawn-v0', 'settings': settings},
+        'evaluation': evaluation,
         'dataset': {'path': 'data.npz'},
         'offline': {'num_updates': 5},
         'agent': {'agent': 'bc', 'hidden': [4], 'sampling': {'batch_size': 8}},
@@ -169,7 +174,7 @@ def test_eval_keeps_every_episode_and_films_one(capsys, run_dir, monkeypatch):
     assert 'return 3' in told and 'normalised' in told and 'video: film.gif, 4 pictures' in told
     phase = json.loads(open('out/eval.json').read())['phases']['offline']
     shapes = {name: np.shape(values) for name, values in phase.items()}
-    assert shapes == dict.fromkeys(('return', 'length', 'success', 'normalised'), (2, 4))
+    assert shapes == dict.fromkeys(('return', 'reward_max', 'length', 'success', 'normalised'), (2, 4))
     np.testing.assert_allclose(phase['normalised'], 100 * (3 + 20.272305) / (3234.3 + 20.272305), rtol=1e-5)
     film = imageio.imread('film.gif')
     assert film.shape[:3] == (4, 16, 16) and [int(frame.mean()) for frame in film] == [0, 60, 120, 180]
@@ -181,6 +186,19 @@ def test_eval_keeps_every_episode_and_films_one(capsys, run_dir, monkeypatch):
         ('absent/film.gif', 'absent does not exist'),
     ):
         assert words in refused(capsys, 'eval', run_dir, '--episodes', '2', '--video', name)
+
+
+def test_tasks_scored_by_the_largest_reward(capsys, monkeypatch):
+    """Two of four tasks done at the most: half of the scale, whatever the return."""
+    evaluation = {'num_episodes': 2, 'task': 'kitchen-partial-cumulative-v0'}
+    out = offline_run(monkeypatch, evaluation, rewards=[1.0, 2.0, 1.0])
+    rows = [json.loads(line) for line in open(f'{out}/metrics.jsonl')]
+    scores = [row for row in rows if row['kind'] == 'eval'] + [json.load(open(f'{out}/summary.json'))['phases'][0]['scores']]
+    assert 'return 4, reward_max 2, success 0, normalised 50' in said(capsys, 'eval', out, '--episodes', '2')
+    for row in scores:
+        shown = [np.mean(row[name]) for name in ('return', 'reward_max', 'normalised')]
+        np.testing.assert_allclose(shown, [4.0, 2.0, 50.0])
+    assert 'normalised score</th>' in open(f'{out}/report.html').read()
 
 
 def test_video_is_refused_where_nothing_can_be_drawn():

@@ -28,6 +28,7 @@ def test_entries_name_known_things_only():
         assert entry.base is None or entry.base in catalogue.ENTRIES
         assert {fixup for fixup, _ in entry.fixups} <= set(catalogue.FIXUPS)
         assert (entry.address is None) == (entry.file is None)
+        assert entry.scored == ("reward_max" if "cumulative" in name else "return")
         assert entry.rows_known in ("verified", "inferred", "recalled", "unknown")
     known = set(fixups._CORRECTIONS) | set(fixups._WHEN_READING)
     assert set(catalogue.FIXUPS) == known
@@ -59,6 +60,7 @@ def test_normalised_scores_by_hand():
     np.testing.assert_allclose(
         catalogue.normalised_score("antmaze-umaze-v2", np.array([0.0, 0.5, 2.0])), [0, 50, 200]
     )
+    assert catalogue.normalised_score("kitchen-mixed-cumulative-v0", 3.0) == 75
     with pytest.raises(KeyError, match="has none"):
         catalogue.normalised_score("ant-sparse-v2", 3.0)
 

@@ -10,7 +10,7 @@ from d4rl_checks import policy, recorded, replay_errors
 pytest.importorskip('mujoco')
 h5py = pytest.importorskip('h5py')
 
-from ooorl.data import load  # noqa: E402
+from ooorl.data import load, load_task  # noqa: E402
 from ooorl.data.make import RECIPES, drop_region, make  # noqa: E402
 from ooorl.data.policies_npz import load_policy  # noqa: E402
 from ooorl.errors import UsageError  # noqa: E402
@@ -164,6 +164,17 @@ def test_regions_are_cut_out_and_mark_boundaries(tmp_path):
     dataset = load(out)
     kept_gaps = dataset.transitions.next_observation[dataset.transitions.extras['boundary'] > 0]
     assert (np.linalg.norm(kept_gaps[:, :2] - [3.0, 6.0], axis=1) <= 0.75).any()
+
+
+def test_the_task_with_missing_data_lacks_about_as_many_rows_as_the_published_one(tmp_path):
+    """18,713 of 500,000 published rows are missing; how much time a walk spends in the corners varies."""
+    make('maze2d-large', tmp_path / 'point.hdf5', rows=200_000, seed=0)
+    whole, holed = load(tmp_path / 'point.hdf5'), load_task('maze2d-missing-data-large-v1', tmp_path / 'point.hdf5')
+    assert 0.025 < 1 - holed.num_rows / whole.num_rows < 0.055
+    x, y = holed.transitions.observation[:, :2].T
+    assert np.hypot(x - 7, y - 9).min() > 1.25
+    for row in (1, 7):  # the corner cells of the left column
+        assert not ((np.abs(x - row) <= 0.5) & (np.abs(y - 1) <= 0.5)).any()
 
 
 def test_policies_of_both_kinds_are_computed_as_described(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from line_world import HORIZON, LineEnv, eighths, line_task
 
 from ooorl.envs import batched, host, make
-from ooorl.evaluate import evaluate
+from ooorl.evaluate import ScoreRange, evaluate, with_normalised
 from ooorl.types import Spec, Task
 
 
@@ -45,6 +45,7 @@ def test_the_time_limit_ends_an_episode():
     scores = evaluate(batched(line_task(), 2), constant(0.25), jax.random.key(0))
     np.testing.assert_array_equal(scores['length'], [HORIZON] * 2)
     np.testing.assert_array_equal(scores['return'], [0.25 + 0.5 + 0.75 + 1.0 + 1.25] * 2)
+    np.testing.assert_array_equal(scores['reward_max'], [1.25, 1.25])
     np.testing.assert_array_equal(scores['success'], [0.0, 0.0])
 
 
@@ -53,9 +54,16 @@ def test_compiled_and_host_environments_give_the_same_scores():
         evaluate(environment, lambda obs, key: eighths(obs, key) + 0.25, jax.random.key(3))
         for environment in (batched(line_task(), 16), host(LineEnv, 16, horizon=HORIZON))
     )
-    for name in ('return', 'length', 'success'):
+    for name in ('return', 'reward_max', 'length', 'success'):
         np.testing.assert_array_equal(compiled[name], hosted[name], err_msg=name)
     assert len(set(np.asarray(compiled['length']))) > 1
+
+
+def test_normalised_scores_speak_of_the_column_they_name():
+    scores = {'return': np.array([30.0, -10.0]), 'reward_max': np.array([4.0, 1.0])}
+    assert with_normalised(scores, None) == scores
+    np.testing.assert_array_equal(with_normalised(scores, ScoreRange(-10.0, 30.0))['normalised'], [100.0, 0.0])
+    np.testing.assert_array_equal(with_normalised(scores, ScoreRange(0.0, 4.0, 'reward_max'))['normalised'], [100.0, 25.0])
 
 
 @pytest.mark.parametrize(('name', 'action', 'returns', 'length'), [
