@@ -21,13 +21,13 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from claims_table import ARMS, Cell, read_results, table
 
-from ooorl import build, config, rounds, stats, wrap, writers
+from ooorl import build, config, rounds, wrap, writers
 from ooorl.errors import UsageError
 from ooorl.phases import Phase, Setup, round_sizes
 from ooorl.prepare import Prepared, prepare
@@ -39,60 +39,15 @@ from ooorl.types import Agent, Signal, ignore_data
 
 HERE = Path(__file__).resolve().parent
 CONFIGS = HERE.parent / 'configs' / 'ooo'
-PREFIX = 'ooo_claims-'
 
-# Arms: what each phase of a run is called in the results. Phases that are not here are stages on the way.
-ARMS = {
-    'offline': 'data alone',
-    'plain-explore': 'base method',
-    'plain-retrain': 'retrained, no bonus explorer',
-    'explore': 'explorer with bonus',
-    'retrain': 'OOO',
-    'frozen': 'retrained, frozen bonus',
-    'td3': 'retrained, TD3',
-}
-SHARED = ('offline', 'plain-explore', 'plain-retrain')
-CLAIMS = {
-    'plain-explore': 'OOO beats the base method at equal environment steps',
-    'explore': "OOO beats the bonus explorer's own policy",
-    'plain-retrain': 'OOO beats retraining on the data of an explorer without bonus',
-    'frozen': 'OOO beats retraining with the frozen bonus',
-    'td3': 'OOO beats retraining without pessimism (TD3)',
-}
 KEPT_METRICS = ('q/mean', 'q/target', 'value/mean', 'policy/q', 'bonus/mean', 'bonus/deviation')
 
 
-class Score(NamedTuple):
-    """How a task is scored: a column of the evaluation, moved so that `low` is 0 and `high` is 1."""
-
-    column: str = 'success'
-    low: float = 0.0
-    high: float = 1.0
-
-
-# On the wall every policy arrives; how fast is the question: the return there is minus the number of steps.
-SCORES = {'wall': Score('return', -50.0, 0.0)}
-
-
-class Cell(NamedTuple):
-    """One run: `signal` is 'none' for the arms without a bonus."""
-
-    task: str
-    method: str
-    signal: str
-
-    def __str__(self):
-        return ':'.join(self)
-
-    def path(self, out: Path) -> Path:
-        """Where its result lies."""
-        return out / f'{PREFIX}{"-".join(self)}.json'
-
-    def config(self) -> Path:
-        """The config it runs; the arms without a bonus are the same in all configs of a task and method."""
-        if self.signal != 'none':
-            return CONFIGS / f'{"-".join(self)}.toml'
-        return next(path for path in _config_files() if path.stem.startswith(f'{self.task}-{self.method}-'))
+def config_of(cell: Cell) -> Path:
+    """The config a cell runs; the arms without a bonus are the same in all configs of a task and method."""
+    if cell.signal != 'none':
+        return CONFIGS / f'{"-".join(cell)}.toml'
+    return next(path for path in _config_files() if path.stem.startswith(f'{cell.task}-{cell.method}-'))
 
 
 def _config_files():
@@ -173,7 +128,7 @@ def phases_of(cell: Cell, prepared: Prepared) -> tuple[Phase, ...]:
 def run_cell(cell: Cell, seeds: str, overrides: Iterable[str]) -> dict:
     """Runs a cell and returns its result as plain data."""
     began = time.monotonic()
-    table = config.read(cell.config(), [f"run.seeds='{seeds}'", *overrides])
+    table = config.read(config_of(cell), [f"run.seeds='{seeds}'", *overrides])
     prepared = prepare(table)
     setup = replace(prepared.setup, phases=phases_of(cell, prepared))
     last, spent = {}, {}
@@ -247,113 +202,6 @@ def _portable(settings):
     """The config without the folder in which somebody keeps a data set."""
     dataset = {**settings['dataset'], 'path': Path(settings['dataset']['path']).name if settings['dataset']['path'] else ''}
     return {**settings, 'dataset': dataset}
-
-
-def read_results(out: Path) -> dict[Cell, dict]:
-    """All results in a directory, in the order of the cells."""
-    found = {}
-    for path in sorted(out.glob(f'{PREFIX}*.json')):
-        result = writers.read_json(path)
-        found[Cell(*result['cell'].split(':'))] = result
-    return found
-
-
-def score(cell: Cell, arm: Mapping) -> np.ndarray:
-    """One number a seed, 0 to 1."""
-    how = SCORES.get(cell.task, Score())
-    return (np.asarray(arm[how.column], np.float64) - how.low) / (how.high - how.low)
-
-
-def interval(values: np.ndarray) -> stats.Interval:
-    """IQM over seeds with its stratified bootstrap interval; the exact binomial one where all are 0 or all are 1."""
-    found = stats.stratified_bootstrap(values[:, None], stats.iqm)
-    if found.method == 'all equal' and values[0] in (0.0, 1.0):
-        return stats.bootstrap_interval(values, np.mean)
-    return found
-
-
-def shown(found: stats.Interval) -> str:
-    """'.62 [.29, .89]'; a dagger marks an exact binomial interval, no bracket that there is none."""
-    if not np.isfinite(found.low):
-        return f'{found.point:.2f}'
-    mark = '†' if found.method == 'clopper-pearson' else ''
-    return f'{found.point:.2f} [{found.low:.2f}, {found.high:.2f}]{mark}'
-
-
-def verdict(difference: np.ndarray) -> str:
-    """What a paired difference [S] says, with its mean and interval."""
-    found = stats.paired_difference(difference, np.zeros_like(difference))
-    if found.method == 'all equal':
-        word = 'no difference' if found.point == 0 else 'held' if found.point > 0 else 'reversed'
-        return f'{word}: {found.point:+.2f} in every seed'
-    word = 'held' if found.low > 0 else 'reversed' if found.high < 0 else 'not separated'
-    return f'{word}: {found.point:+.2f} [{found.low:+.2f}, {found.high:+.2f}]'
-
-
-def all_arms(results: Mapping[Cell, dict], cell: Cell) -> dict[str, np.ndarray]:
-    """Scores of a cell's arms, the shared ones included where they have been run on the same seeds."""
-    shared = results.get(cell._replace(signal='none'))
-    arms = dict(results[cell]['arms'])
-    if shared is not None and shared['seeds'] == results[cell]['seeds']:
-        arms |= shared['arms']
-    return {name: score(cell, arm) for name, arm in arms.items()}
-
-
-def table(results: Mapping[Cell, dict]) -> str:
-    """The results as Markdown: scores, successes in the buffers, verdicts by cell and by method."""
-    cells = [cell for cell in results if cell.signal != 'none']
-    seeds = sorted({len(result['seeds']) for result in results.values()})
-    lines = [
-        f'IQM over {" or ".join(map(str, seeds))} seeds [95 % stratified bootstrap interval]; † all seeds 0 or all 1: mean and '
-        'exact binomial interval.',
-        '',
-        '| cell | ' + ' | '.join(ARMS.values()) + ' |',
-        '|---' * (len(ARMS) + 1) + '|',
-    ]
-    for cell in cells:
-        arms = all_arms(results, cell)
-        entries = [shown(interval(arms[name])) if name in arms else 'not run' for name in ARMS]
-        lines.append(f'| {cell} | ' + ' | '.join(entries) + ' |')
-    lines += ['', 'Successful rows among those collected, by seed:', '', '| cell | with bonus | without |', '|---|---|---|']
-    for cell in cells:
-        shared = results.get(cell._replace(signal='none'))
-        without = shared['buffer']['plain']['success_rows'] if shared else ()
-        counts = [' '.join(map(str, rows)) or 'not run' for rows in (results[cell]['buffer']['online']['success_rows'], without)]
-        lines.append(f'| {cell} | ' + ' | '.join(counts) + ' |')
-    lines += ['', 'Mean paired difference, by cell:', '', '| cell | ' + ' | '.join(f'OOO - {ARMS[c]}' for c in CLAIMS) + ' |']
-    lines.append('|---' * (len(CLAIMS) + 1) + '|')
-    for cell in cells:
-        arms = all_arms(results, cell)
-        entries = [verdict(arms['retrain'] - arms[name]) if name in arms else 'not run' for name in CLAIMS]
-        lines.append(f'| {cell} | ' + ' | '.join(entries) + ' |')
-    return '\n'.join([*lines, '', *_by_method(results, cells)])
-
-
-def _by_method(results, cells):
-    groups = {}
-    for cell in cells:
-        groups.setdefault((cell.task, cell.method), []).append(cell)
-    lines = [
-        'Mean over the signals of a task and method, by seed:',
-        '',
-        '| claim | ' + ' | '.join(':'.join(g) for g in groups) + ' |',
-    ]
-    lines.append('|---' * (len(groups) + 1) + '|')
-    means = []
-    for group in groups.values():
-        arms = [found for found in (all_arms(results, cell) for cell in group) if 'plain-explore' in found]
-        both = [np.mean([found[name] for found in arms]) for name in ('retrain', 'plain-explore') if arms]
-        means.append(' / '.join(f'{mean:.2f}' for mean in both) or 'not run')
-    lines.append('| mean of OOO / of the base method | ' + ' | '.join(means) + ' |')
-    for name, claim in CLAIMS.items():
-        entries = []
-        for group in groups.values():
-            arms = [all_arms(results, cell) for cell in group]
-            arms = [found for found in arms if name in found]
-            differences = [found['retrain'] - found[name] for found in arms]
-            entries.append(verdict(np.mean(differences, axis=0)) if differences else 'not run')
-        lines.append(f'| {claim} | ' + ' | '.join(entries) + ' |')
-    return lines
 
 
 def _arguments(argv):

@@ -1,6 +1,7 @@
 """The experiment on OOO's claims: what its arms are made of and what its table says."""
 
-import importlib.util
+import importlib
+import sys
 from pathlib import Path
 
 import jax
@@ -14,16 +15,20 @@ from ooorl.phases import check
 from ooorl.prepare import prepare
 from ooorl.types import Spec, Transition
 
-PATH = Path(__file__).parent.parent / 'experiments' / 'ooo_claims.py'
+FOLDER = Path(__file__).parent.parent / 'experiments'
 SPEC = Spec(observation_dim=2, action_dim=2)
 
 
 @pytest.fixture(scope='module')
 def claims():
-    found = importlib.util.spec_from_file_location('ooo_claims', PATH)
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        yield importlib.import_module('ooo_claims')
+
+
+@pytest.fixture(scope='module')
+def tables(claims):
+    return sys.modules[claims.table.__module__]
 
 
 def batch(num=16):
@@ -47,24 +52,24 @@ def test_every_config_resolves_and_has_a_cell(claims):
     cells = claims.all_cells()
     assert len(set(cells)) == len(cells) >= 12
     for cell in cells:
-        settings = config.resolve(config.read(cell.config()))
-        assert settings['name'] == cell.config().stem
+        settings = config.resolve(config.read(claims.config_of(cell)))
+        assert settings['name'] == claims.config_of(cell).stem
         assert cell.signal in ('none', settings['explore']['bonus']['signal'])
 
 
 @pytest.mark.parametrize('text', ['umaze:iql:counts', 'umaze:calql:rnd', 'umaze:rlpd:disagreement', 'umaze:iql:none'])
-def test_phases_make_a_run(claims, text):
+def test_phases_make_a_run(claims, tables, text):
     cell = claims.parse_cell(text)
-    prepared = prepare(config.read(cell.config()))
+    prepared = prepare(config.read(claims.config_of(cell)))
     phases = claims.phases_of(cell, prepared)
     check(claims.replace(prepared.setup, phases=phases))
-    scored = {phase.name for phase in phases} & set(claims.ARMS)
-    assert scored == (set(claims.SHARED) if cell.signal == 'none' else set(claims.ARMS) - set(claims.SHARED))
+    scored = {phase.name for phase in phases} & set(tables.ARMS)
+    assert scored == (set(tables.SHARED) if cell.signal == 'none' else set(tables.ARMS) - set(tables.SHARED))
     assert {phase.num_env_steps for phase in phases} == {0, 40000}
 
 
 def test_frozen_exploiter_differs_from_the_exploiter_by_the_bonus_alone(claims):
-    prepared = prepare(config.read(claims.parse_cell('umaze:iql:counts').config()))
+    prepared = prepare(config.read(claims.config_of(claims.parse_cell('umaze:iql:counts'))))
     agent = claims.frozen_bonus_exploiter(prepared.config, prepared)
     plain = {phase.name: phase for phase in prepared.setup.phases}['retrain@40000'].agent
     state = agent.init(jax.random.key(0))
@@ -84,7 +89,7 @@ def arm(values):
     return {'success': values, 'return': [-25.0] * len(values), 'length': values, 'env_steps': 1, 'updates': 1, 'metrics': {}}
 
 
-def test_table_says_what_held(claims, tmp_path):
+def test_table_says_what_held(tables, tmp_path):
     seeds = list(range(8))
     ones, zeros, mixed = [1.0] * 8, [0.0] * 8, [0.0, 1.0] * 4
     own = {'explore': arm(zeros), 'retrain': arm(ones), 'frozen': arm(mixed), 'td3': arm(ones)}
@@ -95,13 +100,13 @@ def test_table_says_what_held(claims, tmp_path):
     }
     for signal, arms in results.items():
         result = {'cell': f'umaze:iql:{signal}', 'seeds': seeds, 'arms': arms, 'buffer': buffer}
-        claims.writers.write_json(claims.Cell('umaze', 'iql', signal).path(tmp_path), result)
-    text = claims.table(claims.read_results(tmp_path))
+        tables.writers.write_json(tables.Cell('umaze', 'iql', signal).path(tmp_path), result)
+    text = tables.table(tables.read_results(tmp_path))
     assert '| umaze:iql:counts | 0.00 [0.00, 0.37]† |' in text
     assert 'held: +1.00 in every seed' in text
     assert 'no difference: +0.00 in every seed' in text
     assert 'held: +0.50 [+0.' in text
 
 
-def test_wall_is_scored_by_steps(claims):
-    np.testing.assert_allclose(claims.score(claims.Cell('wall', 'iql', 'counts'), arm([1.0, 1.0])), 0.5)
+def test_wall_is_scored_by_steps(tables):
+    np.testing.assert_allclose(tables.score(tables.Cell('wall', 'iql', 'counts'), arm([1.0, 1.0])), 0.5)
