@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ooorl import stats, writers
+from ooorl import catalogue, stats, writers
 
 PREFIX = 'ooo_claims-'
 
@@ -37,8 +37,21 @@ class Score(NamedTuple):
     high: float = 1.0
 
 
-# On the wall every policy arrives; how fast is the question: the return there is minus the number of steps.
-SCORES = {'wall': Score('return', -50.0, 0.0)}
+def _reference(task_id: str) -> Score:
+    """D4RL's normalised score / 100."""
+    entry = catalogue.lookup(task_id)
+    return Score('return', entry.reference_min, entry.reference_max)
+
+
+SCORES = {
+    # On the wall every policy arrives; how fast is the question: the return there is minus the number of steps.
+    'wall': Score('return', -50.0, 0.0),
+    'maze2d_umaze': _reference('maze2d-umaze-v1'),
+    'maze2d_medium': _reference('maze2d-medium-v1'),
+    # The share of an episode's 1,000 steps that is spent beyond the line.
+    'sparse_cheetah': Score('return', 0.0, 1000.0),
+    'sparse_ant': Score('return', 0.0, 1000.0),
+}
 
 
 class Cell(NamedTuple):
@@ -66,7 +79,7 @@ def read_results(out: Path) -> dict[Cell, dict]:
 
 
 def score(cell: Cell, arm: Mapping) -> np.ndarray:
-    """One number a seed, 0 to 1."""
+    """One number a seed: 0 to 1, but for D4RL's scores, which may leave that range."""
     how = SCORES.get(cell.task, Score())
     return (np.asarray(arm[how.column], np.float64) - how.low) / (how.high - how.low)
 

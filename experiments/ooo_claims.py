@@ -108,17 +108,14 @@ def phases_of(cell: Cell, prepared: Prepared) -> tuple[Phase, ...]:
     made = {phase.name: phase for phase in prepared.setup.phases}
     steps = prepared.config['ooo']['num_env_steps']
     if cell.signal == 'none':
-        alone = replace(made['retrain@0'], name='offline', store=None, online_limit=None)
-        return (
-            alone,
-            made['plain-pretrain'],
-            made['plain-explore'],
-            replace(made[f'plain-retrain@{steps}'], name='plain-retrain'),
-        )
+        plain = [phase for name, phase in made.items() if name.startswith('plain-') and '@' not in name]
+        plain.append(replace(made[f'plain-retrain@{steps}'], name='plain-retrain'))
+        alone = [replace(made['retrain@0'], name='offline', store=None, online_limit=None)] if 'retrain@0' in made else []
+        return (*alone, *plain)
     retrain = replace(made[f'retrain@{steps}'], name='retrain')
+    first = [phase for name, phase in made.items() if '@' not in name and not name.startswith('plain-')]
     return (
-        made['pretrain'],
-        made['explore'],
+        *first,
         retrain,
         replace(retrain, name='td3', agent=td3_exploiter(prepared.config, prepared)),
         replace(retrain, name='frozen', agent=frozen_bonus_exploiter(prepared.config, prepared)),
