@@ -115,6 +115,7 @@ def _ooo_phases(config, spec, dataset, settings):
     explore, exploit = config['explore'], config['exploit']
     without, retrain_without = settings.pop('without_bonus'), settings.pop('retrain_without_bonus')
     settings['retrain_at'] = settings['retrain_at'] or None
+    settings['random_agent'] = uniform(spec)
     gammas = [table.get('gamma', 0.99) for table in (explore, exploit)]
     samplings = {
         'explore_sampling': _sampling(explore, gammas[0]),

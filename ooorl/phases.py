@@ -183,11 +183,8 @@ def online(
     store: str = 'online',
 ) -> tuple[Phase, ...]:
     """Learning from collected data alone, after `random_steps` of `random_agent` without updates."""
-    phases = ()
-    if random_steps:
-        phases = (Phase(name='random', agent=random_agent, num_updates=0, num_env_steps=random_steps, store=store),)
     return (
-        *phases,
+        *_random_phase(random_agent, random_steps, store),
         Phase(
             name='online', agent=agent, num_updates=num_updates, num_env_steps=num_env_steps, cycle_steps=cycle_steps,
             store=store, sampling=sampling,
@@ -205,6 +202,8 @@ def ooo(
     retrain_updates: int,
     retrain_at: Sequence[int] | None = None,
     cycle_steps: int = 1,
+    random_agent: Agent | None = None,
+    random_steps: int = 0,
     explore_sampling: Sampling = Sampling(),
     online_sampling: Sampling | None = None,
     retrain_sampling: Sampling = Sampling(),
@@ -212,22 +211,30 @@ def ooo(
 ) -> tuple[Phase, ...]:
     """Offline -> online -> offline.
 
-    1. `pretrain`: the explorer learns offline, its bonus (if it has one) already on.
-    2. `explore`: the same agent, optimisers included, collects and learns.
-    3. `retrain@T` for each T in `retrain_at` (default: all steps): a brand-new exploiter learns offline from the data set and the
-       first T collected rows, extrinsic reward only. T = 0 retrains on the data set alone.
+    1. `pretrain`: the explorer learns offline, its bonus (if it has one) already on. Left out where `pretrain_updates` is 0.
+    2. `random`: the first `random_steps` of the collected steps are those of `random_agent`, without updates.
+    3. `explore`: the explorer, optimisers included, collects the other steps and learns.
+    4. `retrain@T` for each T in `retrain_at` (default: all steps): a brand-new exploiter learns offline from the data set and the
+       first T collected rows, random ones included, extrinsic reward only. T = 0 retrains on the data set alone.
 
-    Any two agents go together. Source: Mark et al., arXiv:2310.08558.
+    Any two agents go together, and without pretraining no data set is needed. Source: Mark et al., arXiv:2310.08558.
     """
-    collect = {'num_updates': explore_updates, 'num_env_steps': num_env_steps, 'cycle_steps': cycle_steps}
+    if not 0 <= random_steps <= num_env_steps:
+        raise UsageError(f'random_steps must lie between 0 and num_env_steps, {num_env_steps}; got {random_steps}')
     budgets = (num_env_steps,) if retrain_at is None else tuple(retrain_at)
     for budget in budgets:
         if not 0 <= budget <= num_env_steps:
             raise UsageError(f'retrain_at needs budgets between 0 and num_env_steps, {num_env_steps}; got {budget}')
+    first = ()
+    if pretrain_updates:
+        first = (Phase(name='pretrain', agent=explore, num_updates=pretrain_updates, sampling=explore_sampling),)
     return (
-        Phase(name='pretrain', agent=explore, num_updates=pretrain_updates, sampling=explore_sampling),
+        *first,
+        *_random_phase(random_agent, random_steps, store),
         Phase(
-            name='explore', agent=explore, start='pretrain', store=store, sampling=online_sampling or explore_sampling, **collect
+            name='explore', agent=explore, start='pretrain' if pretrain_updates else None, num_updates=explore_updates,
+            num_env_steps=num_env_steps - random_steps, cycle_steps=cycle_steps, store=store,
+            sampling=online_sampling or explore_sampling,
         ),
         *(
             Phase(
@@ -237,3 +244,9 @@ def ooo(
             for budget in budgets
         ),
     )
+
+
+def _random_phase(agent, num_steps, store):
+    if not num_steps:
+        return ()
+    return (Phase(name='random', agent=agent, num_updates=0, num_env_steps=num_steps, store=store),)

@@ -113,8 +113,9 @@ class OnlineConfig:
 class OOOConfig:
     """The `[ooo]` table, scheme 'ooo'."""
 
-    pretrain_updates: int = 1_000_000
-    num_env_steps: int = 1_000_000
+    pretrain_updates: int = 1_000_000  # 0: no pretraining, and no data set is needed
+    num_env_steps: int = 1_000_000  # collected, the random ones included
+    random_steps: int = 0  # so many of these are uniformly random, before the first update online
     explore_updates: int = 1_000_000
     retrain_updates: int = 1_000_000
     retrain_at: tuple[int, ...] = ()  # environment steps to retrain at, from scratch; empty: at the end; 0: data set only

@@ -42,6 +42,18 @@ def test_ooo_continues_the_explorer_and_begins_each_exploiter_anew():
             ooo_phases(retrain_at=(budget,))
 
 
+def test_ooo_begins_with_random_steps_and_without_data():
+    random, explore, retrain = ooo_phases(pretrain_updates=0, explore_updates=16, random_agent=OTHER, random_steps=8)
+    assert [p.name for p in (random, explore, retrain)] == ['random', 'explore', 'retrain@40']
+    assert (random.agent, random.num_updates, random.num_env_steps, random.store) == (OTHER, 0, 8, 'online')
+    assert (explore.start, explore.num_env_steps, retrain.online_limit) == (None, 32, 40)
+    check(setup(random, explore, retrain, dataset=None))
+    assert [p.name for p in ooo_phases(random_agent=OTHER, random_steps=8)][:3] == ['pretrain', 'random', 'explore']
+    for steps in (-1, 41):
+        with pytest.raises(UsageError, match=f'random_steps must lie between 0 and num_env_steps, 40; got {steps}'):
+            ooo_phases(random_agent=OTHER, random_steps=steps)
+
+
 def test_the_other_schemes():
     (only,) = offline(AGENT, num_updates=3)
     assert (only.name, only.num_updates, only.store) == ('offline', 3, None)

@@ -127,6 +127,15 @@ def test_agents_are_told_of_every_stored_row_once(recorded):
     }  # fmt: skip
 
 
+def test_a_continued_explorer_is_told_of_random_steps():
+    scheme = SCHEME | {'explore_updates': 16, 'random_steps': 8, 'random_agent': recorder()}
+    phases = ooo(recorder(), recorder(), retrain_at=(), **scheme)
+    for event in collect_events(line_setup(phases)):
+        state = event.state
+    told = {name: state['told'].tolist() for name, state in state.finished.items()}
+    assert told == {'pretrain': [20, 20], 'random': [28, 28], 'explore': [44, 44]}
+
+
 def test_phases_read_what_they_may(recorded):
     finished = recorded[0].finished
     assert (finished['pretrain']['low'] >= 100).all() and (finished['retrain@0']['low'] >= 100).all()
