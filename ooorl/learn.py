@@ -61,18 +61,51 @@ def make_learn(
     """
 
     def learn(state, sources, key):
-        sources = {name: annotated(source, streams[name], agent.reads, sampling) for name, source in sources.items()}
-        _check_columns(agent, sources)
-        draw = _batches(sources, streams, sampling, _reward_range(agent, sources))
-
-        def step(state, key):
-            batch_key, update_key = jax.random.split(key)
-            return agent.update(state, draw(batch_key), update_key)
-
-        state, metrics = jax.lax.scan(step, state, jax.random.split(key, num_updates))
-        return state, jax.tree.map(lambda values: values.mean(axis=0), metrics)
+        batch_keys, update_keys = _step_keys(key, num_updates)
+        return _updates(agent, state, (batch_keys, update_keys), _draw_from(agent, sources, streams, sampling))
 
     return learn
+
+
+def make_learn_ahead(
+    agent: Agent, sampling: Sampling, *, num_updates: int, streams: Mapping[str, int]
+) -> tuple[Callable, Callable]:
+    """The same in two parts, for callers that must keep the sources out of what they map over seeds.
+
+    Returns:
+      `draw(sources, key) -> drawn`: all batches of the updates at once, in memory together.
+      `learn(state, drawn) -> (state, metrics)`; `learn(state, draw(sources, key))` is what `make_learn` computes.
+    """
+
+    def draw(sources, key):
+        batch_keys, update_keys = _step_keys(key, num_updates)
+        return jax.vmap(_draw_from(agent, sources, streams, sampling))(batch_keys), update_keys
+
+    def learn(state, drawn):
+        return _updates(agent, state, drawn, lambda batch: batch)
+
+    return draw, learn
+
+
+def _step_keys(key, num):
+    """`num` keys to draw with and `num` to update with."""
+    pairs = jax.vmap(jax.random.split)(jax.random.split(key, num))
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _updates(agent, state, inputs, batch_of):
+    def step(state, inputs):
+        drawn, update_key = inputs
+        return agent.update(state, batch_of(drawn), update_key)
+
+    state, metrics = jax.lax.scan(step, state, inputs)
+    return state, jax.tree.map(lambda values: values.mean(axis=0), metrics)
+
+
+def _draw_from(agent, sources, streams, sampling):
+    sources = {name: annotated(source, streams[name], agent.reads, sampling) for name, source in sources.items()}
+    _check_columns(agent, sources)
+    return _batches(sources, streams, sampling, _reward_range(agent, sources))
 
 
 def _check_columns(agent, sources):

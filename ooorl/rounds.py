@@ -10,7 +10,7 @@ import numpy as np
 
 from ooorl import collect as collection
 from ooorl import replay
-from ooorl.learn import make_learn
+from ooorl.learn import make_learn, make_learn_ahead
 from ooorl.mapping import map_seeds
 from ooorl.optimizers import restarted
 from ooorl.phases import Setup
@@ -175,26 +175,9 @@ def _offline(programs, state, phase, keys, num_updates):
     return state._replace(agent=agent), metrics
 
 
-def _after_collection(programs, phase, num_updates):
-    """`(agent, store, transitions[T, N], key, dataset) -> (agent, store, metrics)`: what follows collection in every cycle."""
-    learn = make_learn(phase.agent, phase.sampling, num_updates=num_updates, streams=_streams(programs.setup))
-
-    def after(agent, store, transitions, key, dataset):
-        rows = collection.rows(transitions)
-        store = replay.extend(store, rows)
-        agent = phase.agent.observe(agent, rows)
-        if not num_updates:
-            return agent, store, {}
-        sources = {'online': store} if dataset is None else {'dataset': dataset, 'online': store}
-        agent, metrics = learn(agent, sources, key)
-        return agent, store, {**metrics, FINITE: _finite(agent)}
-
-    return after
-
-
 def _compiled_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles):
     environment = programs.setup.environment
-    after = _after_collection(programs, phase, updates_per_cycle)
+    learn = make_learn(phase.agent, phase.sampling, num_updates=updates_per_cycle, streams=_streams(programs.setup))
 
     def one(agent, store, collector, key, dataset):
         def cycle(carry, key):
@@ -207,7 +190,13 @@ def _compiled_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles
                 collect_key,
                 phase.cycle_steps,
             )
-            agent, store, metrics = after(agent, store, transitions, learn_key, dataset)
+            rows = collection.rows(transitions)
+            store = replay.extend(store, rows)
+            agent = phase.agent.observe(agent, rows)
+            metrics = {}
+            if updates_per_cycle:
+                agent, metrics = learn(agent, _both(dataset, store), learn_key)
+                metrics = {**metrics, FINITE: _finite(agent)}
             return (agent, store, collector), (metrics, finished)
 
         carry, (metrics, finished) = jax.lax.scan(cycle, (agent, store, collector), jax.random.split(key, num_cycles))
@@ -224,9 +213,43 @@ def _compiled_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles
     return _collected(state, phase, agent, store, collector), metrics, finished
 
 
+def _both(dataset, store):
+    return {'online': store} if dataset is None else {'dataset': dataset, 'online': store}
+
+
+def _after_host_collection(programs, phase, num_updates):
+    """`(agent, store, transitions[S, T, N], keys[S], dataset) -> (agent, store, metrics)`, once a cycle.
+
+    The stores stay out of what is mapped in groups of seeds: that would copy all of them in every cycle.
+    """
+    draw, learn = make_learn_ahead(phase.agent, phase.sampling, num_updates=num_updates, streams=_streams(programs.setup))
+
+    def stored(store, transitions, key, dataset):
+        rows = collection.rows(transitions)
+        store = replay.extend(store, rows)
+        return store, rows, draw(_both(dataset, store), key) if num_updates else ()
+
+    def learnt(agent, rows, drawn):
+        agent = phase.agent.observe(agent, rows)
+        if not num_updates:
+            return agent, {}
+        agent, metrics = learn(agent, drawn)
+        return agent, {**metrics, FINITE: _finite(agent)}
+
+    together = map_seeds(stored, (0, 0, 0, None), group=len(programs.setup.seeds))
+    in_groups = programs.over_seeds(learnt, (0, 0, 0))
+
+    def after(agent, store, transitions, keys, dataset):
+        store, rows, drawn = together(store, transitions, keys, dataset)
+        agent, metrics = in_groups(agent, rows, drawn)
+        return agent, store, metrics
+
+    return after
+
+
 def _host_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles):
     environment = programs.setup.environment
-    after = programs.over_seeds(_after_collection(programs, phase, updates_per_cycle), (0, 0, 0, 0, None))
+    after = _after_host_collection(programs, phase, updates_per_cycle)
     act = over_seeds_split(programs, phase.agent.sample_action)
     agent, store, collector = state.agent, state.stores[phase.store], state.collectors[phase.store]
     all_metrics, all_finished = [], []

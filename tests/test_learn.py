@@ -1,5 +1,7 @@
 """The training loop: what a batch is made of, which columns it has, and that one program serves a growing store."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from ooorl import episodes, replay
 from ooorl.errors import UsageError
-from ooorl.learn import Sampling, annotated, make_learn, successes
+from ooorl.learn import Sampling, annotated, make_learn, make_learn_ahead, successes
 from ooorl.types import Agent, Transition
 from ooorl.wrap import rescaled_reward
 
@@ -228,3 +230,18 @@ def test_without_a_success_the_rows_come_from_the_mix():
 def test_bad_sampling_is_refused(settings, words):
     with pytest.raises(UsageError, match=words):
         Sampling(**settings)
+
+
+def test_drawing_ahead_is_the_same_learning():
+    def update(state, batch, key):
+        noise = jax.random.normal(key, ())
+        return 0.9 * state + batch.observation.sum() + noise, {'sum': batch.observation.sum(), 'state': state}
+
+    agent = dataclasses.replace(listening(), update=update)
+    settings = {'sampling': Sampling(batch_size=4, success_rows=1), 'num_updates': 5, 'streams': {'dataset': 1, 'online': 2}}
+    sources = {'dataset': store(reward=[0, 1, 0, 0], boundary=[0, 1, 0, 1]), 'online': store(**STREAMS)}
+    draw, learn = make_learn_ahead(agent, **settings)
+    key = jax.random.key(7)
+    expected = make_learn(agent, **settings)(jnp.zeros(()), sources, key)
+    found = learn(jnp.zeros(()), draw(sources, key))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
