@@ -11,7 +11,7 @@ from ooorl.types import Array, Environment, Key
 
 
 def evaluate(environment: Environment, act: Callable[[Array, Key], Array], key: Key) -> dict[str, Array]:
-    """Plays one episode in each copy, up to the environment's horizon.
+    """Plays one episode in each copy, up to the environment's horizon, on the host until the last of them has ended.
 
     Args:
       environment: its last batch axis is the number of episodes.
@@ -39,6 +39,8 @@ def evaluate(environment: Environment, act: Callable[[Array, Key], Array], key: 
         alive = alive & ~(timestep.terminated | timestep.truncated)
         return (state, timestep.observation, alive, total, length, success), None
 
-    carry, _ = environment.scan(step, start, step_keys(loop_key, environment.horizon))
+    # A compiled loop has a fixed length; on the host a step that no episode needs would only cost time.
+    early = {} if environment.compiled else {'until': lambda carry: not carry[2].any()}
+    carry, _ = environment.scan(step, start, step_keys(loop_key, environment.horizon), **early)
     _, _, _, total, length, success = carry
     return {'return': total, 'length': length, 'success': xp.asarray(success, xp.float32)}
