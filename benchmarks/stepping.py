@@ -1,8 +1,9 @@
 """How many environment steps a second do host environments make here and in gymnasium's vector environments?
 
 The same number of environments under the same random actions, by turns in one process: this project's host adapter in
-one process and with two workers, `SyncVectorEnv`, `AsyncVectorEnv`. Then compiled tasks at batch 4096, inside one scan.
-The time of the host adapter includes what makes it resumable. Environments whose packages are absent are skipped.
+one process and with a worker for each further core (one at least), `SyncVectorEnv`, `AsyncVectorEnv`. Then compiled
+tasks at batch 4096, inside one scan. The time of the host adapter includes what makes it resumable. Environments whose
+packages are absent are skipped.
 
     python benchmarks/stepping.py --cores 1            # about 3 minutes
     python benchmarks/stepping.py --cores 2
@@ -62,7 +63,8 @@ def host_contenders(name, arguments):
     import numpy as np
 
     num_envs = arguments.envs
-    steppers = {f'host adapter, {workers} workers': host_stepper(name, num_envs, workers) for workers in (0, 2)}
+    counts = (0, max(1, len(os.sched_getaffinity(0)) - 1))
+    steppers = {f'host adapter, workers={workers}': host_stepper(name, num_envs, workers) for workers in counts}
     spec = next(iter(steppers.values()))[1]
     rng = np.random.default_rng(0)
     actions = rng.uniform(-1.0, 1.0, (1000, num_envs, spec.action_dim)).astype(np.float32)

@@ -20,7 +20,7 @@ class ScoreRange(NamedTuple):
 
 
 def evaluate(environment: Environment, act: Callable[[Array, Key], Array], key: Key) -> dict[str, Array]:
-    """Plays one episode in each copy, up to the environment's horizon.
+    """Plays one episode in each copy, up to the environment's horizon, on the host until the last of them has ended.
 
     Args:
       environment: its last batch axis is the number of episodes.
@@ -50,7 +50,9 @@ def evaluate(environment: Environment, act: Callable[[Array, Key], Array], key: 
         alive = alive & ~(timestep.terminated | timestep.truncated)
         return (state, timestep.observation, alive, total, best, length, success), None
 
-    carry, _ = environment.scan(step, start, step_keys(loop_key, environment.horizon))
+    # A compiled loop has a fixed length; on the host a step that no episode needs would only cost time.
+    early = {} if environment.compiled else {'until': lambda carry: not carry[2].any()}
+    carry, _ = environment.scan(step, start, step_keys(loop_key, environment.horizon), **early)
     _, _, _, total, best, length, success = carry
     return {'return': total, 'reward_max': best, 'length': length, 'success': xp.asarray(success, xp.float32)}
 

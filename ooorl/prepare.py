@@ -98,18 +98,22 @@ def make_environments(settings: Mapping, num_seeds: int):
     collects = settings['run']['scheme'] != 'offline'
     environment = None
     if collects:
-        environment = _make(table['id'], table['num_envs'], num_seeds, table['settings'])
+        environment = _make(table, table['num_envs'], num_seeds, table['settings'])
     if not evaluation['num_episodes']:
         return environment, None
     merged = {**table['settings'], **evaluation['settings']}
-    return environment, _make(table['id'], evaluation['num_episodes'], num_seeds, merged)
+    return environment, _make(table, evaluation['num_episodes'], num_seeds, merged)
 
 
-def _make(name, num_envs, num_seeds, settings):
+def _make(table, num_envs, num_seeds, settings):
+    name, workers = table['id'], table['workers']
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
     compiled = name in envs.TASKS
+    if compiled and workers > 0:
+        raise UsageError(f'environment.workers is for environments on the host; {name} is compiled; got {workers}; remove it')
+    helped = {'workers': workers} if workers and not compiled else {}
     try:
-        environment = envs.make(name, (num_envs,) if compiled else (num_seeds, num_envs), **settings)
+        environment = envs.make(name, (num_envs,) if compiled else (num_seeds, num_envs), **helped, **settings)
         if compiled:  # an episode traced, not played: settings of a wrong type would else show only once the run has begun
             jax.eval_shape(lambda: evaluate(environment, lambda *_: _no_action(environment), jax.random.key(0)))
     except TypeError as error:

@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import signal
 import time
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -68,13 +69,23 @@ def _open_directory(out, text, resume):
         return
     if not existing.is_file():
         raise UsageError(f'--resume needs the directory of a run; {out} holds no config.toml; start it without --resume')
-    before = existing.read_text(encoding='utf-8')
+    before, text = _deciding(existing.read_text(encoding='utf-8')), _deciding(text)
     if before != text:
         changes = difflib.unified_diff(before.splitlines(), text.splitlines(), 'config.toml', 'this config', lineterm='', n=0)
         shown = ' | '.join(line for line in changes if line[:1] in '+-' and line[:3] not in ('+++', '---'))
         raise UsageError(
             f'--resume needs the config the run was started with; this one differs ({shown}); undo that or use another --out'
         )
+
+
+def _deciding(text):
+    """A config without what changes no result, so that a run may go on where there are more cores or fewer."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return text
+    table.get('environment', {}).pop('workers', None)
+    return tomli_w.dumps(table)
 
 
 def _new_meta():

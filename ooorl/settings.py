@@ -42,10 +42,14 @@ class EnvironmentConfig:
 
     id: str = ''  # a compiled task, a D4RL task of ours, or any gymnasium id; empty for none
     num_envs: int = 1  # copies stepped side by side, per seed
+    workers: int = 0  # processes beside the main one that step environments on the host; -1: one for each further core
     settings: Mapping = dataclasses.field(default_factory=dict)  # keyword settings of the environment
 
     def __post_init__(self):
         check_positive(num_envs=self.num_envs)
+        if self.workers < -1:
+            raise UsageError(f'workers must be 0 or more, or -1 for all cores; got {self.workers}')
+        _refuse_workers(self.settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,12 @@ class EvaluationConfig:
 
     def __post_init__(self):
         check_not_negative(num_episodes=self.num_episodes)
+        _refuse_workers(self.settings)
+
+
+def _refuse_workers(settings):
+    if 'workers' in settings:
+        raise UsageError('workers is a key of [environment], for collection and evaluation; got it among settings; move it')
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -232,7 +232,7 @@ class Environment:
       compiled: whether `reset` and `step` may be called under `jit`.
       reset: `(key) -> (state, observation[*batch_shape, O])`.
       step: `(state, action[*batch_shape, A], key) -> (state, TimeStep)`.
-      scan: `(f, init, xs, length=None) -> (carry, ys)`.
+      scan: `(f, init, xs, length=None) -> (carry, ys)`; on the host also `until=`, which ends it early once `until(carry)`.
     """
 
     spec: Spec

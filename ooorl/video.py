@@ -51,7 +51,6 @@ class Camera:
         name, settings = table['id'], dict(table['settings'])
         if name in envs.TASKS or name in envs.HOSTS:
             raise UsageError(f'--video needs an environment that can be drawn; {name} has no pictures; leave --video out')
-        settings.pop('workers', None)
         horizon = settings.pop('horizon', None)
         limit = {} if horizon is None else {'max_episode_steps': horizon}
         try:

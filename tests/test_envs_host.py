@@ -1,6 +1,7 @@
 """Gymnasium environments on the host: contract, workers, and going on bit for bit after an interruption."""
 
 import functools
+import os
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 
 from ooorl.envs import host
 from ooorl.envs.gymnasium_adapter import HostState
+from ooorl.envs.worker_pool import WorkerGroup
 from ooorl.errors import UsageError
 
 LOW, HIGH = np.array([-1.0, 0.0], np.float32), np.array([3.0, 10.0], np.float32)
@@ -41,9 +43,26 @@ class Counter(gymnasium.Env):
         return self.buffer, count, terminated, truncated, {self.info_name: np.bool_(terminated)}
 
 
-class Failing(Counter):
+class ElsewhereOnly(Counter):
+    """Does as it is told in the process it was made for, and in a worker something else."""
+
+    def __init__(self, home, instead):
+        super().__init__()
+        self.home, self.instead = home, instead
+
     def step(self, action):
+        if os.getpid() != self.home:
+            self.instead(self)
+        return super().step(action)
+
+
+def _fail(env):
+    if env.buffer[0] == 2:
         raise ArithmeticError('the environment gave up')
+
+
+def _die(env):
+    os._exit(3)
 
 
 def _counter(**settings):
@@ -57,6 +76,12 @@ def _roll(environment, num_steps, state=None, seed=0):
     shape = (*environment.batch_shape, environment.spec.action_dim)
     actions = rng.uniform(-1, 1, (num_steps, *shape)).astype(np.float32)
     return environment.scan(lambda state, action: environment.step(state, action, None), state, actions)
+
+
+def _counted(state):
+    """A copy of the state without the actions that do not count."""
+    counts = np.arange(state.actions.shape[-2]) < state.elapsed[..., None]
+    return state._replace(actions=np.where(counts[..., None], state.actions, 0.0))
 
 
 def test_an_episode_has_no_phantom_steps_and_shows_its_true_last_observation():
@@ -151,20 +176,75 @@ def test_an_old_state_can_be_stepped_again():
         jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
-def test_workers_change_nothing():
-    _, alone = _roll(host(_counter(terminate_at=5), (5,), horizon=10), 20)
-    environment = host(_counter(terminate_at=5), (5,), workers=2, horizon=10)
-    _, shared = _roll(environment, 20)
+@pytest.mark.parametrize('workers', [1, 2, 9])
+def test_workers_change_nothing(workers):
+    _, alone = _roll(host(_counter(terminate_at=5), (3,), horizon=10), 20)
+    environment = host(_counter(terminate_at=5), (3,), workers=workers, horizon=10)
+    state, shared = _roll(environment, 20)
     jax.tree.map(np.testing.assert_array_equal, alone, shared)
     # An old state is rebuilt in the workers too.
-    _, again = _roll(environment, 20)
-    jax.tree.map(np.testing.assert_array_equal, alone, again)
+    again_state, again = _roll(environment, 20)
+    jax.tree.map(np.testing.assert_array_equal, (alone, _counted(state)), (again, _counted(again_state)))
 
 
-def test_a_failing_worker_reports_its_error():
-    environment = host(Failing, (2,), workers=2, horizon=10)
-    with pytest.raises(RuntimeError, match='the environment gave up'):
-        _roll(environment, 1)
+def test_a_failing_worker_reports_its_error_and_serves_on():
+    environment = host(functools.partial(ElsewhereOnly, os.getpid(), _fail), (2,), workers=1, horizon=10)
+    for _ in range(2):
+        state, _ = _roll(environment, 2)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match='the environment gave up'):
+                _roll(environment, 1, state)
+
+
+def test_an_environment_that_fails_here_leaves_no_stale_answers():
+    class Failing(Counter):
+        def step(self, action):
+            if os.getpid() == home and self.buffer[0] == 2:
+                raise ArithmeticError('the environment gave up')
+            return super().step(action)
+
+    home = os.getpid()
+    environment = host(Failing, (2,), workers=1, horizon=10)
+    first = _roll(environment, 2)
+    with pytest.raises(ArithmeticError, match='the environment gave up'):
+        _roll(environment, 1, first[0])
+    jax.tree.map(np.testing.assert_array_equal, first[1], _roll(environment, 2)[1])
+
+
+def test_an_interrupted_step_leaves_no_stale_answers(monkeypatch):
+    environment = host(_counter(), (2,), workers=1, horizon=10)
+    state, first = _roll(environment, 3)
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WorkerGroup, 'receive', interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            _roll(environment, 1, state)
+    jax.tree.map(np.testing.assert_array_equal, first, _roll(environment, 3)[1])
+
+
+def test_a_worker_that_dies_is_an_error_each_time():
+    environment = host(functools.partial(ElsewhereOnly, os.getpid(), _die), (2,), workers=1, horizon=10)
+    state, _ = environment.reset(jax.random.key(0))
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match='an environment worker has died'):
+            _roll(environment, 1, state)
+
+
+def test_stepping_copies_no_record_and_an_episodes_end_spares_earlier_ones():
+    environment = host(_counter(terminate_at=4), (2,), horizon=10)
+    early, _ = _roll(environment, 2)
+    late, _ = _roll(environment, 1, early)
+    assert np.shares_memory(early.actions, late.actions)
+    with pytest.raises(ValueError, match='read-only'):
+        late.elapsed[0] = 0
+    kept = np.copy(late.actions[:, :3])
+    following, _ = _roll(environment, 3, late)
+    assert not np.shares_memory(late.actions, following.actions)
+    np.testing.assert_array_equal(late.actions[:, :3], kept)
+    assert not following.actions[:, 2:].any()
 
 
 def test_workers_know_the_environments_of_this_project():
@@ -208,7 +288,7 @@ def test_halfcheetah_is_identical_with_workers_and_after_a_resume(tmp_path, monk
     middle, first = _roll(alone, 60)
     _, rest = _roll(alone, 60, middle, seed=1)
     shared_middle, shared_first = _roll(make(workers=2), 60)
-    jax.tree.map(np.testing.assert_array_equal, (middle, first), (shared_middle, shared_first))
+    jax.tree.map(np.testing.assert_array_equal, (_counted(middle), first), (_counted(shared_middle), shared_first))
     # Through a file into environments that have stepped something else, with another number of workers.
     np.savez(tmp_path / 'state.npz', **middle._asdict())
     restored = HostState(**np.load(tmp_path / 'state.npz'))

@@ -1,5 +1,7 @@
 """Evaluation: exactly one whole episode per copy, counted as it was played."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,6 +66,31 @@ def test_normalised_scores_speak_of_the_column_they_name():
     assert with_normalised(scores, None) == scores
     np.testing.assert_array_equal(with_normalised(scores, ScoreRange(-10.0, 30.0))['normalised'], [100.0, 0.0])
     np.testing.assert_array_equal(with_normalised(scores, ScoreRange(0.0, 4.0, 'reward_max'))['normalised'], [100.0, 25.0])
+
+
+def test_on_the_host_evaluation_ends_with_its_last_episode():
+    whole = host(LineEnv, 4, horizon=200)
+    count = []
+
+    def step(state, action, key):
+        count.append(state)
+        return whole.step(state, action, key)
+
+    def to_the_horizon(*arguments, until):
+        del until
+        return whole.scan(*arguments)
+
+    def policy(observation, key):
+        del key
+        return np.float32([[0.25], [0.5], [1.0], [0.75]]) + 0 * observation
+
+    early, full = (
+        (evaluate(replace(whole, step=step, scan=scan), policy, jax.random.key(0)), len(count))
+        for scan in (whole.scan, to_the_horizon)
+    )
+    assert (early[1], full[1]) == (8, 8 + 200)
+    jax.tree.map(np.testing.assert_array_equal, early[0], full[0])
+    np.testing.assert_array_equal(early[0]['length'], [8, 4, 2, 3])
 
 
 @pytest.mark.parametrize(('name', 'action', 'returns', 'length'), [

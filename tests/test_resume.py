@@ -128,6 +128,13 @@ def outcome(out):
     }
 
 
+def evaluated(out):
+    """What `ooorl eval` writes."""
+    command = [sys.executable, '-c', DRIVER, 'eval', out.name, '--episodes', '4']
+    subprocess.run(command, cwd=out.parent, env=environment(out.parent), check=True, stdout=subprocess.DEVNULL, timeout=120)
+    return (out / 'eval.json').read_bytes()
+
+
 def assert_same(got, expected):
     assert got['metrics'] == expected['metrics'] and got['table'] == expected['table']
     assert got['scores'] == expected['scores']
@@ -189,4 +196,6 @@ def test_host_environments_go_on_in_mid_episode(place):
     expected = finish(place, 'line', 'line-whole')
     status, told = run(place, 'line', 'line', SIGKILL='record:6')  # exploring, two rounds in: rows of both environments under way
     assert status == -signal.SIGKILL and checkpoints(place / 'line') == ['01000001', '01000002'], told
-    assert_same(finish(place, 'line', 'line', '--resume'), expected)
+    # With another number of processes, from where the environments stood to the same bits.
+    assert_same(finish(place, 'line', 'line', '--resume', '--set', 'environment.workers=1'), expected)
+    assert evaluated(place / 'line') == evaluated(place / 'line-whole')

@@ -72,7 +72,7 @@ def make(name: str, batch_shape: int | tuple[int, ...] = (1,), **settings) -> En
     Args:
       name: the id.
       batch_shape: `(N,)` copies, or more leading axes.
-      **settings: of the task; for host environments `workers`, `horizon` and what the environment itself takes.
+      **settings: of the task; for host environments `workers` and `horizon` (see `host`) and what the environment takes.
 
     Raises:
       UsageError: if no environment has this name, with the nearest one that has.

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ooorl.envs.host_worker import Description, Stepped
-from ooorl.envs.worker_pool import LocalGroup, WorkerGroup
+from ooorl.envs.host_worker import Description
+from ooorl.envs.worker_pool import Pool, num_cores
 from ooorl.errors import UsageError
 from ooorl.types import Environment, Spec, TimeStep
 
@@ -29,7 +29,8 @@ class HostState(NamedTuple):
       episode_count: `[...]` int32, episodes begun before the present one.
       episode_seed: `[...]` int32, seed of the present episode's reset.
       elapsed: `[...]` int32, steps since that reset.
-      actions: `[..., horizon, A]` float32, the actions since that reset, then zeros.
+      actions: `[..., horizon, A]` float32. The first `elapsed` are the actions since that reset; what follows them means
+        nothing, because later states append to the same memory.
     """
 
     entropy: np.ndarray
@@ -39,20 +40,14 @@ class HostState(NamedTuple):
     actions: np.ndarray
 
 
-@functools.lru_cache(maxsize=65536)
-def _seed(entropy: bytes, index: int, episode: int) -> int:
-    words = [*np.frombuffer(entropy, np.uint32).tolist(), index, episode]
+def _seed(words: np.ndarray, index: int, episode: int) -> int:
     # Fits int32 and is not negative, because checkpoints may pass through jax arrays.
-    return int(np.random.SeedSequence(words).generate_state(1)[0] >> 1)
+    return int(np.random.SeedSequence([*words.tolist(), index, episode]).generate_state(1)[0] >> 1)
 
 
-def _seeds(entropy: np.ndarray, episode: np.ndarray, row: int) -> np.ndarray:
-    """`[B]` seeds; an environment's index counts within its row, so that rows do not depend on each other."""
-    numbers = [
-        _seed(words.tobytes(), i % row, int(count))
-        for i, (words, count) in enumerate(zip(entropy, episode, strict=True))
-    ]
-    return np.array(numbers, np.int32)
+def _seeds(entropy: np.ndarray, episode: np.ndarray, row: int, wanted: np.ndarray) -> list[int]:
+    """Seeds of the environments `wanted`; an index counts within its row, so that rows do not depend on each other."""
+    return [_seed(entropy[i], i % row, int(episode[i])) for i in wanted.tolist()]
 
 
 def _check(description: Description, horizon: int | None, name: str) -> tuple[Spec, int]:
@@ -77,83 +72,103 @@ def _check(description: Description, horizon: int | None, name: str) -> tuple[Sp
 
 
 class _Live:
-    """The live environments and the flat state (one leading axis) that they hold; None if unknown."""
+    """The live environments, and the state that they are in.
 
-    def __init__(self, make_env: Callable, num_envs: int, workers: int):
-        num_groups = max(1, min(workers, num_envs))
-        sizes = [len(share) for share in np.array_split(np.arange(num_envs), num_groups)]
-        kind = WorkerGroup if workers else LocalGroup
-        self._groups = [kind(make_env, size) for size in sizes]
-        self._bounds = np.cumsum([0, *sizes])
-        self.description = Description(*self._receive()[0])
-        self.held: HostState | None = None
+    Attributes:
+      held: that state as it was handed out, so that `is` tells whether a state can be stepped on at once; None if unknown.
+      flat: the same with one leading axis, and its actions in memory that can be written.
+    """
 
-    def _shares(self, *arrays):
-        return [tuple(array[a:b] for array in arrays) for a, b in itertools.pairwise(self._bounds)]
+    def __init__(self, pool: Pool, shape: tuple[int, ...], horizon: int, spec: Spec):
+        self._pool, self._shape, self._horizon = pool, shape, horizon
+        self._block = pool.attach(spec.observation_dim, spec.action_dim)
+        self._record_shape = (math.prod(shape), horizon, spec.action_dim)
+        self._every = np.arange(math.prod(shape))
+        self.held = self.flat = None
 
-    def _ask(self, name: str, requests: list[tuple]) -> list:
-        # Forgotten first: after a failure it is unknown what the environments hold.
-        held, self.held = self.held, None
-        for group, arguments in zip(self._groups, requests, strict=True):
-            group.send(name, arguments)
-        answers = self._receive()
-        self.held = held
-        return answers
+    def _shaped(self, array: np.ndarray) -> np.ndarray:
+        return array.reshape(*self._shape, *array.shape[1:])
 
-    def _receive(self) -> list:
-        outcomes = []
-        for group in self._groups:
-            # Every answer is read, also after a failure, so that no stale one waits in a pipe.
-            try:
-                outcomes.append(group.receive())
-            except RuntimeError as error:
-                outcomes.append(error)
-        for outcome in outcomes:
-            if isinstance(outcome, RuntimeError):
-                raise outcome
-        return outcomes
+    def _hand_out(self, flat: HostState) -> HostState:
+        """Notes what the environments hold; read-only for the caller, with whom it is shared."""
+        views = [self._shaped(leaf) for leaf in flat]
+        for view in views:
+            view.flags.writeable = False
+        self.held, self.flat = HostState(*views), flat
+        return self.held
 
-    def reset(self, seeds: np.ndarray) -> np.ndarray:
-        return np.concatenate(self._ask('reset', self._shares(seeds)))
+    def _seed_resets(self, flat: HostState, wanted: np.ndarray) -> None:
+        """Puts into the block what seeds the next reset of the environments `wanted`."""
+        self._block.seed[wanted] = _seeds(flat.entropy, flat.episode_count + 1, self._shape[-1], wanted)
 
-    def hold(self, state: HostState) -> None:
-        """Notes what the environments hold; read-only from here on, because it is shared with the caller."""
-        for leaf in state:
-            leaf.flags.writeable = False
-        self.held = state
+    def reset(self, entropy: np.ndarray) -> tuple[HostState, np.ndarray]:
+        """Begins episodes everywhere."""
+        self.held = self.flat = None
+        zeros = np.zeros(len(entropy), np.int32)
+        seeds = np.array(_seeds(entropy, zeros, self._shape[-1], self._every), np.int32)
+        self._block.seed[:] = seeds
+        self._pool.ask('reset')
+        flat = HostState(entropy, zeros, seeds, zeros, np.zeros(self._record_shape, np.float32))
+        self._seed_resets(flat, self._every)
+        return self._hand_out(flat), self._shaped(self._block.observation.copy())
 
     def bring_to(self, state: HostState) -> None:
         """Rebuilds those environments that do not hold `state`."""
-        held = self.held
-        stale = np.ones(len(state.elapsed), bool)
-        if held is not None:
-            same_actions = np.all(held.actions == state.actions, axis=(1, 2))
-            stale = ~((held.episode_seed == state.episode_seed) & (held.elapsed == state.elapsed) & same_actions)
-        jobs = [(i, int(state.episode_seed[i]), state.actions[i, : state.elapsed[i]]) for i in np.flatnonzero(stale)]
+        if state is self.held:
+            return
+        leaves = [np.array(leaf).reshape(-1, *np.shape(leaf)[len(self._shape) :]) for leaf in state]
+        flat = HostState(*leaves)
+        flat.actions[np.arange(self._horizon) >= flat.elapsed[:, None]] = 0.0
+        stale = np.ones(len(self._every), bool)
+        # Forgotten first: after a failure it is unknown what the environments hold.
+        known, self.held, self.flat = self.flat, None, None
+        if known is not None:
+            same_actions = np.all(known.actions == flat.actions, axis=(1, 2))
+            stale = ~((known.episode_seed == flat.episode_seed) & (known.elapsed == flat.elapsed) & same_actions)
+        jobs = [(i, int(flat.episode_seed[i]), flat.actions[i, : flat.elapsed[i]]) for i in np.flatnonzero(stale).tolist()]
         if jobs:
-            spans = itertools.pairwise(self._bounds)
-            self._ask('replay', [([(i - a, *job) for i, *job in jobs if a <= i < b],) for a, b in spans])
+            self._pool.replay(jobs)
+        self._seed_resets(flat, self._every)
+        self.flat = flat
 
-    def step(self, actions: np.ndarray, next_seeds: np.ndarray, at_limit: np.ndarray) -> Stepped:
-        answers = self._ask('step', self._shares(actions, next_seeds, at_limit))
-        return Stepped(*(np.concatenate(parts) for parts in zip(*answers, strict=True)))
+    def step(self, action: np.ndarray) -> tuple[HostState, TimeStep]:
+        """Steps from the state that `bring_to` was given; actions `[*shape, A]`."""
+        block, flat = self._block, self.flat
+        self.held = self.flat = None
+        np.maximum(action.reshape(block.action.shape), -1.0, out=block.action)
+        np.minimum(block.action, 1.0, out=block.action)
+        elapsed = flat.elapsed + np.int32(1)
+        np.greater_equal(elapsed, self._horizon, out=block.at_limit)
+        self._pool.ask('step')
+        flat.actions[self._every, flat.elapsed] = block.action
+        flat = flat._replace(elapsed=elapsed)
+        if (ended := block.terminated | block.truncated).any():
+            flat = self._begin_episodes(flat, ended)
+        timestep = TimeStep(*(self._shaped(getattr(block, name).copy()) for name in TimeStep._fields))
+        return self._hand_out(flat), timestep
+
+    def _begin_episodes(self, flat: HostState, ended: np.ndarray) -> HostState:
+        # Earlier states go on to read the old memory: it is only ever appended to.
+        longest = flat.elapsed.max(where=~ended, initial=0)
+        actions = np.zeros_like(flat.actions)
+        actions[~ended, :longest] = flat.actions[~ended, :longest]
+        flat = flat._replace(
+            episode_count=flat.episode_count + ended.astype(np.int32),
+            episode_seed=np.where(ended, self._block.seed, flat.episode_seed),
+            elapsed=np.where(ended, np.int32(0), flat.elapsed),
+            actions=actions,
+        )
+        self._seed_resets(flat, np.flatnonzero(ended))
+        return flat
 
 
-def _next_state(state: HostState, actions: np.ndarray, next_seeds: np.ndarray, ended: np.ndarray) -> HostState:
-    recorded = state.actions.copy()
-    recorded[np.arange(len(actions)), state.elapsed] = actions
-    recorded[ended] = 0.0
-    return HostState(
-        entropy=state.entropy,
-        episode_count=state.episode_count + ended.astype(np.int32),
-        episode_seed=np.where(ended, next_seeds, state.episode_seed),
-        elapsed=np.where(ended, np.int32(0), state.elapsed + np.int32(1)),
-        actions=recorded,
-    )
+def host_scan(
+    f: Callable, init: Any, xs: Any, length: int | None = None, *, until: Callable[[Any], bool] | None = None
+) -> tuple[Any, Any]:
+    """`jax.lax.scan` as a Python loop: `f` may step host environments. Results are stacked into numpy arrays.
 
-
-def host_scan(f: Callable, init: Any, xs: Any, length: int | None = None) -> tuple[Any, Any]:
-    """`jax.lax.scan` as a Python loop: `f` may step host environments. Results are stacked into numpy arrays."""
+    It ends early, with as many results as steps were taken, once `until(carry)` holds.
+    """
     leaves, structure = jax.tree.flatten(xs)
     length = len(leaves[0]) if leaves else length
     if length is None:
@@ -163,6 +178,8 @@ def host_scan(f: Callable, init: Any, xs: Any, length: int | None = None) -> tup
     for items in zip(*leaves, strict=True) if leaves else itertools.repeat((), length):
         carry, result = f(carry, jax.tree.unflatten(structure, items))
         results.append(result)
+        if until is not None and until(carry):
+            break
     if not results:
         return carry, None
     return carry, jax.tree.map(lambda *parts: np.stack([np.asarray(part) for part in parts]), *results)
@@ -213,7 +230,8 @@ def host(
       make_env: `() -> gymnasium.Env`, or a gymnasium id.
       batch_shape: `(N,)` environments, or `(S, N)` for S seeds; then `reset` takes one key or keys `[S]`, and
         a seed's episodes depend on its own key alone.
-      workers: processes that share the environments; 0 steps them in this one. The results are the same.
+      workers: processes that share the environments with this one; 0 for none, -1 for as many as use all cores. The
+        results are the same.
       horizon: time limit; by default the environment's own `TimeLimit`.
       **settings: passed to `make_env` or `gymnasium.make`.
 
@@ -224,37 +242,20 @@ def host(
       UsageError: if the id is unknown, a space is not a bounded vector, or there is no time limit.
     """
     shape = (batch_shape,) if isinstance(batch_shape, int) else tuple(batch_shape)
-    if not shape or min(shape) < 1 or workers < 0:
-        raise UsageError(f'batch_shape must be positive and workers 0 or more; got {batch_shape} and {workers}')
+    if not shape or min(shape) < 1 or workers < -1:
+        raise UsageError(f'batch_shape must be positive and workers -1, 0 or more; got {batch_shape} and {workers}')
     constructor, name = _constructor(make_env, horizon, settings)
-    live = _Live(constructor, math.prod(shape), workers)
-    spec, horizon = _check(live.description, horizon, name)
-
-    def flat(tree):
-        return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *np.shape(leaf)[len(shape) :]), tree)
-
-    def shaped(tree):
-        return type(tree)(*(leaf.reshape(*shape, *leaf.shape[1:]) for leaf in tree))
+    pool = Pool(constructor, math.prod(shape), num_cores() - 1 if workers < 0 else workers)
+    spec, horizon = _check(pool.description, horizon, name)
+    live = _Live(pool, shape, horizon, spec)
 
     def reset(key):
-        entropy = _entropy(key, shape)
-        zeros = np.zeros(len(entropy), np.int32)
-        actions = np.zeros((len(entropy), horizon, spec.action_dim), np.float32)
-        state = HostState(entropy, zeros, _seeds(entropy, zeros, shape[-1]), zeros, actions)
-        observation = live.reset(state.episode_seed)
-        live.hold(state)
-        return shaped(state), observation.reshape(*shape, -1)
+        return live.reset(_entropy(key, shape))
 
     def step(state, action, key):
         del key
-        state = flat(state)
         live.bring_to(state)
-        action = np.clip(np.asarray(action, np.float32).reshape(len(state.elapsed), -1), -1.0, 1.0)
-        next_seeds = _seeds(state.entropy, state.episode_count + 1, shape[-1])
-        stepped = live.step(action, next_seeds, state.elapsed + 1 >= horizon)
-        state = _next_state(state, action, next_seeds, stepped.terminated | stepped.truncated)
-        live.hold(state)
-        return shaped(state), TimeStep(**shaped(stepped)._asdict())
+        return live.step(np.asarray(action, np.float32))
 
     return Environment(
         spec=spec, horizon=horizon, batch_shape=shape, compiled=False, reset=reset, step=step, scan=host_scan

@@ -1,18 +1,30 @@
-"""Where a group of environments lives: in this process or in a worker process, behind the same two calls."""
+"""Where environments live: in this process, or partly in worker processes that step theirs at the same time."""
 
+import itertools
+import mmap
 import multiprocessing
+import os
 import pathlib
+import pickle
+import select
 import subprocess
 import sys
+import tempfile
 import weakref
 from collections.abc import Callable
 
 import cloudpickle
+import numpy as np
 
-from ooorl.envs.host_worker import EnvGroup
+from ooorl.envs.host_worker import Block, Description, EnvGroup, block_bytes, block_in, wait_awake
 from ooorl.errors import UsageError
 
 WORKER_FILE = pathlib.Path(__file__).with_name('host_worker.py')
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 class LocalGroup:
@@ -20,15 +32,24 @@ class LocalGroup:
 
     def __init__(self, make_env: Callable, num_envs: int):
         self._group = EnvGroup(make_env, num_envs)
-        self._answer = self._group.describe()
+        self._answer, self._error = self._group.describe(), None
+
+    def attach(self, memory, sizes: tuple, start: int, stop: int) -> None:
+        """Shows the group its rows of the block in `memory`."""
+        self._group.attach(block_in(memory, *sizes).rows(start, stop))
 
     def send(self, name: str, arguments: tuple) -> None:
         """Calls the method `name` of the group."""
-        self._answer = None
-        self._answer = getattr(self._group, name)(*arguments)
+        self._answer = self._error = None
+        try:
+            self._answer = getattr(self._group, name)(*arguments)
+        except Exception as error:  # noqa: BLE001 - raised where answers are received, once all groups have answered
+            self._error = error
 
     def receive(self):
         """The answer to the last `send`, or at first the description."""
+        if self._error is not None:
+            raise self._error
         return self._answer
 
 
@@ -48,7 +69,7 @@ class WorkerGroup:
     caller's main module is not run again, so a script needs no `if __name__ == '__main__'`.
     """
 
-    def __init__(self, make_env: Callable, num_envs: int):
+    def __init__(self, make_env: Callable, num_envs: int, memory_file: int):
         try:
             pickled = cloudpickle.dumps(make_env)
         except Exception as error:
@@ -57,26 +78,103 @@ class WorkerGroup:
                 'use a module-level function or workers=0'
             ) from error
         self._connection, theirs = multiprocessing.Pipe()
-        command = [sys.executable, '-P', str(WORKER_FILE), str(theirs.fileno())]
-        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        inherited = (theirs.fileno(), memory_file)
+        command = [sys.executable, '-P', str(WORKER_FILE), *map(str, inherited)]
+        process = subprocess.Popen(command, pass_fds=inherited, stdin=subprocess.DEVNULL)
         # Closed here so that the worker's death shows as an end of file.
         theirs.close()
         self._finalizer = weakref.finalize(self, _end, self._connection, process)
+        self._poller = select.poll()
+        self._poller.register(self._connection.fileno(), select.POLLIN)
+        self._number = 0
         self.send('begin', (list(sys.path), pickled, num_envs))
+
+    def attach(self, memory, sizes: tuple, start: int, stop: int) -> None:
+        """Shows the group its rows of the block, which lies in the memory that it inherited."""
+        del memory
+        self.send('attach', (sizes, start, stop))
+        self.receive()
 
     def send(self, name: str, arguments: tuple) -> None:
         """Asks the worker to call the method `name` of its group."""
+        self._number += 1
         try:
-            self._connection.send((name, arguments))
+            self._connection.send_bytes(pickle.dumps((self._number, name, arguments)))
         except OSError as error:
             raise RuntimeError('an environment worker has died; its own output says why') from error
 
     def receive(self):
         """Waits for the answer to the last `send`, or at first for the description."""
-        try:
-            succeeded, answer = self._connection.recv()
-        except (EOFError, OSError) as error:
-            raise RuntimeError('an environment worker has died; its own output says why') from error
+        number = None
+        while number != self._number:  # an earlier answer was left by an interruption, such as Ctrl-C
+            try:
+                wait_awake(self._poller)
+                number, succeeded, answer = pickle.loads(self._connection.recv_bytes())
+            except (EOFError, OSError) as error:
+                raise RuntimeError('an environment worker has died; its own output says why') from error
         if not succeeded:
             raise RuntimeError(f'an environment failed in a worker:\n{answer}')
         return answer
+
+
+def _memory_file():
+    """A file without a name, in memory where the system has such files."""
+    return tempfile.TemporaryFile(dir='/dev/shm' if os.access('/dev/shm', os.W_OK) else None)
+
+
+class Pool:
+    """Environments shared between this process and `workers` others, which all work at the same time.
+
+    Args:
+      make_env: `() -> gymnasium.Env`.
+      num_envs: how many environments.
+      workers: processes beside this one; more than one for each environment but the first are not made.
+    """
+
+    def __init__(self, make_env: Callable, num_envs: int, workers: int):
+        sizes = [len(share) for share in np.array_split(np.arange(num_envs), min(workers + 1, num_envs))]
+        self._bounds = list(itertools.pairwise(np.cumsum([0, *sizes]).tolist()))
+        self._file = _memory_file() if len(sizes) > 1 else None
+        # This process comes last: its share is no larger than others, and it begins when they are all at work.
+        self._groups = [WorkerGroup(make_env, size, self._file.fileno()) for size in sizes[:-1]]
+        self._groups.append(LocalGroup(make_env, sizes[-1]))
+        self.description = Description(*self._receive()[0])
+
+    def attach(self, observation_dim: int, action_dim: int) -> Block:
+        """Makes the block through which all environments are stepped; its rows are the environments in order."""
+        sizes = (self._bounds[-1][-1], observation_dim, action_dim)
+        size = block_bytes(*sizes)
+        if self._file is not None:
+            self._file.truncate(size)
+        memory = mmap.mmap(-1 if self._file is None else self._file.fileno(), size)
+        for group, bounds in zip(self._groups, self._bounds, strict=True):
+            group.attach(memory, sizes, *bounds)
+        return block_in(memory, *sizes)
+
+    def ask(self, name: str) -> None:
+        """Has all environments `reset` or `step`, as the block says.
+
+        Raises:
+          RuntimeError: if an environment in a worker failed, or the worker; what an environment raises here passes.
+        """
+        for group in self._groups:
+            group.send(name, ())
+        self._receive()
+
+    def replay(self, jobs: list[tuple[int, int, np.ndarray]]) -> None:
+        """For each (environment, seed, actions[t, A]): bring it to where the actions lead after the seed."""
+        for group, (start, stop) in zip(self._groups, self._bounds, strict=True):
+            group.send('replay', ([(i - start, *job) for i, *job in jobs if start <= i < stop],))
+        self._receive()
+
+    def _receive(self) -> list:
+        answers, errors = [], []
+        for group in self._groups:
+            # Every group is heard, also after a failure, so that none is still at work when this returns.
+            try:
+                answers.append(group.receive())
+            except Exception as error:  # noqa: BLE001 - the first is raised below
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return answers
