@@ -40,7 +40,7 @@ class RunConfig:
 class EnvironmentConfig:
     """The `[environment]` table."""
 
-    id: str = ''  # a compiled task, a D4RL task of ours, or any gymnasium id; empty for none
+    id: str = ''  # a compiled task, a D4RL task of ours, or any gymnasium id, also `module:Id`; empty for none
     num_envs: int = 1  # copies stepped side by side, per seed
     settings: Mapping = dataclasses.field(default_factory=dict)  # keyword settings of the environment
 
