@@ -44,6 +44,7 @@ class AdroitEnv(SimulatedEnv):
     observation_size: int
     steps_for_success = 25
     ends_when_failed = False
+    view = {'distance': 1.5, 'azimuth': 90.0}  # noqa: RUF012
 
     def __init__(self, *, reward: str = 'dense', render_mode: str | None = None):
         if reward not in ('dense', 'binary'):
