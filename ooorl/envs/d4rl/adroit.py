@@ -104,6 +104,11 @@ class AdroitEnv(SimulatedEnv):
         """`(dense reward, goal achieved, failed)` of the current state."""
         raise NotImplementedError
 
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """What `set_env_state` needs."""
+        return ('qpos', 'qvel', *(name for name, _ in self.placement()))
+
     def set_env_state(self, state):
         """Sets a state recorded by D4RL.
 
