@@ -54,7 +54,7 @@ class EvaluationConfig:
 
     num_episodes: int = 10  # per seed and evaluation; 0 for no evaluation
     settings: Mapping = dataclasses.field(default_factory=dict)  # instead of the environment's settings, key by key
-    task: str = ''  # catalogue id whose reference scores normalise returns; empty for none
+    task: str = ''  # catalogue id whose reference scores normalise; empty: that of dataset.task in its own environment
 
     def __post_init__(self):
         check_not_negative(num_episodes=self.num_episodes)
