@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Mapping
 
 import jax
@@ -136,14 +137,31 @@ def _ooo_phases(config, spec, dataset, settings):
 
 
 def score_range(config: Mapping) -> ScoreRange | None:
-    """Reference scores of the config's catalogue task, or None."""
-    task = config['evaluation']['task']
+    """Reference scores of `evaluation.task`, else of the data set's task where its own environment is evaluated in; or None.
+
+    Raises:
+      UsageError: if the task is unknown, has no reference scores, or is scored in another catalogued environment.
+    """
+    named, environment = config['evaluation']['task'], _unversioned(config['environment']['id'])
+    task = named or config['dataset']['task']
     if not task:
         return None
     try:
         entry = catalogue.lookup(task)
     except KeyError as error:
         raise UsageError(error.args[0]) from None
+    scored_in = _unversioned(entry.environment)
+    if not named and (environment != scored_in or entry.reference_min is None):
+        return None
     if entry.reference_min is None:
         raise UsageError(f'evaluation.task needs a task with reference scores; {task} has none; remove the key')
+    if environment != scored_in and environment in {_unversioned(e.environment) for e in catalogue.ENTRIES.values()}:
+        raise UsageError(
+            f'evaluation.task needs a task that is scored in {config["environment"]["id"]}; {task} is in {entry.environment}; '
+            'name another, or "" for none'
+        )
     return ScoreRange(entry.reference_min, entry.reference_max, entry.scored)
+
+
+def _unversioned(name):
+    return re.sub(r'-v\d+$', '', name.rpartition(':')[2])

@@ -103,6 +103,8 @@ def _run(arguments):
         found = _is_task(arguments.dataset)
         cleared = {k: v for k, v in table.get('dataset', {}).items() if k not in ('path', 'task', 'scripted', 'settings')}
         table['dataset'] = {**cleared, 'task' if found else 'path': arguments.dataset}
+        if found and not any(text.startswith('evaluation.task=') for text in arguments.set):
+            table.get('evaluation', {}).pop('task', None)  # the config's own speaks of the data it was written for
     return _start(table, arguments, arguments.out or Path('runs') / str(table.get('name', arguments.config.stem)))
 
 

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from ooorl.errors import UsageError
+from ooorl.validation import check_regions
 
 
 def add_parser(commands) -> None:
@@ -44,6 +45,8 @@ def add_parser(commands) -> None:
     make.add_argument('--policy', action='append', default=[], metavar='PATH', help=help_text)
     help_text = 'leave out rows within RADIUS of (X, Y); may repeat'
     make.add_argument('--drop', action='append', default=[], metavar='X,Y,RADIUS', help=help_text)
+    help_text = 'leave out rows in the box from (X, Y) to (X2, Y2); may repeat'
+    make.add_argument('--drop-box', action='append', default=[], metavar='X,Y,X2,Y2', help=help_text)
     make.set_defaults(command=_make)
 
 
@@ -67,7 +70,13 @@ def _list(arguments):
 def _pull(arguments):
     from ooorl.data.pull import pull
 
-    print(pull(arguments.target))
+    print(pull(arguments.target, _show_bytes if sys.stderr.isatty() else None))
+
+
+def _show_bytes(done, total):
+    """One line that stays where it is; `total` is None where the server does not say."""
+    of, end = ('', '') if total is None else (f' of {total / 1e6:,.0f}', '\n' if done >= total else '')
+    print(f'\r{done / 1e6:,.0f}{of} MB', end=end, file=sys.stderr, flush=True)
 
 
 def _info(arguments):
@@ -78,14 +87,17 @@ def _info(arguments):
 
 
 def _check(arguments):
-    from ooorl.data.check import check
+    from ooorl.data.check import NOT_LOADED, check
 
-    for finding in check(arguments.target):
+    environment = None if arguments.environment is None else _simulator(arguments.environment)
+    findings = check(arguments.target)
+    if findings and findings[0].startswith(NOT_LOADED):
+        raise UsageError(findings[0].removeprefix(NOT_LOADED))
+    for finding in findings:
         print(finding)
-    if arguments.environment is not None:
+    if environment is not None:
         from ooorl.data.audit import audit
 
-        environment = _simulator(arguments.environment)
         print(audit(arguments.target, lambda: environment).verdict)
 
 
@@ -114,7 +126,9 @@ def _convert(arguments):
 def _make(arguments):
     from ooorl.data.make import drop_region, make
 
-    out, discs = arguments.out, [_disc(text) for text in arguments.drop]
+    out, discs = arguments.out, [_numbers('--drop', text, ('X', 'Y', 'RADIUS')) for text in arguments.drop]
+    boxes = [_numbers('--drop-box', text, ('X', 'Y', 'X2', 'Y2')) for text in arguments.drop_box]
+    check_regions(discs, boxes)
     if out.exists():
         raise UsageError(f'--out needs a new file; {out} exists already; remove it or choose another name')
     if not out.parent.is_dir():
@@ -122,21 +136,21 @@ def _make(arguments):
     with tempfile.TemporaryDirectory(prefix='.make-', dir=out.parent) as drafts:
         draft = Path(drafts) / out.name
         manifest = make(arguments.recipe, draft, rows=arguments.rows, seed=arguments.seed, policies=arguments.policy)
-        if discs:
+        if discs or boxes:
             whole, draft = draft, Path(drafts) / 'rest' / out.name
-            manifest = drop_region(whole, draft, discs=discs)
+            manifest = drop_region(whole, draft, discs=discs, boxes=boxes)
         # The manifest first: a data file under its own name is never without one.
         for name in (f'{draft}.json', draft):
             Path(name).replace(out.parent / Path(name).name)
-    removed = f', {manifest["removed_rows"]:,} removed' if discs else ''
+    removed = f', {manifest["removed_rows"]:,} removed' if discs or boxes else ''
     print(f'wrote {out}: {manifest["rows"]:,} rows{removed}, sha256 {manifest["sha256"][:12]}; how: {out}.json')
 
 
-def _disc(text):
+def _numbers(option, text, names):
     try:
-        x, y, radius = (float(part) for part in text.split(','))
+        numbers = tuple(float(part) for part in text.split(','))
     except ValueError:
-        raise UsageError(f'--drop takes X,Y,RADIUS, three numbers; got {text!r}') from None
-    if not radius > 0:
-        raise UsageError(f'--drop needs a radius greater than 0; got {text!r}')
-    return x, y, radius
+        numbers = ()
+    if len(numbers) != len(names):
+        raise UsageError(f'{option} takes {",".join(names)}, {len(names)} numbers; got {text!r}')
+    return numbers

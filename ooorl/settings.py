@@ -40,7 +40,7 @@ class RunConfig:
 class EnvironmentConfig:
     """The `[environment]` table."""
 
-    id: str = ''  # a compiled task, a D4RL task of ours, or any gymnasium id; empty for none
+    id: str = ''  # a compiled task, a D4RL task of ours, or any gymnasium id, also `module:Id`; empty for none
     num_envs: int = 1  # copies stepped side by side, per seed
     workers: int = 0  # processes beside the main one that step environments on the host; -1: one for each further core
     settings: Mapping = dataclasses.field(default_factory=dict)  # keyword settings of the environment
@@ -58,7 +58,7 @@ class EvaluationConfig:
 
     num_episodes: int = 10  # per seed and evaluation; 0 for no evaluation
     settings: Mapping = dataclasses.field(default_factory=dict)  # instead of the environment's settings, key by key
-    task: str = ''  # catalogue id whose reference scores normalise returns; empty for none
+    task: str = ''  # catalogue id whose reference scores normalise; empty: that of dataset.task in its own environment
 
     def __post_init__(self):
         check_not_negative(num_episodes=self.num_episodes)

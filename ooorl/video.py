@@ -1,6 +1,7 @@
 """One episode as a film, where the environment can be drawn."""
 
 import importlib.util
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,13 +13,16 @@ from ooorl.errors import UsageError
 from ooorl.evaluate import evaluate
 from ooorl.mapping import index_seed
 
+# Viewers show pictures of a GIF that are closer together than this in slow motion.
+MAX_PICTURES_PER_SECOND = 30
+
 
 class _Filmed(gymnasium.Wrapper):
-    """Keeps a picture of every step of the first episode."""
+    """Keeps a picture of the first episode's reset, of every `stride`-th step and of the last."""
 
-    def __init__(self, env, frames: list):
+    def __init__(self, env, frames: list, stride: int):
         super().__init__(env)
-        self._frames, self._rolling = frames, True
+        self._frames, self._stride, self._steps, self._rolling = frames, stride, 0, True
 
     def reset(self, **kwargs):
         answer = super().reset(**kwargs)
@@ -29,8 +33,10 @@ class _Filmed(gymnasium.Wrapper):
     def step(self, action):
         answer = super().step(action)
         if self._rolling:
-            self._frames.append(self.env.render())
+            self._steps += 1
             self._rolling = not (answer[2] or answer[3])
+            if self._steps % self._stride == 0 or not self._rolling:
+                self._frames.append(self.env.render())
         return answer
 
 
@@ -49,7 +55,7 @@ class Camera:
         self._path, self._frames = Path(path), []
         self._check_file()
         name, settings = table['id'], dict(table['settings'])
-        if name in envs.TASKS or name in envs.HOSTS:
+        if name in envs.TASKS or (name in envs.HOSTS and name not in gymnasium.registry):
             raise UsageError(f'--video needs an environment that can be drawn; {name} has no pictures; leave --video out')
         horizon = settings.pop('horizon', None)
         limit = {} if horizon is None else {'max_episode_steps': horizon}
@@ -66,8 +72,10 @@ class Camera:
         if not drawn:
             raise UsageError(f'--video needs an environment that can be drawn; {name} draws nothing; leave --video out')
         step_seconds = getattr(env.unwrapped, 'dt', None)
-        self._rate = env.metadata.get('render_fps') or (round(1.0 / step_seconds) if step_seconds else 30)
-        self._environment = envs.host(lambda: _Filmed(env, self._frames), (1,), horizon=horizon)
+        steps_per_second = env.metadata.get('render_fps') or (1.0 / step_seconds if step_seconds else 30)
+        stride = math.ceil(steps_per_second / MAX_PICTURES_PER_SECOND)
+        self._rate, self._env = steps_per_second / stride, env
+        self._environment = envs.host(lambda: _Filmed(env, self._frames, stride), (1,), horizon=horizon)
 
     def _check_file(self):
         if self._path.suffix not in ('.gif', '.mp4'):
@@ -84,6 +92,7 @@ class Camera:
         state = index_seed(agent_state, 0)
         act = jax.jit(lambda observation, key: agent.best_action(state, observation, key))
         evaluate(self._environment, act, key)
+        self._env.close()
         timing = {'duration': 1000 / self._rate, 'loop': 0} if self._path.suffix == '.gif' else {'fps': self._rate}
         imageio.imwrite(self._path, self._frames, **timing)
         return f'video: {self._path}, {len(self._frames)} pictures'

@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 import tomli_w
+from conftest import ROOT
 
 from ooorl import data
 from ooorl.cli import main
@@ -22,13 +23,13 @@ def _scratch(tmp_path, monkeypatch):
     monkeypatch.setenv('OOORL_DATA', str(tmp_path / 'data'))
 
 
-def refused(capsys, *arguments):
+def refused(capsys, *arguments, printed=False):
     """The one sentence with which a command is refused."""
     capsys.readouterr()
     assert main(list(arguments)) == 2
-    printed = capsys.readouterr()
-    assert printed.out == '' and printed.err.startswith('ooorl: ') and len(printed.err.splitlines()) == 1
-    return printed.err
+    told = capsys.readouterr()
+    assert (printed or told.out == '') and told.err.startswith('ooorl: ') and len(told.err.splitlines()) == 1
+    return told.err
 
 
 def said(capsys, *arguments):
@@ -49,12 +50,15 @@ def test_make_then_info_then_check(capsys):
 
 
 def test_make_leaves_out_regions(capsys):
-    arguments = ['data', 'make', 'maze2d-umaze', '--out', 'hole.hdf5', '--rows', '3000', '--drop', '1,1,0.7', '--drop=3,1,0.5']
+    arguments = ['data', 'make', 'maze2d-umaze', '--out', 'hole.hdf5', '--rows', '3000', '--drop', '1,1,0.7', '--drop=3,1,0.5',
+                 '--drop-box=2.5,2.5,3.5,3.5']  # fmt: skip
     told = said(capsys, *arguments)
     assert 'removed' in told and sorted(os.listdir()) == ['hole.hdf5', 'hole.hdf5.json']
     xy = data.load('hole.hdf5').transitions.observation[:, :2]
     assert np.linalg.norm(xy - (1, 1), axis=1).min() > 0.7 and np.linalg.norm(xy - (3, 1), axis=1).min() > 0.5
+    assert not (np.abs(xy - 3.0) <= 0.5).all(axis=1).any()
     manifest = json.loads(open('hole.hdf5.json').read())
+    assert manifest['boxes'] == [[2.5, 2.5, 3.5, 3.5]]
     assert manifest['discs'] == [[1, 1, 0.7], [3, 1, 0.5]] and manifest['rows'] + manifest['removed_rows'] == 3000
     assert manifest['made_from']['manifest']['recipe'] == 'maze2d-umaze'
 
@@ -62,10 +66,12 @@ def test_make_leaves_out_regions(capsys):
 @pytest.mark.parametrize(('arguments', 'words'), [
     (['nothing-known'], 'recipe must be one of'),
     (['maze2d-umaze', '--rows', '1'], 'rows must be at least 2; got 1'),
-    (['maze2d-umaze', '--drop', '1,2'], "--drop takes X,Y,RADIUS, three numbers; got '1,2'"),
-    (['maze2d-umaze', '--drop', '1,2,0'], '--drop needs a radius greater than 0'),
+    (['maze2d-umaze', '--drop', '1,2'], "--drop takes X,Y,RADIUS, 3 numbers; got '1,2'"),
+    (['maze2d-umaze', '--drop-box', '1,2,x,4'], "--drop-box takes X,Y,X2,Y2, 4 numbers; got '1,2,x,4'"),
+    (['maze2d-umaze', '--drop-box', '1,2,1,4'], 'low below high; got [1.0, 2.0, 1.0, 4.0]'),
+    (['maze2d-umaze', '--drop', '1,2,0'], 'a radius greater than 0'),
     (['maze2d-umaze', '--rows', '100', '--drop', '2,2,50'], 'lies in the regions'),
-    (['hopper-medium'], 'hopper-medium needs 1 policies (medium); got 0'),
+    (['hopper-medium'], 'hopper-medium needs 1 policy (medium); got 0'),
     (['hopper-medium', '--policy', 'absent.npz'], 'absent.npz'),
 ])  # fmt: skip
 def test_make_refuses_and_leaves_nothing(capsys, arguments, words):
@@ -95,6 +101,31 @@ def test_check_refuses_other_environments(capsys, name, words):
     capsys.readouterr()
     assert main(['data', 'check', 'data.npz', '--environment', name]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_hand_is_put_where_its_recording_says(capsys):
+    """The door's place is neither in qpos nor in qvel."""
+    pytest.importorskip('gymnasium_robotics')
+    path = os.path.join(os.environ.get('OOORL_SHARED_DATA', ROOT.parent / 'shared' / 'data'), 'adroit', 'door-human.hdf5')
+    if not os.path.exists(path):
+        pytest.skip(f'{path} is not here')
+    assert 'it is data of this environment' in said(capsys, 'data', 'check', path, '--environment', 'ooorl/AdroitDoor-v0')
+    line = refused(capsys, 'data', 'check', path, '--environment', 'ooorl/AdroitHammer-v0', printed=True)
+    assert "'infos/board_pos' is needed" in line
+
+
+def test_check_refuses_what_is_no_data(capsys):
+    with open('data.csv', 'w') as file:
+        file.write('a,b')
+    assert 'data.csv is neither' in refused(capsys, 'data', 'check', 'data.csv')
+
+
+def test_a_transfer_is_shown_as_it_goes(capsys):
+    from ooorl.cli_data import _show_bytes
+
+    for done, total in ((1_000_000, 2_000_000), (2_000_000, 2_000_000), (3_000_000, None)):
+        _show_bytes(done, total)
+    assert capsys.readouterr().err == '\r1 of 2 MB\r2 of 2 MB\n\r3 MB'
 
 
 def test_every_recipe_names_an_environment_and_a_task():

@@ -236,4 +236,5 @@ def test_damaged_files_give_a_sentence_or_sound_rows(tmp_path, format):
         if format != "hdf5":
             for ours, expected in zip(found[:-1], sound[:-1], strict=True):
                 np.testing.assert_array_equal(ours, expected)
-    assert min(outcomes.values()) > 0, outcomes
+    # An npz file has checksums throughout: Python 3.13 refuses every one of them.
+    assert outcomes["refused"] > 0 and (outcomes["loaded"] > 0 or format == "npz"), outcomes

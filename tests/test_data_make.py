@@ -100,6 +100,9 @@ def test_an_unfinished_ant_episode_has_no_time_out(tmp_path):
     actor = _perceptron(tmp_path / 'ant.npz', (29, 4, 8), log_std=np.zeros(8))
     make('antmaze-large-diverse', tmp_path / 'ant.hdf5', rows=1100, seed=0, policies=[actor])
     np.testing.assert_array_equal(np.flatnonzero(_columns(tmp_path / 'ant.hdf5')['timeouts']), [1000])
+    assert load(tmp_path / 'ant.hdf5').num_episodes == 1
+    with pytest.raises(UsageError, match='none of the 500 of antmaze-umaze does; make more'):
+        make('antmaze-umaze', tmp_path / 'short.hdf5', rows=500, policies=[actor])
 
 
 @pytest.mark.parametrize(('body', 'sizes'), [('hopper', (11, 3)), ('walker2d', (17, 6)), ('halfcheetah', (17, 6))])
@@ -224,7 +227,7 @@ def test_bad_requests_are_refused(tmp_path):
         ('rows must be at least 2', lambda: make('maze2d-umaze', out, rows=1)),
         ('knows the options', lambda: make('maze2d-umaze', out, rows=10, greedy=True)),
         ('needs 2 policies', lambda: make('hopper-medium-expert', out, rows=10, policies=[actor])),
-        ('needs 0 policies', lambda: make('hopper-random', out, rows=10, policies=[actor])),
+        ('needs no policies', lambda: make('hopper-random', out, rows=10, policies=[actor])),
         ('one or more policies', lambda: make('hopper-medium-replay', out, rows=10)),
         ('must read 17 numbers', lambda: make('walker2d-medium', out, rows=10, policies=[actor])),
         ('no policy file', lambda: make('hopper-medium', out, rows=10, policies=[tmp_path / 'none.npz'])),

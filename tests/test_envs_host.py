@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from ooorl.envs import host
+from ooorl.envs import host, make
 from ooorl.envs.gymnasium_adapter import HostState
 from ooorl.envs.worker_pool import WorkerGroup
 from ooorl.errors import UsageError
@@ -254,6 +254,27 @@ def test_workers_know_the_environments_of_this_project():
         for environment in (host('ooorl/Maze2dUmaze-v0', (2,), workers=workers) for workers in (0, 2))
     ]
     np.testing.assert_array_equal(*observations)
+
+
+def test_an_id_may_name_the_module_that_registers_it(tmp_path, monkeypatch):
+    (tmp_path / 'elsewhere.py').write_text(
+        'import gymnasium\n'
+        'from gymnasium.envs.classic_control import PendulumEnv\n'
+        'class Mine(PendulumEnv):\n'
+        '    pass\n'
+        'gymnasium.register("Mine-v0", "elsewhere:Mine", max_episode_steps=7)\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        rewards = [_roll(make('elsewhere:Mine-v0', (2,), workers=workers), 9)[1].reward for workers in (0, 2)]
+        np.testing.assert_array_equal(*rewards)
+        assert make('elsewhere:Mine-v0').horizon == 7
+        with pytest.raises(UsageError, match="got 'elsewhere:Mime-v0'; did you mean"):
+            make('elsewhere:Mime-v0')
+    finally:
+        gymnasium.registry.pop('Mine-v0', None)
+    with pytest.raises(UsageError, match="before the colon of 'nowhere_at_all:Mine-v0'.*PYTHONPATH"):
+        make('nowhere_at_all:Mine-v0')
 
 
 def test_workers_end_with_a_script_that_has_no_main_guard(tmp_path):

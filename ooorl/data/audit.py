@@ -35,7 +35,8 @@ def audit(path, make_env, *, max_rows=1000, set_state=None):
     """Sets each recorded state, applies the recorded action and compares the successor with the recorded one.
 
     States are the file's infos/qpos and infos/qvel, or the observation where it is all of them but the root's
-    first coordinates. Errors of about 1e-6 are the rounding of float32 files.
+    first coordinates. An environment whose state is more than these says what in `state_names` and takes it with
+    `set_env_state`. Errors of about 1e-6 are the rounding of float32 files.
 
     Args:
       path: a D4RL HDF5 or npz file.
@@ -49,18 +50,21 @@ def audit(path, make_env, *, max_rows=1000, set_state=None):
     Raises:
       UsageError: where the file does not hold the states, or not those of this environment.
     """
-    path, columns = read_columns(path, infos=_infos_there(path))
     env = make_env().unwrapped
     try:
+        named = getattr(env, "state_names", ())
+        path, columns = read_columns(path, infos=named or _infos_there(path))
         hidden, qpos, qvel = _states(columns, env, path)
         rows, successors = _inner_rows(columns, max_rows, path)
         errors = np.empty((len(rows), columns.observations.shape[1]))
         env.reset(seed=0)
         for i, row in enumerate(rows):
-            if set_state is None:
-                env.set_state(qpos[row], qvel[row])
-            else:
+            if set_state is not None:
                 set_state(env, row)
+            elif named:
+                env.set_env_state({name: columns.infos[name][row] for name in named})
+            else:
+                env.set_state(qpos[row], qvel[row])
             observation = env.step(np.asarray(columns.actions[row], np.float64))[0]
             if np.shape(observation) != errors[i].shape:
                 raise UsageError(

@@ -7,6 +7,8 @@ import numpy as np
 from ooorl.data import Columns, assemble, load, read_columns, sha256, validate
 from ooorl.errors import UsageError
 
+NOT_LOADED = "cannot be loaded: "
+
 
 def info(path, *, clip_actions=True, observation_keys=None):
     """What a file holds, as a dict to print.
@@ -43,7 +45,7 @@ def check(path, *, observation_keys=None):
         columns = validate.columns(columns, path)
         dataset = assemble(columns, source=path, name=os.path.basename(path), clip_actions=True)
     except UsageError as error:
-        return [f"cannot be loaded: {error}"]
+        return [f"{NOT_LOADED}{error}"]
     findings = list(dataset.notes)
     for look in (_episode_ends, _constant_entries, _rewards, _duplicates):
         findings += look(columns, dataset)

@@ -8,8 +8,8 @@
 The manifest lies beside the data under the name `<data>.json`. A data set is a function of its arguments, the
 policies and the versions in the manifest. The names of the recipes are in `RECIPES`.
 
-Differs from D4RL: rows carry their true `next_observations`, the last row of a file is a time-out (but of an
-unfinished ant episode), and the policies are the caller's.
+Differs from D4RL: rows carry their true `next_observations` and a `boundary` on the last row of each episode, the last
+row of a file is a time-out (but of an unfinished ant episode), and the policies are the caller's.
 """
 
 import hashlib
@@ -74,6 +74,11 @@ def make(
     options = {**entry.options, **options}
     loaded = _load_policies(recipe, entry, policies)
     columns, behaviours = _generate(entry, rows, seed, loaded, num_threads, options)
+    # Ants walk on behind a terminal row.
+    boundary = columns['timeouts'] | (columns['terminals'] & (entry.kind != 'ant'))
+    if not boundary.any():
+        raise UsageError(f'rows must reach the end of an episode; none of the {rows} of {recipe} does; make more')
+    columns['boundary'] = boundary
     _score(entry, behaviours)
     described = {
         'recipe': recipe,
@@ -95,9 +100,9 @@ def drop_region(
     """Copies a data set without the rows whose first two observation entries lie in given regions.
 
     The row before a gap is marked as a time-out, because its follower in the file is not its successor; its
-    successor stays known where the file has `next_observations`. Episodes of ants go on after terminal rows,
-    which a reader can no longer tell from the distances of time-outs: load the result with
-    `terminal_ends_episode=False`.
+    successor stays known where the file has `next_observations`. In files without `boundary` (D4RL's own) that
+    episodes of ants go on after terminal rows can then no longer be told from the distances of time-outs: load the
+    result with `terminal_ends_episode=False`.
 
     Args:
       path: an HDF5 file in D4RL's layout.
@@ -120,6 +125,8 @@ def drop_region(
     ends = columns.get('timeouts', np.zeros(len(inside), bool)).astype(bool)
     ends[:-1] |= inside[1:]
     columns['timeouts'] = ends
+    if 'boundary' in columns:
+        columns['boundary'][:-1] |= inside[1:]
     kept = {name: column[~inside] for name, column in columns.items()}
     beside = _manifest_path(path)
     source = json.loads(beside.read_text()) if beside.is_file() else None
@@ -132,12 +139,13 @@ def drop_region(
 def _load_policies(recipe: str, entry: Recipe, paths) -> list[ArrayPolicy]:
     any_number = entry.levels == ('...',)
     if (any_number and not paths) or (not any_number and len(paths) != len(entry.levels)):
-        wanted = (
-            'one or more policies, from the least to the most trained'
-            if any_number
-            else (f'{len(entry.levels)} policies' + (f' ({", ".join(entry.levels)})' if entry.levels else ''))
-        )
-        raise UsageError(f'{recipe} needs {wanted}; got {len(paths)}: give their npz files as policies=[...]')
+        if not entry.levels:
+            raise UsageError(f'{recipe} needs no policies; got {len(paths)}; leave them out')
+        count = len(entry.levels)
+        wanted = f'{count} {"policy" if count == 1 else "policies"} ({", ".join(entry.levels)})'
+        if any_number:
+            wanted = 'one or more policies, from the least to the most trained'
+        raise UsageError(f'{recipe} needs {wanted}; got {len(paths)}; give their npz files (--policy, one each)')
     return [load_policy(path) for path in paths]
 
 

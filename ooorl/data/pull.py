@@ -22,7 +22,7 @@ _TIMEOUT_SECONDS = 30
 
 def cache_dir():
     """The folder in which files are kept."""
-    return os.environ.get("OOORL_DATA") or os.path.join(os.path.expanduser("~"), ".cache", "ooorl", "data")
+    return os.path.expanduser(os.environ.get("OOORL_DATA") or os.path.join("~", ".cache", "ooorl", "data"))
 
 
 def pull(task_id, progress=None):

@@ -66,6 +66,8 @@ def make_task(name: str, **settings) -> Task:
 def make(name: str, batch_shape: int | tuple[int, ...] = (1,), **settings) -> Environment:
     """The environment called `name`: a compiled task, an entry of `HOSTS`, or else any gymnasium id.
 
+    As with gymnasium, `module:Id` imports the module that registers the id first.
+
     >>> make('ooorl/UMaze-v0', (8,)).compiled
     True
 
@@ -75,7 +77,7 @@ def make(name: str, batch_shape: int | tuple[int, ...] = (1,), **settings) -> En
       **settings: of the task; for host environments `workers` and `horizon` (see `host`) and what the environment takes.
 
     Raises:
-      UsageError: if no environment has this name, with the nearest one that has.
+      UsageError: if no environment has this name, with the nearest one that has; or if its module cannot be imported.
     """
     if name in TASKS:
         return batched(make_task(name, **settings), batch_shape)
@@ -83,10 +85,10 @@ def make(name: str, batch_shape: int | tuple[int, ...] = (1,), **settings) -> En
         return HOSTS[name](batch_shape, **settings)
     import gymnasium
 
-    from ooorl.envs.gymnasium_adapter import host
+    from ooorl.envs.gymnasium_adapter import gymnasium_spec, host
 
     try:
-        gymnasium.spec(name)
+        gymnasium_spec(name)
     except (gymnasium.error.Error, ImportError) as error:
         raise _unknown(name, [*TASKS, *HOSTS, *gymnasium.registry]) from error
     return host(name, batch_shape, **settings)

@@ -7,6 +7,7 @@ a resume in a new process, or when an old state is stepped again), they are rebu
 """
 
 import functools
+import importlib
 import itertools
 import math
 from collections.abc import Callable
@@ -196,13 +197,34 @@ def _entropy(key, batch_shape: tuple[int, ...]) -> np.ndarray:
     return np.repeat(words.reshape(-1, words.shape[-1]), batch_shape[-1], axis=0)
 
 
+def gymnasium_spec(name: str):
+    """Gymnasium's specification of an id; of `module:Id` the module is imported first, which registers it.
+
+    Raises:
+      UsageError: if there is no such module.
+      gymnasium.error.Error: if the id is unknown.
+    """
+    import gymnasium
+
+    module, _, env_id = name.rpartition(':')
+    if module:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UsageError(
+                f'a module was needed before the colon of {name!r}; it cannot be imported ({error}); install it, or put its '
+                'folder on PYTHONPATH'
+            ) from error
+    return gymnasium.spec(env_id)
+
+
 def _constructor(make_env, horizon: int | None, settings: dict) -> tuple[Callable, str]:
     if not isinstance(make_env, str):
         return functools.partial(make_env, **settings), getattr(make_env, '__name__', 'the environment')
     import gymnasium
 
     try:
-        env_spec = gymnasium.spec(make_env)
+        env_spec = gymnasium_spec(make_env)
     except (gymnasium.error.Error, ImportError) as error:
         raise UsageError(f'an environment known to gymnasium was needed; got {make_env!r} ({error})') from error
     if horizon is not None:
@@ -227,7 +249,7 @@ def host(
     resets.
 
     Args:
-      make_env: `() -> gymnasium.Env`, or a gymnasium id.
+      make_env: `() -> gymnasium.Env`, or a gymnasium id, also as `module:Id`.
       batch_shape: `(N,)` environments, or `(S, N)` for S seeds; then `reset` takes one key or keys `[S]`, and
         a seed's episodes depend on its own key alone.
       workers: processes that share the environments with this one; 0 for none, -1 for as many as use all cores. The

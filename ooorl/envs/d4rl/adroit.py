@@ -44,6 +44,7 @@ class AdroitEnv(SimulatedEnv):
     observation_size: int
     steps_for_success = 25
     ends_when_failed = False
+    view = {'distance': 1.5, 'azimuth': 90.0}  # noqa: RUF012
 
     def __init__(self, *, reward: str = 'dense', render_mode: str | None = None):
         if reward not in ('dense', 'binary'):
@@ -102,6 +103,11 @@ class AdroitEnv(SimulatedEnv):
     def judge(self) -> tuple[float, bool, bool]:
         """`(dense reward, goal achieved, failed)` of the current state."""
         raise NotImplementedError
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """What `set_env_state` needs."""
+        return ('qpos', 'qvel', *(name for name, _ in self.placement()))
 
     def set_env_state(self, state):
         """Sets a state recorded by D4RL.

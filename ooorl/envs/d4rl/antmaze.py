@@ -19,7 +19,7 @@ import mujoco
 import numpy as np
 
 from ooorl.envs.d4rl import assets, mazes
-from ooorl.envs.d4rl.simulated import SimulatedEnv, unbounded, unit_box, with_largest_margins
+from ooorl.envs.d4rl.simulated import SimulatedEnv, from_above, unbounded, unit_box, with_largest_margins
 
 CELL_SIZE = 4.0
 GOAL_RADIUS = 0.5
@@ -45,7 +45,10 @@ def build_model(maze: mazes.Maze, d4rl_margins: bool = False):
     spec.option.timestep = 0.02
     for actuator in spec.actuators:
         actuator.gear[0] = 30.0
+    for geom in spec.geoms:
+        geom.rgba = [0.1, 0.2, 0.8, 1.0]
     floor = next(geom for geom in spec.geoms if geom.name == 'floor')
+    floor.material, floor.rgba = '', [0.9, 0.9, 0.9, 1.0]  # an ant is hard to see from above on a chequered floor
     half = [CELL_SIZE / 2, CELL_SIZE / 2, WALL_HEIGHT / 2]
     for row, column in mazes.cells(maze, '#'):
         x, y = cell_position((row, column))
@@ -89,6 +92,8 @@ class AntMazeEnv(SimulatedEnv):
         self.use_model(build_model(self.maze, d4rl_margins), FRAME_SKIP, render_mode)
         self.observation_space, self.action_space = unbounded(29), unit_box(8)
         self.goal = cell_position(self.maze.ant_goal)
+        size = np.shape([list(row) for row in self.maze.rows])
+        self.view = from_above(cell_position((np.array(size) - 1.0) / 2.0), CELL_SIZE * max(size), 90.0)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -105,6 +110,9 @@ class AntMazeEnv(SimulatedEnv):
         info = self._info()
         terminated = info['success'] and self.terminate_at_goal
         return self._observation(), float(info['success']), terminated, False, info
+
+    def marks(self):
+        return [((*self.goal, 0.0), GOAL_RADIUS)]
 
     def _observation(self):
         return np.concatenate([self.data.qpos, self.data.qvel])

@@ -79,6 +79,8 @@ class KitchenEnv(SimulatedEnv):
     `info` carries `success` (all four completed), `num_completed` and `completed` (names).
     """
 
+    view = {'lookat': [-0.2, 0.5, 2.0], 'distance': 2.2, 'azimuth': 70.0, 'elevation': -35.0}  # noqa: RUF012
+
     def __init__(
         self,
         tasks: str = 'complete',

@@ -26,6 +26,8 @@ NUM_CONTACT_FORCES = 84
 class SparseRunEnv(SimulatedEnv):
     """Run past a line. `info` carries `success` (past the line in this state) and `x_position`."""
 
+    view = 'track'
+
     def __init__(self, file: str, line: float, observation_size: int, render_mode: str | None):
         self.line = line
         self.use_model(load_gymnasium_model(file), FRAME_SKIP, render_mode)

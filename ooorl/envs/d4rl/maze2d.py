@@ -18,11 +18,12 @@ import mujoco
 import numpy as np
 
 from ooorl.envs.d4rl import mazes
-from ooorl.envs.d4rl.simulated import SimulatedEnv, unbounded, unit_box, with_largest_margins
+from ooorl.envs.d4rl.simulated import SimulatedEnv, from_above, unbounded, unit_box, with_largest_margins
 from ooorl.errors import UsageError
 
 GOAL_RADIUS = 0.5
 MAX_SPEED = 5.0
+BALL_OFFSET = (1.2, 1.2)  # of the ball's world from the coordinates of its observation
 _CONTACT = {'condim': 1, 'friction': [0.5, 0.1, 0.1], 'margin': 0.002}
 
 
@@ -34,8 +35,8 @@ def build_model(maze: mazes.Maze, d4rl_margins: bool = False):
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_EULER
     world = spec.worldbody
     plane = {'type': mujoco.mjtGeom.mjGEOM_PLANE, 'size': [40, 40, 0.25], 'pos': [0, 0, -0.1]}
-    world.add_geom(name='ground', contype=1, conaffinity=0, **plane, **_CONTACT)
-    ball = world.add_body(name='ball', pos=[1.2, 1.2, 0.0])
+    world.add_geom(name='ground', contype=1, conaffinity=0, rgba=[0.9, 0.9, 0.9, 1], **plane, **_CONTACT)
+    ball = world.add_body(name='ball', pos=[*BALL_OFFSET, 0.0])
     sphere = {'type': mujoco.mjtGeom.mjGEOM_SPHERE, 'size': [0.1, 0, 0], 'density': 1000.0}
     ball.add_geom(name='ball', contype=1, conaffinity=1, rgba=[0, 0, 1, 1], **sphere, **_CONTACT)
     for name, axis in (('x', [1, 0, 0]), ('y', [0, 1, 0])):
@@ -51,7 +52,7 @@ def build_model(maze: mazes.Maze, d4rl_margins: bool = False):
             'size': [0.5, 0.5, 0.2],
             'pos': [row + 1.0, column + 1.0, 0.0],
         }
-        world.add_geom(name=f'wall_{row}_{column}', contype=2, conaffinity=1, **box, **_CONTACT)
+        world.add_geom(name=f'wall_{row}_{column}', contype=2, conaffinity=1, rgba=[0.7, 0.5, 0.3, 1], **box, **_CONTACT)
     model = spec.compile()
     return with_largest_margins(model) if d4rl_margins else model
 
@@ -84,6 +85,8 @@ class Maze2dEnv(SimulatedEnv):
         self.use_model(build_model(self.maze, d4rl_margins), 1, render_mode)
         self.observation_space, self.action_space = unbounded(4), unit_box(2)
         self.goal = np.array(self.maze.point_goal, np.float64)
+        size = np.shape([list(row) for row in self.maze.rows])
+        self.view = from_above((np.array(size) + 1.0) / 2.0, max(size), 180.0)  # rows run down, as the layout is printed
         self._free_cells = mazes.cells(self.maze, '.')
 
     def reset(self, *, seed=None, options=None):
@@ -99,6 +102,9 @@ class Maze2dEnv(SimulatedEnv):
         self.simulate(np.clip(action, -1.0, 1.0))
         reward = float(reward_at(self.data.qpos, self.goal, self.dense))
         return self._observation(), reward, False, False, self._info()
+
+    def marks(self):
+        return [((*(self.goal + BALL_OFFSET), 0.0), GOAL_RADIUS)]
 
     def _observation(self):
         return np.concatenate([self.data.qpos, self.data.qvel])

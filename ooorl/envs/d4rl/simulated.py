@@ -1,5 +1,6 @@
 """What the MuJoCo environments of this package share: a model, its data, stepping and drawing."""
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import gymnasium
@@ -8,16 +9,27 @@ import numpy as np
 
 from ooorl.envs.d4rl import assets
 
+PICTURE_SIZE = 480
+
+
+def from_above(centre, extent: float, azimuth: float) -> dict:
+    """A view straight down on a square of side `extent` (m) around `centre` (x, y); `azimuth` is the direction of up."""
+    # The free camera opens 45 degrees; a tenth is left free around.
+    distance = 1.1 * extent / (2.0 * np.tan(np.pi / 8.0))
+    return {'lookat': [*centre, 0.0], 'distance': distance, 'azimuth': azimuth, 'elevation': -90.0}
+
 
 class SimulatedEnv(gymnasium.Env):
     """A gymnasium environment around one MuJoCo model.
 
-    Subclasses adopt a model with `use_model` and write the spaces, `reset` and `step`. Whatever an episode
+    Subclasses adopt a model with `use_model` and write the spaces, `reset` and `step`; `view` is where it is seen from
+    and `marks` what is drawn beside the model. Whatever an episode
     does follows from the seed of its reset and the actions since: nothing is left over from earlier episodes,
     not even the warm start of the constraint solver.
     """
 
     metadata = {'render_modes': ['rgb_array']}
+    view: Mapping | str = {}  # the free camera's lookat, distance, azimuth and elevation; or a camera of the model by name
 
     def use_model(self, model, frame_skip: int, render_mode: str | None = None):
         """Adopts a compiled model; one environment step is `frame_skip` simulation steps."""
@@ -49,9 +61,34 @@ class SimulatedEnv(gymnasium.Env):
         if self.render_mode != 'rgb_array':
             return None
         if self._renderer is None:
-            self._renderer = mujoco.Renderer(self.model, 480, 480)
-        self._renderer.update_scene(self.data)
+            self._renderer = mujoco.Renderer(self.model, PICTURE_SIZE, PICTURE_SIZE)
+        self._renderer.update_scene(self.data, camera=self._camera())
+        scene = self._renderer.scene
+        # A software renderer takes eight times as long with them.
+        scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        for position, radius in self.marks():
+            size = np.array([radius, 0.0, 0.0])
+            colour = np.array([0.1, 0.7, 0.2, 0.5], np.float32)
+            sphere = mujoco.mjtGeom.mjGEOM_SPHERE
+            mujoco.mjv_initGeom(scene.geoms[scene.ngeom], sphere, size, np.asarray(position), np.eye(3).ravel(), colour)
+            scene.ngeom += 1
         return self._renderer.render()
+
+    def _camera(self):
+        if isinstance(self.view, str):
+            return self.view
+        camera = mujoco.MjvCamera()
+        mujoco.mjv_defaultFreeCamera(self.model, camera)
+        for name, value in self.view.items():
+            if name == 'lookat':
+                camera.lookat[:] = value
+            else:
+                setattr(camera, name, value)
+        return camera
+
+    def marks(self) -> Sequence[tuple[Sequence[float], float]]:
+        """Transparent balls to draw, as (position, radius) in the simulated world; none here."""
+        return ()
 
     def close(self):
         """Frees the renderer."""
