@@ -9,13 +9,14 @@ import contextlib
 import difflib
 import signal
 import time
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import tomli_w
 
-from ooorl import checkpoint, rounds, writers
+from ooorl import checkpoint, config, rounds, writers
 from ooorl import run as running
 from ooorl.errors import UsageError
 from ooorl.phases import round_sizes
@@ -57,6 +58,14 @@ def _write_text(path, text):
         file.write(text)
 
 
+def _completed(text):
+    """A kept config with the defaults of settings that did not exist when it was written; as it is where it makes no sense."""
+    try:
+        return tomli_w.dumps(config.resolve(tomllib.loads(text)))
+    except (tomllib.TOMLDecodeError, UsageError):
+        return text
+
+
 def _open_directory(out, text, resume):
     existing = out / 'config.toml'
     if not resume:
@@ -68,7 +77,7 @@ def _open_directory(out, text, resume):
         return
     if not existing.is_file():
         raise UsageError(f'--resume needs the directory of a run; {out} holds no config.toml; start it without --resume')
-    before = existing.read_text(encoding='utf-8')
+    before = _completed(existing.read_text(encoding='utf-8'))
     if before != text:
         changes = difflib.unified_diff(before.splitlines(), text.splitlines(), 'config.toml', 'this config', lineterm='', n=0)
         shown = ' | '.join(line for line in changes if line[:1] in '+-' and line[:3] not in ('+++', '---'))
