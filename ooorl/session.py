@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import tomli_w
 
-from ooorl import checkpoint, rounds, writers
+from ooorl import checkpoint, config, rounds, writers
 from ooorl import run as running
 from ooorl.errors import UsageError
 from ooorl.phases import round_sizes
@@ -58,6 +58,19 @@ def _write_text(path, text):
         file.write(text)
 
 
+def _deciding(text):
+    """What decides the results in a config: complete with settings that came later, without those that change no result.
+
+    So a run may go on with more cores or fewer, and after an upgrade. A text that makes no sense comes back as it is.
+    """
+    try:
+        table = config.resolve(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, UsageError):
+        return text
+    table['environment'].pop('workers')
+    return tomli_w.dumps(table)
+
+
 def _open_directory(out, text, resume):
     existing = out / 'config.toml'
     if not resume:
@@ -76,16 +89,6 @@ def _open_directory(out, text, resume):
         raise UsageError(
             f'--resume needs the config the run was started with; this one differs ({shown}); undo that or use another --out'
         )
-
-
-def _deciding(text):
-    """A config without what changes no result, so that a run may go on where there are more cores or fewer."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return text
-    table.get('environment', {}).pop('workers', None)
-    return tomli_w.dumps(table)
 
 
 def _new_meta():

@@ -305,6 +305,10 @@ def test_a_finished_run_can_be_resumed_evaluated_and_reported(tiny_run, capsys, 
     directory, _ = tiny_run
     monkeypatch.chdir(directory)
     before = (directory / 'out' / 'metrics.jsonl').read_bytes()
+    kept = directory / 'out' / 'config.toml'
+    text = kept.read_text()
+    kept.write_text(text.replace('drop_boxes = []\n', ''))  # written before that setting existed
+    assert kept.read_text() != text
     assert main(['run', 'c.toml', '--out', 'out', '--resume']) == 0
     assert (directory / 'out' / 'metrics.jsonl').read_bytes() == before
     capsys.readouterr()
