@@ -1,9 +1,9 @@
 """How many environment steps a second do host environments make here and in gymnasium's vector environments?
 
 The same number of environments under the same random actions, by turns in one process: this project's host adapter in
-one process and with a worker for each further core (one at least), `SyncVectorEnv`, `AsyncVectorEnv`. Then compiled
-tasks at batch 4096, inside one scan. The time of the host adapter includes what makes it resumable. Environments whose
-packages are absent are skipped.
+one process and with a worker for each further core (one at least), `SyncVectorEnv`, `AsyncVectorEnv`. Then compiled tasks
+at batch 4096, inside one scan. The time of the host adapter includes what makes it resumable. Environments whose packages
+are absent are skipped.
 
     python benchmarks/stepping.py --cores 1            # about 3 minutes
     python benchmarks/stepping.py --cores 2

@@ -85,17 +85,21 @@ class _Live:
         self._block = pool.attach(spec.observation_dim, spec.action_dim)
         self._record_shape = (math.prod(shape), horizon, spec.action_dim)
         self._every = np.arange(math.prod(shape))
+        self._answer = TimeStep(*(self._shaped(getattr(self._block, name)) for name in TimeStep._fields))
         self.held = self.flat = None
 
     def _shaped(self, array: np.ndarray) -> np.ndarray:
         return array.reshape(*self._shape, *array.shape[1:])
 
-    def _hand_out(self, flat: HostState) -> HostState:
-        """Notes what the environments hold; read-only for the caller, with whom it is shared."""
-        views = [self._shaped(leaf) for leaf in flat]
-        for view in views:
-            view.flags.writeable = False
-        self.held, self.flat = HostState(*views), flat
+    def _view(self, array: np.ndarray) -> np.ndarray:
+        """For the caller, with whom memory is shared: shaped and read-only."""
+        view = self._shaped(array)
+        view.flags.writeable = False
+        return view
+
+    def _hold(self, flat: HostState) -> HostState:
+        """Notes what the environments hold."""
+        self.held, self.flat = HostState(*map(self._view, flat)), flat
         return self.held
 
     def _seed_resets(self, flat: HostState, wanted: np.ndarray) -> None:
@@ -111,7 +115,7 @@ class _Live:
         self._pool.ask('reset')
         flat = HostState(entropy, zeros, seeds, zeros, np.zeros(self._record_shape, np.float32))
         self._seed_resets(flat, self._every)
-        return self._hand_out(flat), self._shaped(self._block.observation.copy())
+        return self._hold(flat), self._answer.observation.copy()
 
     def bring_to(self, state: HostState) -> None:
         """Rebuilds those environments that do not hold `state`."""
@@ -130,11 +134,11 @@ class _Live:
         if jobs:
             self._pool.replay(jobs)
         self._seed_resets(flat, self._every)
-        self.flat = flat
+        self._hold(flat)
 
     def step(self, action: np.ndarray) -> tuple[HostState, TimeStep]:
         """Steps from the state that `bring_to` was given; actions `[*shape, A]`."""
-        block, flat = self._block, self.flat
+        block, held, flat = self._block, self.held, self.flat
         self.held = self.flat = None
         np.maximum(action.reshape(block.action.shape), -1.0, out=block.action)
         np.minimum(block.action, 1.0, out=block.action)
@@ -144,9 +148,10 @@ class _Live:
         flat.actions[self._every, flat.elapsed] = block.action
         flat = flat._replace(elapsed=elapsed)
         if (ended := block.terminated | block.truncated).any():
-            flat = self._begin_episodes(flat, ended)
-        timestep = TimeStep(*(self._shaped(getattr(block, name).copy()) for name in TimeStep._fields))
-        return self._hand_out(flat), timestep
+            self._hold(self._begin_episodes(flat, ended))
+        else:
+            self.held, self.flat = held._replace(elapsed=self._view(elapsed)), flat
+        return self.held, TimeStep(*[array.copy() for array in self._answer])
 
     def _begin_episodes(self, flat: HostState, ended: np.ndarray) -> HostState:
         # Earlier states go on to read the old memory: it is only ever appended to.

@@ -131,7 +131,9 @@ def describe(env) -> Description:
 def _success(info: dict) -> bool:
     for name in SUCCESS_KEYS:
         if name in info:
-            return bool(np.all(info[name]))
+            value = info[name]
+            # np.all of one truth value takes as long as much of a step.
+            return bool(value) if isinstance(value, bool | np.bool_) else bool(np.all(value))
     return False
 
 
@@ -156,7 +158,7 @@ class EnvGroup:
         self._block = block
         space = self._envs[0].action_space
         low, high = space.low.astype(np.float64).reshape(-1), space.high.astype(np.float64).reshape(-1)
-        self._low, self._span, self._space = low, high - low, space
+        self._low, self._span, self._bounds = low, high - low, (space.low, space.high)
 
     def _to_box(self, actions: np.ndarray) -> np.ndarray:
         """From [-1, 1] onto the action bounds, in fresh memory, which an environment may keep."""
@@ -164,9 +166,10 @@ class EnvGroup:
         scaled /= 2.0
         scaled *= self._span
         scaled += self._low
-        boxed = scaled.astype(self._space.dtype, copy=False).reshape(len(actions), *self._space.shape)
-        np.maximum(boxed, self._space.low, out=boxed)
-        return np.minimum(boxed, self._space.high, out=boxed)
+        low, high = self._bounds
+        boxed = scaled.astype(low.dtype, copy=False).reshape(len(actions), *low.shape)
+        np.maximum(boxed, low, out=boxed)
+        return np.minimum(boxed, high, out=boxed)
 
     def reset(self) -> None:
         """Begins an episode everywhere."""
