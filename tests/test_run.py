@@ -9,6 +9,7 @@ import pytest
 from line_world import HORIZON, LineEnv, line_task
 from small import trees_equal
 
+from ooorl import rounds
 from ooorl import run as running
 from ooorl.agents.iql import IQLConfig, iql, iql_critic
 from ooorl.agents.sac import SACConfig, sac
@@ -125,6 +126,20 @@ def test_agents_are_told_of_every_stored_row_once(recorded):
     assert told == {
         'pretrain': [20, 20], 'explore': [44, 44], 'retrain@0': [20, 20], 'retrain@8': [28, 28], 'retrain@24': [44, 44],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize('seeds', [(0,), (0, 1)])
+def test_a_cycle_on_the_host_copies_no_store(seeds):
+    steps = 200_000
+    phase = Phase(name='online', agent=recorder(), num_updates=steps // 2, num_env_steps=steps, store='online')
+    setup = line_setup((phase,), kind='host', seeds=seeds)
+    programs = rounds.Programs(setup)
+    state = rounds.begin(programs, rounds.RunState(0, 0, None, {}, {}, {}), phase)
+    store = state.stores['online'].storage.reward.nbytes
+    state, _, _ = rounds.one_round(programs, state, phase, [(4, 4)])
+    (after,) = (program for key, program in programs._compiled.items() if key[0] == 'after')
+    assert after.memory_analysis().temp_size_in_bytes < store / 10
+    np.testing.assert_array_equal(state.stores['online'].size, [8] * len(seeds))
 
 
 def test_a_continued_explorer_is_told_of_random_steps():
