@@ -113,7 +113,7 @@ def uniform(spec: Spec) -> Agent:
 def _ooo_phases(config, spec, dataset, settings):
     explore, exploit = config['explore'], config['exploit']
     without, retrain_without = settings.pop('without_bonus'), settings.pop('retrain_without_bonus')
-    settings['retrain_at'] = settings['retrain_at'] or None
+    settings |= {'retrain_at': settings['retrain_at'] or None, 'random_agent': uniform(spec)}
     gammas = [table.get('gamma', 0.99) for table in (explore, exploit)]
     samplings = {
         'explore_sampling': _sampling(explore, gammas[0]),
@@ -125,7 +125,7 @@ def _ooo_phases(config, spec, dataset, settings):
     if without or retrain_without:
         plain = phases.ooo(
             build_agent(explore, spec, dataset, with_bonus=False), exploiter,
-            **{**settings, 'retrain_at': (settings['num_env_steps'],) if retrain_without else ()}, **samplings, store='plain',
+            **{**settings, 'retrain_at': None if retrain_without else ()}, **samplings, store='plain',
         )
         made += tuple(
             dataclasses.replace(p, name=f'plain-{p.name}', start=p.start and f'plain-{p.start}') for p in plain

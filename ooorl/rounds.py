@@ -13,7 +13,7 @@ from ooorl import replay
 from ooorl.learn import make_learn
 from ooorl.mapping import map_seeds
 from ooorl.optimizers import restarted
-from ooorl.phases import Setup
+from ooorl.phases import Setup, rows_known
 from ooorl.types import State, Transition, ignore_data
 
 FINITE = 'finite'  # metric: 1 if every number of the agent's state is finite
@@ -84,7 +84,7 @@ def begin(programs: Programs, state: RunState, phase) -> RunState:
     else:
         keys = programs.keys(state.phase, 0, 1)
         agent = programs.call(('init', phase.agent), jax.vmap(phase.agent.init), keys)
-        agent = _observe_stored(programs, phase, agent, stores)
+    agent = _observe_stored(programs, phase, agent, stores)
     return state._replace(agent=agent, stores=stores, collectors=collectors)
 
 
@@ -107,14 +107,16 @@ def _start_collection(programs, keys):
 
 
 def _observe_stored(programs, phase, agent, stores):
+    """Tells an agent of the rows that it may read and has not been told of yet."""
     if phase.agent.observe is ignore_data:
         return agent
-    sources = [] if programs.dataset is None else [(programs.dataset.storage, None)]
+    sources = [] if programs.dataset is None or phase.start is not None else [(programs.dataset.storage, None)]
     if phase.store in stores:
         store = stores[phase.store]
         stored = int(store.size.max())
         limit = stored if phase.online_limit is None else min(stored, phase.online_limit)
-        sources.append((jax.tree.map(lambda leaf: leaf[:, :limit], store.storage), 0))
+        known = rows_known(programs.setup, phase)
+        sources.append((jax.tree.map(lambda leaf: leaf[:, known:limit], store.storage), 0))
     for transitions, axis in sources:
         if transitions.reward.shape[-1]:
             mapped = programs.over_seeds(phase.agent.observe, (0, axis))

@@ -107,11 +107,13 @@ class OnlineConfig:
 class OOOConfig:
     """The `[ooo]` table, scheme 'ooo'."""
 
-    pretrain_updates: int = 1_000_000
+    pretrain_updates: int = 1_000_000  # 0: no pretraining, which is how to go without a data set
+    random_steps: int = 0  # uniformly random steps before exploration, beside num_env_steps; OOO's RLPD 5000
     num_env_steps: int = 1_000_000
     explore_updates: int = 1_000_000
     retrain_updates: int = 1_000_000
-    retrain_at: tuple[int, ...] = ()  # environment steps to retrain at, from scratch; empty: at the end; 0: data set only
+    # Environment steps to retrain at, random ones counted, from scratch; empty: at the end; 0: data set only.
+    retrain_at: tuple[int, ...] = ()
     cycle_steps: int = 1  # steps of every copy between two blocks of updates
     without_bonus: bool = False  # compare: the explorer's agent without its bonus, pretrained and fine-tuned at equal steps
     retrain_without_bonus: bool = False  # compare: retraining on what the explorer without bonus collected

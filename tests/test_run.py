@@ -208,6 +208,20 @@ def test_a_learner_is_told_of_what_others_collected_into_its_store():
     assert (np.asarray(state.finished['online']['largest']) < 100).all()
 
 
+@pytest.mark.parametrize(('data', 'told'), [(None, [32, 24, 8]), (20, [52, 44, 28])])
+def test_exploration_begins_with_random_rows_that_everybody_is_told_of(data, told):
+    explorer, exploiter = recorder(), recorder()
+    phases = ooo(explorer, exploiter, random_agent=uniform(LINE), random_steps=8, retrain_at=(8, 24),
+                 **SCHEME | {'pretrain_updates': 6 * bool(data)})  # fmt: skip
+    setup = line_setup(phases, dataset=data and line_data(data), seeds=(0,))
+    state = collect_events(setup)[-1].state
+    assert state.stores['online'].size.tolist() == [32]
+    # All 8 + 24 collected rows and the data; the exploiters those within their budgets.
+    order = ('explore', 'retrain@24', 'retrain@8')
+    assert [int(state.finished[name]['told'][0]) for name in order] == told
+    assert ('pretrain' in state.finished) == bool(data)
+
+
 MAZE = {'hidden': (16,), 'learning_rate': 1e-3}
 
 
