@@ -81,7 +81,7 @@ CALQL_CHANGES = {
     'target_gap': 0.8, 'init_log_dual': Given(0.0, {'target_gap': 0.8}), 'num_actions': 4, 'importance_sampling': False,
     'gap_temperature': 2.0, 'max_target_backup': False, 'calibrate': False, 'calibrate_random': True,
     'init_temperature': 0.5, 'target_entropy': -3.0, 'hidden': (9,), 'critic_hidden': (9,), 'critic_layer_norm': 'before',
-    'critic_activation': 'swish', 'num_critics': 3, 'num_target_critics': 1, 'num_gap_critics': 1,
+    'critic_activation': 'swish', 'critic_unit_features': True, 'num_critics': 3, 'num_target_critics': 1, 'num_gap_critics': 1,
 }  # fmt: skip
 ODICE_CHANGES = {
     'gamma': 0.5, 'trust': 0.9, 'eta': 0.5, 'orthogonal': False, 'max_weight': 0.1, 'polyak': 0.5, 'learning_rate': 1e-3,

@@ -29,7 +29,9 @@ Source: Kumar et al., arXiv:2006.04779; Nakamoto et al., arXiv:2303.05479; numbe
 there each loss draws its own actions and so each critic has its own target, here the draws are shared; no clipping of the
 gap and no entropy in the target (both off there by default). OOO bounds v' alone; a `value_bounds` wrapper bounds the whole
 target. With more critics than two, subsets for target and gap are drawn anew each update, without replacement (PA-RL: with),
-and the gap of a subset stands for all. A bonus enters the target and leaves the calibration alone.
+and the gap of a subset stands for all. OOO asks for `critic_unit_features`, features over max(|features|, 1e-8), wherever it
+retrains, though its released script (MaxSobolMark/OOO@b1424a2) drops the flag on the way to the network. A bonus
+enters the target and leaves the calibration alone.
 """
 
 from collections.abc import Callable
@@ -82,6 +84,7 @@ class CalQLConfig:
     critic_hidden: tuple[int, ...] = (256, 256)  # widths of Q; antmaze (256,) * 4, adroit (512,) * 3
     critic_layer_norm: str | None = None  # None, or 'before' / 'after' the activation; PA-RL 'before'
     critic_activation: str = 'relu'  # of `networks.mlp`; PA-RL 'swish'
+    critic_unit_features: bool = False  # the last hidden layer of Q is divided by its norm; OOO's retraining True
     num_critics: int = 2  # ensemble members E; PA-RL 10
     num_target_critics: int | None = None  # members drawn for each target; None means all; PA-RL 2
     num_gap_critics: int | None = None  # members drawn for the gap; None means all; PA-RL 2
@@ -136,7 +139,7 @@ class _CriticParts(NamedTuple):
 def _critic_parts(spec: Spec, config: CalQLConfig, head: ValueHead, grad_transform) -> _CriticParts:
     network = ensemble_q(
         config.critic_hidden, head.num_outputs, num_members=config.num_critics, layer_norm=config.critic_layer_norm,
-        activation=config.critic_activation, last_init='small',
+        activation=config.critic_activation, last_init='small', unit_features=config.critic_unit_features,
     )
     optimizer = optax.chain(grad_transform, optax.adam(config.learning_rate))
 
