@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from ooorl.agents.bc import BCConfig
 from ooorl.agents.calql import CalQLConfig
 from ooorl.agents.iql import IQLConfig
+from ooorl.agents.odice import ODICEConfig
+from ooorl.agents.prdc import PRDCConfig
 from ooorl.agents.sac import SACConfig
 from ooorl.agents.td3 import TD3Config
 from ooorl.errors import UsageError
@@ -14,7 +16,15 @@ from ooorl.learn import Sampling
 from ooorl.signals import DisagreementConfig, RNDConfig
 from ooorl.validation import check_choice, check_not_negative, check_positive
 
-AGENTS = {'bc': BCConfig, 'iql': IQLConfig, 'td3': TD3Config, 'sac': SACConfig, 'calql': CalQLConfig}
+AGENTS = {
+    'bc': BCConfig,
+    'iql': IQLConfig,
+    'td3': TD3Config,
+    'sac': SACConfig,
+    'calql': CalQLConfig,
+    'odice': ODICEConfig,
+    'prdc': PRDCConfig,
+}
 SCHEMES = ('offline', 'finetune', 'online', 'ooo')
 
 
@@ -143,7 +153,7 @@ class ReportConfig:
 class AgentConfig:
     """Keys of an agent table beside those of the agent's own config."""
 
-    agent: str = 'iql'  # bc, iql, td3, sac or calql
+    agent: str = 'iql'  # bc, iql, td3, sac, calql, odice or prdc
     normalise_observation: bool = False  # by mean and deviation of the data set
     terminal_reward: float | None = None  # raw reward that alone ends the MDP; None: as stored
 
