@@ -106,7 +106,7 @@ def td3_exploiter(settings: Mapping, prepared: Prepared) -> Agent:
 def phases_of(cell: Cell, prepared: Prepared) -> tuple[Phase, ...]:
     """The phases of a cell, all made from those of its config."""
     made = {phase.name: phase for phase in prepared.setup.phases}
-    steps = prepared.config['ooo']['num_env_steps']
+    steps = prepared.config['ooo']['num_env_steps'] + prepared.config['ooo']['random_steps']
     if cell.signal == 'none':
         plain = [phase for name, phase in made.items() if name.startswith('plain-') and '@' not in name]
         plain.append(replace(made[f'plain-retrain@{steps}'], name='plain-retrain'))

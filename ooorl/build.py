@@ -12,6 +12,8 @@ from ooorl import catalogue, phases, signals, wrap
 from ooorl.agents.bc import bc
 from ooorl.agents.calql import calql
 from ooorl.agents.iql import iql
+from ooorl.agents.odice import odice
+from ooorl.agents.prdc import prdc
 from ooorl.agents.sac import sac
 from ooorl.agents.td3 import td3
 from ooorl.config import fields, parse
@@ -22,7 +24,7 @@ from ooorl.learn import Sampling
 from ooorl.settings import AGENTS, SIGNALS
 from ooorl.types import Agent, Spec
 
-BUILDERS = {'bc': bc, 'iql': iql, 'td3': td3, 'sac': sac, 'calql': calql}
+BUILDERS = {'bc': bc, 'iql': iql, 'td3': td3, 'sac': sac, 'calql': calql, 'odice': odice, 'prdc': prdc}
 SIGNAL_BUILDERS = {
     'rnd': signals.rnd,
     'disagreement': signals.ensemble_disagreement,
@@ -44,11 +46,13 @@ def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = 
     """The agent of a resolved agent table, wrapped as the table says (see `ooorl.wrap` for the order)."""
     config_type, builder = AGENTS[table['agent']], BUILDERS[table['agent']]
     config = parse(config_type, {k: v for k, v in table.items() if k in fields(config_type)}, '[agent]')
-    seams = {}
+    takes, seams = inspect.signature(builder).parameters, {}
     if 'head' in table:
-        if 'head' not in inspect.signature(builder).parameters:
+        if 'head' not in takes:
             raise UsageError(f'{table["agent"]} has no critic to give a head to; remove the sub-table head')
         seams['head'] = hl_gauss_head(**table['head'])
+    if 'observation' in takes:
+        seams |= _pairs(table, dataset)
     agent = builder(spec, config, **seams)
     if 'bonus' in table and with_bonus:
         bonus = table['bonus']
@@ -64,16 +68,27 @@ def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = 
     if table.get('terminal_reward') is not None:
         agent = wrap.terminal_at_reward(agent, reward=table['terminal_reward'])
     if table['normalise_observation']:
-        agent = _normalised(agent, dataset)
+        agent = wrap.normalised_observation(agent, *_statistics(dataset))
     return agent
 
 
-def _normalised(agent, dataset):
+def _statistics(dataset):
     if dataset is None:
         raise UsageError('normalise_observation needs a data set to take mean and deviation from; none was given')
     observation = np.asarray(dataset.observation, np.float64)
     # 1e-3 as TD3+BC's code has it: constant columns stay near zero instead of exploding.
-    return wrap.normalised_observation(agent, observation.mean(axis=0), observation.std(axis=0) + 1e-3)
+    return observation.mean(axis=0).astype(np.float32), (observation.std(axis=0) + 1e-3).astype(np.float32)
+
+
+def _pairs(table, dataset):
+    """Observations, as the agent sees them, and actions of the data set."""
+    if dataset is None:
+        raise UsageError(f'{table["agent"]} searches a data set for its nearest actions; none was given; name one in [dataset]')
+    observation = np.asarray(dataset.observation, np.float32)
+    if table['normalise_observation']:
+        mean, std = _statistics(dataset)
+        observation = (observation - mean) / std
+    return {'observation': observation, 'action': np.asarray(dataset.action, np.float32)}
 
 
 def _sampling(table, gamma, key='sampling'):
@@ -115,8 +130,7 @@ def uniform(spec: Spec) -> Agent:
 def _ooo_phases(config, spec, dataset, settings):
     explore, exploit = config['explore'], config['exploit']
     without, retrain_without = settings.pop('without_bonus'), settings.pop('retrain_without_bonus')
-    settings['retrain_at'] = settings['retrain_at'] or None
-    settings['random_agent'] = uniform(spec)
+    settings |= {'retrain_at': settings['retrain_at'] or None, 'random_agent': uniform(spec)}
     gammas = [table.get('gamma', 0.99) for table in (explore, exploit)]
     samplings = {
         'explore_sampling': _sampling(explore, gammas[0]),
@@ -128,7 +142,7 @@ def _ooo_phases(config, spec, dataset, settings):
     if without or retrain_without:
         plain = phases.ooo(
             build_agent(explore, spec, dataset, with_bonus=False), exploiter,
-            **{**settings, 'retrain_at': (settings['num_env_steps'],) if retrain_without else ()}, **samplings, store='plain',
+            **{**settings, 'retrain_at': None if retrain_without else ()}, **samplings, store='plain',
         )
         made += tuple(
             dataclasses.replace(p, name=f'plain-{p.name}', start=p.start and f'plain-{p.start}') for p in plain

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from ooorl.errors import UsageError
 from ooorl.mapping import map_members
 from ooorl.types import Array, Key, Params
 
@@ -67,6 +68,7 @@ class _MLP(nn.Module):
     dropout: float
     kernel_init: str
     last_init: str
+    unit_features: bool
 
     @nn.compact
     def __call__(self, *inputs, train=False):
@@ -77,7 +79,14 @@ class _MLP(nn.Module):
             x = ACTIVATIONS[self.activation](x)
             x = nn.LayerNorm(epsilon=1e-6)(x) if self.layer_norm == 'after' else x
             x = nn.Dropout(self.dropout, deterministic=not train)(x) if self.dropout else x
+        x = unit_length(x) if self.unit_features else x
         return nn.Dense(self.num_outputs, kernel_init=INITIALISERS[self.last_init])(x)
+
+
+def unit_length(features: Array) -> Array:
+    """`x / max(|x|, 1e-8)` over the last axis; zeros stay zeros, with a gradient of zeros."""
+    # The maximum is taken under the root, whose slope at zero would be infinite.
+    return features / jnp.sqrt(jnp.maximum((features**2).sum(axis=-1, keepdims=True), 1e-16))
 
 
 def mlp(
@@ -89,6 +98,7 @@ def mlp(
     dropout: float = 0.0,
     kernel_init: str = 'orthogonal',
     last_init: str | None = None,
+    unit_features: bool = False,
 ) -> Network:
     """Dense layers over the concatenated inputs: `[..., I] -> [..., num_outputs]`.
 
@@ -100,10 +110,16 @@ def mlp(
       dropout: rate after every activation; active only where `apply` is given a key.
       kernel_init: 'orthogonal' (gain sqrt 2), 'xavier_uniform' or 'small' (orthogonal, gain 0.01); biases start at 0.
       last_init: the same for the last layer; None repeats `kernel_init`.
+      unit_features: the last hidden layer reaches the output divided by its norm (`unit_length`).
+
+    Raises:
+      UsageError: if `unit_features` is asked for without a hidden layer.
     """
+    if unit_features and not hidden:
+        raise UsageError('unit_features needs a hidden layer to divide by its norm; got none; add one or leave the setting out')
     module = _MLP(
         hidden=tuple(hidden), num_outputs=num_outputs, activation=activation, layer_norm=layer_norm, dropout=dropout,
-        kernel_init=kernel_init, last_init=last_init or kernel_init,
+        kernel_init=kernel_init, last_init=last_init or kernel_init, unit_features=unit_features,
     )
 
     def apply(params, *inputs, key: Key | None = None):

@@ -97,7 +97,7 @@ def check(setup: Setup) -> None:
         if phase.store is not None and not collected:
             raise UsageError(f'phase {phase.name!r} reads the store {phase.store!r}, to which no phase before it adds')
         if setup.dataset is None and phase.num_updates and (phase.store is None or phase.online_limit == 0):
-            raise UsageError(f'phase {phase.name!r} trains offline and needs a data set; none was given')
+            raise UsageError(f'phase {phase.name!r} trains offline and needs a data set; none was given; give one')
         round_sizes(phase, setup)
 
 
@@ -143,6 +143,18 @@ def env_steps(setup: Setup, phase_number: int, cycles: int) -> int:
     return total if phase.online_limit is None else min(total, phase.online_limit)
 
 
+def rows_known(setup: Setup, phase: Phase) -> int:
+    """How many of the first rows of its store the agent that a phase continues was told of in the phases before."""
+    names, store = [p.name for p in setup.phases], phase.store
+    while phase.start is not None:
+        number = names.index(phase.start)
+        phase = setup.phases[number]
+        if phase.store == store:
+            stored = sum(p.num_env_steps for p in setup.phases[: number + 1] if p.store == store)
+            return stored if phase.online_limit is None else min(stored, phase.online_limit)
+    return 0
+
+
 def offline(agent: Agent, *, num_updates: int, sampling: Sampling = Sampling()) -> tuple[Phase, ...]:
     """Offline training on the data set."""
     return (Phase(name='offline', agent=agent, num_updates=num_updates, sampling=sampling),)
@@ -184,12 +196,18 @@ def online(
 ) -> tuple[Phase, ...]:
     """Learning from collected data alone, after `random_steps` of `random_agent` without updates."""
     return (
-        *_random_phase(random_agent, random_steps, store),
+        *_random(random_agent, random_steps, store),
         Phase(
             name='online', agent=agent, num_updates=num_updates, num_env_steps=num_env_steps, cycle_steps=cycle_steps,
             store=store, sampling=sampling,
         ),
     )
+
+
+def _random(agent, num_steps, store):
+    if not num_steps:
+        return ()
+    return (Phase(name='random', agent=agent, num_updates=0, num_env_steps=num_steps, store=store),)
 
 
 def ooo(
@@ -211,30 +229,28 @@ def ooo(
 ) -> tuple[Phase, ...]:
     """Offline -> online -> offline.
 
-    1. `pretrain`: the explorer learns offline, its bonus (if it has one) already on. Left out where `pretrain_updates` is 0.
-    2. `random`: the first `random_steps` of the collected steps are those of `random_agent`, without updates.
-    3. `explore`: the explorer, optimisers included, collects the other steps and learns.
-    4. `retrain@T` for each T in `retrain_at` (default: all steps): a brand-new exploiter learns offline from the data set and the
-       first T collected rows, random ones included, extrinsic reward only. T = 0 retrains on the data set alone.
+    1. `pretrain`: the explorer learns offline, its bonus (if it has one) already on. Without `pretrain_updates`, and so without
+       a data set, there is no such phase and the explorer begins anew.
+    2. `random`: `random_steps` of `random_agent` without updates; none by default.
+    3. `explore`: the same agent, optimisers included, collects `num_env_steps` more and learns.
+    4. `retrain@T` for each T in `retrain_at`: a brand-new exploiter learns offline from the data set and the first T rows of the
+       store, extrinsic reward only. The random steps are the store's first rows and count: T lies between 0 and
+       `random_steps + num_env_steps`, the default. T = 0 retrains on the data set alone.
 
-    Any two agents go together, and without pretraining no data set is needed. Source: Mark et al., arXiv:2310.08558.
+    Any two agents go together. Source: Mark et al., arXiv:2310.08558.
     """
-    if not 0 <= random_steps <= num_env_steps:
-        raise UsageError(f'random_steps must lie between 0 and num_env_steps, {num_env_steps}; got {random_steps}')
-    budgets = (num_env_steps,) if retrain_at is None else tuple(retrain_at)
+    total = random_steps + num_env_steps
+    budgets = (total,) if retrain_at is None else tuple(retrain_at)
     for budget in budgets:
-        if not 0 <= budget <= num_env_steps:
-            raise UsageError(f'retrain_at needs budgets between 0 and num_env_steps, {num_env_steps}; got {budget}')
-    first = ()
-    if pretrain_updates:
-        first = (Phase(name='pretrain', agent=explore, num_updates=pretrain_updates, sampling=explore_sampling),)
+        if not 0 <= budget <= total:
+            raise UsageError(f'retrain_at needs budgets between 0 and random_steps + num_env_steps, {total}; got {budget}')
+    pretrain = Phase(name='pretrain', agent=explore, num_updates=pretrain_updates, sampling=explore_sampling)
     return (
-        *first,
-        *_random_phase(random_agent, random_steps, store),
+        *((pretrain,) if pretrain_updates else ()),
+        *_random(random_agent, random_steps, store),
         Phase(
-            name='explore', agent=explore, start='pretrain' if pretrain_updates else None, num_updates=explore_updates,
-            num_env_steps=num_env_steps - random_steps, cycle_steps=cycle_steps, store=store,
-            sampling=online_sampling or explore_sampling,
+            name='explore', agent=explore, num_updates=explore_updates, num_env_steps=num_env_steps, cycle_steps=cycle_steps,
+            start='pretrain' if pretrain_updates else None, store=store, sampling=online_sampling or explore_sampling,
         ),
         *(
             Phase(
@@ -244,9 +260,3 @@ def ooo(
             for budget in budgets
         ),
     )
-
-
-def _random_phase(agent, num_steps, store):
-    if not num_steps:
-        return ()
-    return (Phase(name='random', agent=agent, num_updates=0, num_env_steps=num_steps, store=store),)

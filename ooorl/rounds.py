@@ -13,7 +13,7 @@ from ooorl import replay
 from ooorl.learn import make_learn, make_learn_ahead
 from ooorl.mapping import map_seeds
 from ooorl.optimizers import restarted
-from ooorl.phases import Setup
+from ooorl.phases import Setup, rows_known
 from ooorl.types import State, Transition, ignore_data
 
 FINITE = 'finite'  # metric: 1 if every number of the agent's state is finite
@@ -81,14 +81,10 @@ def begin(programs: Programs, state: RunState, phase) -> RunState:
         if phase.fresh_optimizers:
             fresh = programs.call(('init', phase.agent), jax.vmap(phase.agent.init), programs.keys(state.phase, 0, 1))
             agent = restarted(agent, fresh)
-        before = next(p for p in setup.phases if p.name == phase.start)
-        if before.store != phase.store:  # rows that another agent collected: this one has not been told of them
-            agent = _observe(programs, phase.agent, agent, _stored_rows(phase, stores))
     else:
         keys = programs.keys(state.phase, 0, 1)
         agent = programs.call(('init', phase.agent), jax.vmap(phase.agent.init), keys)
-        known = [] if programs.dataset is None else [(programs.dataset.storage, None)]
-        agent = _observe(programs, phase.agent, agent, known + _stored_rows(phase, stores))
+    agent = _observe_stored(programs, phase, agent, stores)
     return state._replace(agent=agent, stores=stores, collectors=collectors)
 
 
@@ -110,23 +106,22 @@ def _start_collection(programs, keys):
     return collection.start(environment, keys[0])
 
 
-def _stored_rows(phase, stores):
-    """What a phase may read of its store, and its seed axis, as a list of one or none."""
-    if phase.store not in stores:
-        return []
-    store = stores[phase.store]
-    stored = int(store.size.max())
-    limit = stored if phase.online_limit is None else min(stored, phase.online_limit)
-    return [(jax.tree.map(lambda leaf: leaf[:, :limit], store.storage), 0)]
-
-
-def _observe(programs, agent, state, sources):
-    if agent.observe is ignore_data:
-        return state
+def _observe_stored(programs, phase, agent, stores):
+    """Tells an agent of the rows that it may read and has not been told of yet."""
+    if phase.agent.observe is ignore_data:
+        return agent
+    sources = [] if programs.dataset is None or phase.start is not None else [(programs.dataset.storage, None)]
+    if phase.store in stores:
+        store = stores[phase.store]
+        stored = int(store.size.max())
+        limit = stored if phase.online_limit is None else min(stored, phase.online_limit)
+        known = rows_known(programs.setup, phase)
+        sources.append((jax.tree.map(lambda leaf: leaf[:, known:limit], store.storage), 0))
     for transitions, axis in sources:
         if transitions.reward.shape[-1]:
-            state = jax.jit(programs.over_seeds(agent.observe, (0, axis)))(state, transitions)
-    return state
+            mapped = programs.over_seeds(phase.agent.observe, (0, axis))
+            agent = jax.jit(mapped)(agent, transitions)
+    return agent
 
 
 def one_round(programs: Programs, state: RunState, phase, sizes):

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from ooorl.agents.bc import BCConfig
 from ooorl.agents.calql import CalQLConfig
 from ooorl.agents.iql import IQLConfig
+from ooorl.agents.odice import ODICEConfig
+from ooorl.agents.prdc import PRDCConfig
 from ooorl.agents.sac import SACConfig
 from ooorl.agents.td3 import TD3Config
 from ooorl.errors import UsageError
@@ -14,7 +16,15 @@ from ooorl.learn import Sampling
 from ooorl.signals import DisagreementConfig, RNDConfig
 from ooorl.validation import check_choice, check_not_negative, check_positive, check_regions
 
-AGENTS = {'bc': BCConfig, 'iql': IQLConfig, 'td3': TD3Config, 'sac': SACConfig, 'calql': CalQLConfig}
+AGENTS = {
+    'bc': BCConfig,
+    'iql': IQLConfig,
+    'td3': TD3Config,
+    'sac': SACConfig,
+    'calql': CalQLConfig,
+    'odice': ODICEConfig,
+    'prdc': PRDCConfig,
+}
 SCHEMES = ('offline', 'finetune', 'online', 'ooo')
 
 
@@ -123,12 +133,13 @@ class OnlineConfig:
 class OOOConfig:
     """The `[ooo]` table, scheme 'ooo'."""
 
-    pretrain_updates: int = 1_000_000  # 0: no pretraining, and no data set is needed
-    num_env_steps: int = 1_000_000  # collected, the random ones included
-    random_steps: int = 0  # so many of these are uniformly random, before the first update online
+    pretrain_updates: int = 1_000_000  # 0: no pretraining, which is how to go without a data set
+    random_steps: int = 0  # uniformly random steps before exploration, beside num_env_steps; OOO's RLPD 5000
+    num_env_steps: int = 1_000_000
     explore_updates: int = 1_000_000
     retrain_updates: int = 1_000_000
-    retrain_at: tuple[int, ...] = ()  # environment steps to retrain at, from scratch; empty: at the end; 0: data set only
+    # Environment steps to retrain at, random ones counted, from scratch; empty: at the end; 0: data set only.
+    retrain_at: tuple[int, ...] = ()
     cycle_steps: int = 1  # steps of every copy between two blocks of updates
     without_bonus: bool = False  # compare: the explorer's agent without its bonus, pretrained and fine-tuned at equal steps
     retrain_without_bonus: bool = False  # compare: retraining on what the explorer without bonus collected
@@ -158,7 +169,7 @@ class ReportConfig:
 class AgentConfig:
     """Keys of an agent table beside those of the agent's own config."""
 
-    agent: str = 'iql'  # bc, iql, td3, sac or calql
+    agent: str = 'iql'  # bc, iql, td3, sac, calql, odice or prdc
     normalise_observation: bool = False  # by mean and deviation of the data set
     terminal_reward: float | None = None  # raw reward that alone ends the MDP; None: as stored
 

@@ -57,6 +57,8 @@ def summarise(prepared: Prepared, rows: list[dict], meta: Mapping) -> dict:
 
 
 def _agent_name(settings, phase_name):
+    if phase_name in ('random', 'plain-random'):
+        return 'uniformly random'
     if settings['run']['scheme'] != 'ooo':
         return settings['agent']['agent']
     table = settings['exploit' if 'retrain' in phase_name else 'explore']

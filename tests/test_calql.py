@@ -31,6 +31,20 @@ def test_gap_by_hand():
     np.testing.assert_allclose(conservative_gap(q_data, q_sampled, None, 1e-3), [[np.log(3.0) - 1.0]], rtol=1e-3)
 
 
+def test_unit_features_leave_q_the_direction_of_its_last_layer_alone():
+    # Without biases, as Q begins, a ReLU network doubles with its input; divided by their norm the features do not.
+    batch = random_batch(jax.random.key(0), 4)
+    values = {}
+    for unit in (False, True):
+        agent = calql(SPEC, CalQLConfig(**SMALL, critic_unit_features=unit))
+        state = jax.jit(agent.init)(jax.random.key(1))
+        values[unit] = [agent.q(state, k * batch.observation, k * batch.action) for k in (1.0, 2.0)]
+    np.testing.assert_allclose(values[False][1], 2.0 * values[False][0], rtol=1e-5)
+    np.testing.assert_allclose(values[True][1], values[True][0], rtol=1e-5)
+    with pytest.raises(UsageError, match='unit_features needs a hidden layer'):
+        calql(SPEC, CalQLConfig(critic_hidden=(), critic_unit_features=True))
+
+
 def test_gap_with_densities_estimates_the_integral():
     # Q(a) = 2a on [-1, 1]: log of the integral of exp(Q) is log sinh(2); uniform actions have density 1/2.
     action = jnp.linspace(-1.0, 1.0, 20001)[None, :, None]

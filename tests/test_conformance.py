@@ -15,6 +15,7 @@ from ooorl.agents.bc import BCConfig, bc
 from ooorl.agents.calql import CalQLConfig, calql
 from ooorl.agents.iql import IQLConfig, iql
 from ooorl.agents.odice import ODICEConfig, odice
+from ooorl.agents.prdc import PRDCConfig, prdc
 from ooorl.agents.sac import SACConfig, sac
 from ooorl.agents.td3 import TD3Config, td3
 from ooorl.heads import hl_gauss_head
@@ -81,7 +82,7 @@ CALQL_CHANGES = {
     'target_gap': 0.8, 'init_log_dual': Given(0.0, {'target_gap': 0.8}), 'num_actions': 4, 'importance_sampling': False,
     'gap_temperature': 2.0, 'max_target_backup': False, 'calibrate': False, 'calibrate_random': True,
     'init_temperature': 0.5, 'target_entropy': -3.0, 'hidden': (9,), 'critic_hidden': (9,), 'critic_layer_norm': 'before',
-    'critic_activation': 'swish', 'num_critics': 3, 'num_target_critics': 1, 'num_gap_critics': 1,
+    'critic_activation': 'swish', 'critic_unit_features': True, 'num_critics': 3, 'num_target_critics': 1, 'num_gap_critics': 1,
 }  # fmt: skip
 ODICE_CHANGES = {
     'gamma': 0.5, 'trust': 0.9, 'eta': 0.5, 'orthogonal': False, 'max_weight': 0.1, 'polyak': 0.5, 'learning_rate': 1e-3,
@@ -99,6 +100,11 @@ def _wrapped(config):
     return normalised_observation(agent, np.full(3, 0.1), np.full(3, 2.0))
 
 
+def _prdc(config):
+    data = random_batch(jax.random.key(5), ROWS)
+    return prdc(SPEC, config, observation=data.observation, action=data.action)
+
+
 AGENTS = {
     'bc': Row(
         lambda config: bc(SPEC, config), BCConfig, SMALL, {'hidden': (9,), 'learning_rate': 1e-3, 'dropout': 0.5}
@@ -111,6 +117,7 @@ AGENTS = {
     'sac': Row(lambda config: sac(SPEC, config), SACConfig, SMALL, SAC_CHANGES),
     'rlpd': Row(lambda config: sac(SPEC, config), SACConfig, RLPD),
     'odice': Row(lambda config: odice(SPEC, config), ODICEConfig, SMALL | {'policy_hidden': (8,)}, ODICE_CHANGES),
+    'prdc': Row(_prdc, PRDCConfig, SMALL),
     'calql': Row(
         lambda config: calql(SPEC, config), CalQLConfig, SMALL_CALQL, CALQL_CHANGES, {'return_to_go': jnp.ones(ROWS)}
     ),

@@ -7,7 +7,7 @@ import pytest
 
 from ooorl.errors import UsageError
 from ooorl.learn import Sampling
-from ooorl.phases import Phase, Setup, check, env_steps, finetune, offline, online, ooo, round_sizes
+from ooorl.phases import Phase, Setup, check, env_steps, finetune, offline, online, ooo, round_sizes, rows_known
 from ooorl.types import Agent, Transition
 
 AGENT, OTHER = (Agent(init=None, update=None, sample_action=None, best_action=None) for _ in range(2))
@@ -38,20 +38,39 @@ def test_ooo_continues_the_explorer_and_begins_each_exploiter_anew():
     assert [p.name for p in ooo_phases()][2:] == ['retrain@40']
     assert len(ooo_phases(retrain_at=())) == 2
     for budget in (-1, 41):
-        with pytest.raises(UsageError, match=f'between 0 and num_env_steps, 40; got {budget}'):
+        with pytest.raises(UsageError, match=f'between 0 and random_steps . num_env_steps, 40; got {budget}'):
             ooo_phases(retrain_at=(budget,))
 
 
-def test_ooo_begins_with_random_steps_and_without_data():
-    random, explore, retrain = ooo_phases(pretrain_updates=0, explore_updates=16, random_agent=OTHER, random_steps=8)
-    assert [p.name for p in (random, explore, retrain)] == ['random', 'explore', 'retrain@40']
-    assert (random.agent, random.num_updates, random.num_env_steps, random.store) == (OTHER, 0, 8, 'online')
-    assert (explore.start, explore.num_env_steps, retrain.online_limit) == (None, 32, 40)
-    check(setup(random, explore, retrain, dataset=None))
-    assert [p.name for p in ooo_phases(random_agent=OTHER, random_steps=8)][:3] == ['pretrain', 'random', 'explore']
-    for steps in (-1, 41):
-        with pytest.raises(UsageError, match=f'random_steps must lie between 0 and num_env_steps, 40; got {steps}'):
-            ooo_phases(random_agent=OTHER, random_steps=steps)
+def test_ooo_without_a_data_set_begins_with_random_steps():
+    phases = ooo_phases(pretrain_updates=0, random_steps=8, random_agent=OTHER, retrain_at=(4, 8, 48))
+    random, explore, *retrain = phases
+    assert (random.name, random.agent, random.num_updates, random.num_env_steps) == ('random', OTHER, 0, 8)
+    assert (explore.name, explore.start, explore.num_env_steps) == ('explore', None, 40)
+    assert random.store == explore.store == retrain[0].store
+    given = setup(*phases, dataset=None)
+    check(given)
+    # Budgets count the random rows, which come first: 4 is half of them, 48 is everything.
+    assert [env_steps(given, number, 0) for number in (1, 2, 3, 4)] == [8, 4, 8, 48]
+    assert [p.name for p in ooo_phases(random_steps=8, random_agent=OTHER)] == ['pretrain', 'random', 'explore', 'retrain@48']
+    for changes, name in (({}, 'pretrain'), ({'pretrain_updates': 0, 'retrain_at': (0,)}, 'retrain@0')):
+        with pytest.raises(UsageError, match=f"'{name}' trains offline and needs a data set; none was given; give one"):
+            check(setup(*ooo_phases(**changes), dataset=None))
+
+
+def test_an_agent_is_told_only_of_rows_it_does_not_know():
+    phases = (
+        *ooo_phases(random_steps=8, random_agent=OTHER),
+        Phase(name='on', agent=AGENT, num_updates=1, start='explore', store='online'),
+        Phase(name='few', agent=OTHER, num_updates=1, store='online', online_limit=4),
+        Phase(name='more', agent=OTHER, num_updates=1, start='few', store='online'),
+        Phase(name='aside', agent=OTHER, num_updates=1, start='few'),
+        Phase(name='back', agent=OTHER, num_updates=1, start='aside', store='online'),
+    )
+    known = {phase.name: rows_known(setup(*phases), phase) for phase in phases}
+    assert known == {
+        'pretrain': 0, 'random': 0, 'explore': 0, 'retrain@48': 0, 'on': 48, 'few': 0, 'more': 4, 'aside': 0, 'back': 4,
+    }  # fmt: skip
 
 
 def test_the_other_schemes():

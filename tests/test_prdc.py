@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from small import random_batch
 
-from ooorl.agents.prdc import nearest_action, prdc
+from ooorl.agents.prdc import PRDCConfig, nearest_action, prdc
 from ooorl.agents.td3 import TD3Config, td3
 from ooorl.errors import UsageError
 from ooorl.types import Spec
@@ -25,8 +25,10 @@ def test_the_search_finds_the_nearest_pair(chunk):
 
 def test_with_the_batch_state_alone_decisive_prdc_is_td3_bc():
     # A large beta makes the state decide, and the batch is the data: the nearest row is the row itself.
-    batch, config = random_batch(jax.random.key(0), 6), TD3Config(hidden=(8,), q_normalisation=2.5, cloning_weight=1.0)
-    agents = (td3(SPEC, config), prdc(SPEC, config, observation=batch.observation, action=batch.action, beta=100.0))
+    batch = random_batch(jax.random.key(0), 6)
+    config = {'hidden': (8,), 'q_normalisation': 2.5, 'cloning_weight': 1.0, 'cloning_reduce': 'sum'}
+    near_config = PRDCConfig(**config, beta=100.0)
+    agents = (td3(SPEC, TD3Config(**config)), prdc(SPEC, near_config, observation=batch.observation, action=batch.action))
     (plain, plain_metrics), (near, metrics) = (
         jax.jit(a.update)(jax.jit(a.init)(jax.random.key(1)), batch, jax.random.key(2)) for a in agents
     )
@@ -34,10 +36,25 @@ def test_with_the_batch_state_alone_decisive_prdc_is_td3_bc():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), near, plain)
 
 
+def test_the_weight_of_states_and_thinning_change_what_is_imitated():
+    data, batch = (random_batch(jax.random.key(seed), 40) for seed in range(2))
+
+    def cloning(**settings):
+        agent = prdc(SPEC, PRDCConfig(hidden=(8,), **settings), observation=data.observation, action=data.action)
+        state = jax.jit(agent.init)(jax.random.key(1))
+        return float(jax.jit(agent.update)(state, batch, jax.random.key(2))[1]['policy/cloning'])
+
+    # Where the action alone decides, the nearest is nearer; of fewer rows it is farther.
+    assert cloning(beta=1e-3) < cloning() < cloning(beta=1e-3, max_rows=2)
+
+
 def test_thinning_and_bad_data():
     batch = random_batch(jax.random.key(0), 6)
-    prdc(SPEC, observation=batch.observation, action=batch.action, max_rows=4)
+    prdc(SPEC, PRDCConfig(max_rows=4), observation=batch.observation, action=batch.action)
     with pytest.raises(UsageError, match='needs observations'):
         prdc(SPEC, observation=batch.observation[:, :2], action=batch.action)
-    with pytest.raises(UsageError, match='beta'):
-        prdc(SPEC, observation=batch.observation, action=batch.action, beta=0.0)
+    with pytest.raises(UsageError, match='needs observations'):
+        prdc(SPEC, observation=batch.observation[:0], action=batch.action[:0])
+    for wrong in ({'beta': 0.0}, {'max_rows': 0}, {'gamma': 2.0}):
+        with pytest.raises(UsageError, match=next(iter(wrong))):
+            PRDCConfig(**wrong)

@@ -142,15 +142,6 @@ def test_a_cycle_on_the_host_copies_no_store(seeds):
     np.testing.assert_array_equal(state.stores['online'].size, [8] * len(seeds))
 
 
-def test_a_continued_explorer_is_told_of_random_steps():
-    scheme = SCHEME | {'explore_updates': 16, 'random_steps': 8, 'random_agent': recorder()}
-    phases = ooo(recorder(), recorder(), retrain_at=(), **scheme)
-    for event in collect_events(line_setup(phases)):
-        state = event.state
-    told = {name: state['told'].tolist() for name, state in state.finished.items()}
-    assert told == {'pretrain': [20, 20], 'random': [28, 28], 'explore': [44, 44]}
-
-
 def test_phases_read_what_they_may(recorded):
     finished = recorded[0].finished
     assert (finished['pretrain']['low'] >= 100).all() and (finished['retrain@0']['low'] >= 100).all()
@@ -230,6 +221,20 @@ def test_a_learner_is_told_of_what_others_collected_into_its_store():
     state = collect_events(line_setup(phases, dataset=None))[-1].state
     np.testing.assert_array_equal(state.finished['online']['told'], [16, 16])
     assert (np.asarray(state.finished['online']['largest']) < 100).all()
+
+
+@pytest.mark.parametrize(('data', 'told'), [(None, [32, 24, 8]), (20, [52, 44, 28])])
+def test_exploration_begins_with_random_rows_that_everybody_is_told_of(data, told):
+    explorer, exploiter = recorder(), recorder()
+    phases = ooo(explorer, exploiter, random_agent=uniform(LINE), random_steps=8, retrain_at=(8, 24),
+                 **SCHEME | {'pretrain_updates': 6 * bool(data)})  # fmt: skip
+    setup = line_setup(phases, dataset=data and line_data(data), seeds=(0,))
+    state = collect_events(setup)[-1].state
+    assert state.stores['online'].size.tolist() == [32]
+    # All 8 + 24 collected rows and the data; the exploiters those within their budgets.
+    order = ('explore', 'retrain@24', 'retrain@8')
+    assert [int(state.finished[name]['told'][0]) for name in order] == told
+    assert ('pretrain' in state.finished) == bool(data)
 
 
 MAZE = {'hidden': (16,), 'learning_rate': 1e-3}

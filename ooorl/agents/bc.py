@@ -8,10 +8,9 @@ For a Gaussian policy that is maximum likelihood. One Adam step a batch; rewards
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import optax
 
-from ooorl.agents.steps import apply_gradient
+from ooorl.agents.steps import acting, descend, learner
 from ooorl.policies.gaussian import gaussian_policy
 from ooorl.types import Agent, Params, Policy, Spec
 from ooorl.validation import check_positive
@@ -42,19 +41,13 @@ def bc(spec: Spec, config: BCConfig = BCConfig(), *, policy: Policy | None = Non
     optimizer = optax.adam(config.learning_rate)
 
     def init(key):
-        params = policy.init(key)
-        return BCState(params, optimizer.init(params))
+        return BCState(**learner('policy', policy.init(key), optimizer))
 
     def update(state, batch, key):
         def loss_fn(params):
-            return policy.loss(params, batch.observation, batch.action, key).mean()
+            return policy.loss(params, batch.observation, batch.action, key).mean(), None
 
-        loss, gradient = jax.value_and_grad(loss_fn)(state.policy)
-        return BCState(*apply_gradient(optimizer, gradient, state.policy_opt, state.policy)), {'policy/loss': loss}
+        state, loss, _ = descend(state, 'policy', loss_fn, optimizer)
+        return state, {'policy/loss': loss}
 
-    return Agent(
-        init=init,
-        update=update,
-        sample_action=lambda state, observation, key: policy.sample(state.policy, observation, key, 1)[0],
-        best_action=lambda state, observation, key: policy.mode(state.policy, observation, key),
-    )
+    return Agent(init=init, update=update, **acting(policy))

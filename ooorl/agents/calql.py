@@ -29,7 +29,9 @@ Source: Kumar et al., arXiv:2006.04779; Nakamoto et al., arXiv:2303.05479; numbe
 there each loss draws its own actions and so each critic has its own target, here the draws are shared; no clipping of the
 gap and no entropy in the target (both off there by default). OOO bounds v' alone; a `value_bounds` wrapper bounds the whole
 target. With more critics than two, subsets for target and gap are drawn anew each update, without replacement (PA-RL: with),
-and the gap of a subset stands for all. A bonus enters the target and leaves the calibration alone.
+and the gap of a subset stands for all. OOO asks for `critic_unit_features`, features over max(|features|, 1e-8), wherever it
+retrains, though its released script (MaxSobolMark/OOO@b1424a2) drops the flag on the way to the network. A bonus
+enters the target and leaves the calibration alone.
 """
 
 from collections.abc import Callable
@@ -40,7 +42,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ooorl.agents.steps import apply_gradient, draw_members, pick_members
+from ooorl.agents.steps import (
+    acting,
+    apply_gradient,
+    descend,
+    draw_members,
+    init_q,
+    learner,
+    pick_members,
+    temperature_step,
+)
 from ooorl.errors import UsageError
 from ooorl.heads import scalar_head
 from ooorl.losses import backup, calibrated, conservative_gap
@@ -73,6 +84,7 @@ class CalQLConfig:
     critic_hidden: tuple[int, ...] = (256, 256)  # widths of Q; antmaze (256,) * 4, adroit (512,) * 3
     critic_layer_norm: str | None = None  # None, or 'before' / 'after' the activation; PA-RL 'before'
     critic_activation: str = 'relu'  # of `networks.mlp`; PA-RL 'swish'
+    critic_unit_features: bool = False  # the last hidden layer of Q is divided by its norm; OOO's retraining True
     num_critics: int = 2  # ensemble members E; PA-RL 10
     num_target_critics: int | None = None  # members drawn for each target; None means all; PA-RL 2
     num_gap_critics: int | None = None  # members drawn for the gap; None means all; PA-RL 2
@@ -127,15 +139,15 @@ class _CriticParts(NamedTuple):
 def _critic_parts(spec: Spec, config: CalQLConfig, head: ValueHead, grad_transform) -> _CriticParts:
     network = ensemble_q(
         config.critic_hidden, head.num_outputs, num_members=config.num_critics, layer_norm=config.critic_layer_norm,
-        activation=config.critic_activation, last_init='small',
+        activation=config.critic_activation, last_init='small', unit_features=config.critic_unit_features,
     )
     optimizer = optax.chain(grad_transform, optax.adam(config.learning_rate))
 
     def init(key):
-        params = network.init(key, jnp.zeros((1, spec.observation_dim)), jnp.zeros((1, spec.action_dim)))
-        log_dual = jnp.asarray(config.init_log_dual, jnp.float32)
-        slow = jax.tree.map(jnp.copy, params)  # a copy, so that the state can be donated
-        return CalQLCriticState(params, optimizer.init(params), slow, log_dual, optimizer.init(log_dual))
+        q, log_dual = init_q(network, spec, key), jnp.asarray(config.init_log_dual, jnp.float32)
+        return CalQLCriticState(
+            **learner('q', q, optimizer, slow=True), log_dual=log_dual, dual_opt=optimizer.init(log_dual)
+        )
 
     def q_values(params, observation, action):
         """Values of `[..., B, A]` actions at `[B, O]` observations."""
@@ -169,11 +181,10 @@ def _critic_parts(spec: Spec, config: CalQLConfig, head: ValueHead, grad_transfo
             loss = bellman + weight * (gap - (config.target_gap or 0.0))
             return loss, {'q/bellman': bellman, 'q/mean': q_data.mean(), 'q/sampled': q_sampled.mean(), 'q/gap': gap}
 
-        (loss, metrics), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.q)
-        params, opt = apply_gradient(optimizer, gradient, state.q_opt, state.q)
-        slow = optax.incremental_update(params, state.target_q, config.polyak)
+        state, loss, metrics = descend(state, 'q', loss_fn, optimizer)
+        slow = optax.incremental_update(state.q, state.target_q, config.polyak)
         metrics = metrics | {'q/loss': loss, 'q/target': target.mean()}
-        state, dual_metrics = dual_step(state._replace(q=params, q_opt=opt, target_q=slow), metrics['q/gap'])
+        state, dual_metrics = dual_step(state._replace(target_q=slow), metrics['q/gap'])
         return state, metrics | dual_metrics
 
     def dual_step(state, gap):
@@ -230,17 +241,9 @@ def _actor_parts(spec: Spec, config: CalQLConfig, policy: DensityPolicy, critic:
             q = critic.q_values(state.critic.q, batch.observation, action[0]).min(axis=0)
             return (temperature * log_prob[0] - q).mean(), (-log_prob[0].mean(), action[1:], log_prob[1:])
 
-        (loss, (entropy, *spare)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.policy)
-        params, opt = apply_gradient(optimizer, gradient, state.policy_opt, state.policy)
-        surplus = entropy - target_entropy  # the temperature's gradient: its loss is log t * surplus
-        log_temperature, temperature_opt = apply_gradient(
-            optimizer, surplus, state.temperature_opt, state.log_temperature
-        )
-        metrics = {
-            'policy/loss': loss, 'policy/entropy': entropy, 'temperature/value': temperature,
-            'temperature/loss': state.log_temperature * surplus,
-        }
-        return CalQLState(state.critic, params, opt, log_temperature, temperature_opt), metrics, spare
+        state, loss, (entropy, *spare) = descend(state, 'policy', loss_fn, optimizer)
+        state, metrics = temperature_step(state, entropy - target_entropy, lambda log: log, optimizer)
+        return state, {'policy/loss': loss, 'policy/entropy': entropy} | metrics, spare
 
     def update_with(state, batch, uniform, now_key, next_key, members_key):
         num_next = _num_backup(config) + config.num_actions
@@ -279,10 +282,10 @@ def calql(
 
     def init(key):
         critic_key, policy_key = jax.random.split(key)
-        params = policy.init(policy_key)
         log_temperature = jnp.log(jnp.asarray(config.init_temperature, jnp.float32))
         return CalQLState(
-            critic.init(critic_key), params, optimizer.init(params), log_temperature, optimizer.init(log_temperature)
+            critic.init(critic_key), **learner('policy', policy.init(policy_key), optimizer),
+            log_temperature=log_temperature, temperature_opt=optimizer.init(log_temperature),
         )
 
     def update(state: CalQLState, batch: Transition, key) -> tuple[CalQLState, Metrics]:
@@ -293,8 +296,7 @@ def calql(
     return Agent(
         init=init,
         update=update,
-        sample_action=lambda state, observation, key: policy.sample(state.policy, observation, key, 1)[0],
-        best_action=lambda state, observation, key: policy.mode(state.policy, observation, key),
+        **acting(policy),
         q=lambda state, observation, action: critic.q_values(state.critic.q, observation, action),
         reads=('return_to_go',) if config.calibrate else (),
     )

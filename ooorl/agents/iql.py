@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ooorl.agents.steps import apply_gradient
+from ooorl.agents.steps import acting, descend, init_q, learner
 from ooorl.heads import scalar_head
 from ooorl.losses import awr_weight, backup, bounded, expectile_loss
 from ooorl.networks import ensemble_q, mlp
@@ -93,14 +93,10 @@ def _critic_parts(spec: Spec, config: IQLConfig, head: ValueHead, grad_transform
 
     def init(key):
         value_key, q_key = jax.random.split(key)
-        observation, action = jnp.zeros((1, spec.observation_dim)), jnp.zeros((1, spec.action_dim))
-        value_params, q_params = value_network.init(value_key, observation), q_network.init(q_key, observation, action)
+        value_params = value_network.init(value_key, jnp.zeros((1, spec.observation_dim)))
         return IQLCriticState(
-            value=value_params,
-            value_opt=optimizer.init(value_params),
-            q=q_params,
-            q_opt=optimizer.init(q_params),
-            target_q=jax.tree.map(jnp.copy, q_params),  # a copy, so that the state can be donated
+            **learner('value', value_params, optimizer),
+            **learner('q', init_q(q_network, spec, q_key), optimizer, slow=True),
         )
 
     def value(params, observation):
@@ -116,9 +112,8 @@ def _critic_parts(spec: Spec, config: IQLConfig, head: ValueHead, grad_transform
             prediction = value(params, batch.observation)
             return expectile_loss(target - prediction, config.expectile).mean(), prediction
 
-        (loss, prediction), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.value)
-        params, opt = apply_gradient(optimizer, gradient, state.value_opt, state.value)
-        return state._replace(value=params, value_opt=opt), {'value/loss': loss, 'value/mean': prediction.mean()}
+        state, loss, prediction = descend(state, 'value', loss_fn, optimizer)
+        return state, {'value/loss': loss, 'value/mean': prediction.mean()}
 
     def q_step(state, batch):
         target = backup(batch, value(state.value, batch.next_observation), config.gamma)
@@ -128,11 +123,9 @@ def _critic_parts(spec: Spec, config: IQLConfig, head: ValueHead, grad_transform
             members = head.loss(raw, target).mean(axis=-1)
             return getattr(members, config.q_loss)(), head.value(raw).mean()
 
-        (loss, mean), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.q)
-        params, opt = apply_gradient(optimizer, gradient, state.q_opt, state.q)
-        slow = optax.incremental_update(params, state.target_q, config.polyak)
-        metrics = {'q/loss': loss, 'q/mean': mean, 'q/target': target.mean()}
-        return state._replace(q=params, q_opt=opt, target_q=slow), metrics
+        state, loss, mean = descend(state, 'q', loss_fn, optimizer)
+        slow = optax.incremental_update(state.q, state.target_q, config.polyak)
+        return state._replace(target_q=slow), {'q/loss': loss, 'q/mean': mean, 'q/target': target.mean()}
 
     return _CriticParts(init, value, q_values, value_step, q_step)
 
@@ -163,8 +156,7 @@ def iql(
 
     def init(key):
         critic_key, policy_key = jax.random.split(key)
-        params = policy.init(policy_key)
-        return IQLState(parts.init(critic_key), params, policy_optimizer.init(params))
+        return IQLState(parts.init(critic_key), **learner('policy', policy.init(policy_key), policy_optimizer))
 
     def policy_step(state, batch, key):
         q = parts.q_values(state.critic.target_q, batch.observation, batch.action).min(axis=0)
@@ -172,12 +164,10 @@ def iql(
         weight = awr_weight(advantage, config.inverse_temperature, config.max_weight)
 
         def loss_fn(params):
-            return (weight * policy.loss(params, batch.observation, batch.action, key)).mean()
+            return (weight * policy.loss(params, batch.observation, batch.action, key)).mean(), None
 
-        loss, gradient = jax.value_and_grad(loss_fn)(state.policy)
-        params, opt = apply_gradient(policy_optimizer, gradient, state.policy_opt, state.policy)
-        metrics = {'policy/loss': loss, 'policy/advantage': advantage.mean(), 'policy/weight': weight.mean()}
-        return state._replace(policy=params, policy_opt=opt), metrics
+        state, loss, _ = descend(state, 'policy', loss_fn, policy_optimizer)
+        return state, {'policy/loss': loss, 'policy/advantage': advantage.mean(), 'policy/weight': weight.mean()}
 
     def update(state: IQLState, batch: Transition, key) -> tuple[IQLState, Metrics]:
         critic, value_metrics = parts.value_step(state.critic, batch)
@@ -188,8 +178,7 @@ def iql(
     return Agent(
         init=init,
         update=update,
-        sample_action=lambda state, observation, key: policy.sample(state.policy, observation, key, 1)[0],
-        best_action=lambda state, observation, key: policy.mode(state.policy, observation, key),
+        **acting(policy),
         q=lambda state, observation, action: parts.q_values(state.critic.q, observation, action),
     )
 

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ooorl.agents.steps import apply_gradient
+from ooorl.agents.steps import acting, apply_gradient, descend, learner
 from ooorl.heads import scalar_head
 from ooorl.losses import backup
 from ooorl.networks import ensemble, mlp
@@ -80,6 +80,31 @@ def orthogonal_sum(forward: Params, backward: Params) -> Params:
     return jax.tree.map(lambda f, b: (1.0 - share) * f + b, forward, backward)
 
 
+def _value_gradient(config, values, state, batch):
+    """Gradient of V's step, e_f `[members, B]` and metrics, given `values(params, observation) -> [members, B]`."""
+    slow, slow_next = (
+        values(state.target_value, o).min(axis=0, keepdims=True) for o in (batch.observation, batch.next_observation)
+    )
+
+    def forward_loss(params):
+        residual = backup(batch, slow_next, config.gamma) - values(params, batch.observation)
+        return config.trust * conjugate(residual).mean(), residual
+
+    def backward_loss(params):
+        residual = backup(batch, values(params, batch.next_observation), config.gamma) - slow
+        return config.trust * config.eta * conjugate(residual).mean()
+
+    def mean_value(params):
+        return (1.0 - config.trust) * values(params, batch.observation).mean()
+
+    (loss, residual), forward = jax.value_and_grad(forward_loss, has_aux=True)(state.value)
+    backward_value, backward = jax.value_and_grad(backward_loss)(state.value)
+    both = orthogonal_sum(forward, backward) if config.orthogonal else jax.tree.map(jnp.add, forward, backward)
+    gradient = jax.tree.map(jnp.add, both, jax.grad(mean_value)(state.value))
+    metrics = {'value/forward_loss': loss, 'value/backward_loss': backward_value, 'value/residual': residual.mean()}
+    return gradient, residual, metrics
+
+
 def odice(
     spec: Spec,
     config: ODICEConfig = ODICEConfig(),
@@ -105,61 +130,32 @@ def odice(
     def init(key):
         value_key, policy_key = jax.random.split(key)
         value_params = network.init(value_key, jnp.zeros((1, spec.observation_dim)))
-        policy_params = policy.init(policy_key)
         return ODICEState(
-            value=value_params,
-            value_opt=value_optimizer.init(value_params),
-            target_value=jax.tree.map(jnp.copy, value_params),  # a copy, so that the state can be donated
-            policy=policy_params,
-            policy_opt=policy_optimizer.init(policy_params),
+            **learner('value', value_params, value_optimizer, slow=True),
+            **learner('policy', policy.init(policy_key), policy_optimizer),
         )
 
     def values(params, observation):
         return head.value(network.apply(params, observation))  # [members, B]
 
     def value_step(state, batch):
-        slow, slow_next = (
-            values(state.target_value, o).min(axis=0, keepdims=True) for o in (batch.observation, batch.next_observation)
-        )
-
-        def forward_loss(params):
-            residual = backup(batch, slow_next, config.gamma) - values(params, batch.observation)
-            return config.trust * conjugate(residual).mean(), residual
-
-        def backward_loss(params):
-            residual = backup(batch, values(params, batch.next_observation), config.gamma) - slow
-            return config.trust * config.eta * conjugate(residual).mean()
-
-        def mean_value(params):
-            return (1.0 - config.trust) * values(params, batch.observation).mean()
-
-        (loss, residual), forward = jax.value_and_grad(forward_loss, has_aux=True)(state.value)
-        backward_value, backward = jax.value_and_grad(backward_loss)(state.value)
-        both = orthogonal_sum(forward, backward) if config.orthogonal else jax.tree.map(jnp.add, forward, backward)
-        gradient = jax.tree.map(jnp.add, both, jax.grad(mean_value)(state.value))
+        gradient, residual, metrics = _value_gradient(config, values, state, batch)
         params, opt = apply_gradient(value_optimizer, gradient, state.value_opt, state.value)
-        slow_params = optax.incremental_update(params, state.target_value, config.polyak)
-        metrics = {'value/forward_loss': loss, 'value/backward_loss': backward_value, 'value/residual': residual.mean()}
-        return state._replace(value=params, value_opt=opt, target_value=slow_params), residual, metrics
+        slow = optax.incremental_update(params, state.target_value, config.polyak)
+        return state._replace(value=params, value_opt=opt, target_value=slow), residual, metrics
 
     def policy_step(state, batch, residual, key):
         weight = jnp.clip(residual, 0.0, config.max_weight).mean(axis=0)
 
         def loss_fn(params):
-            return (weight * policy.loss(params, batch.observation, batch.action, key)).mean()
+            return (weight * policy.loss(params, batch.observation, batch.action, key)).mean(), None
 
-        loss, gradient = jax.value_and_grad(loss_fn)(state.policy)
-        params, opt = apply_gradient(policy_optimizer, gradient, state.policy_opt, state.policy)
-        return state._replace(policy=params, policy_opt=opt), {'policy/loss': loss, 'policy/weight': weight.mean()}
+        state, loss, _ = descend(state, 'policy', loss_fn, policy_optimizer)
+        return state, {'policy/loss': loss, 'policy/weight': weight.mean()}
 
     def update(state: ODICEState, batch: Transition, key) -> tuple[ODICEState, Metrics]:
         state, residual, value_metrics = value_step(state, batch)
         state, policy_metrics = policy_step(state, batch, residual, key)
         return state, value_metrics | policy_metrics
 
-    return Agent(
-        init=init,
-        update=update,
-        sample_action=lambda state, observation, key: policy.sample(state.policy, observation, key, 1)[0],
-        best_action=lambda state, observation, key: policy.mode(state.policy, observation, key),
-    )
+    return Agent(init=init, update=update, **acting(policy))

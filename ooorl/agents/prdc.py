@@ -7,10 +7,10 @@ Everything else is TD3 (see `td3`); the neighbour carries no gradient. The polic
 the data do not pair, as long as a similar pair exists. The search is exact: one matrix product of the batch with the
 data for each policy step, in chunks, at a cost of about 2 * batch_size * rows * (O + A) operations; with a million rows
 that is many times the rest of an update on a CPU, so `max_rows` thins the data. The data are constants of the compiled
-program, shared by all seeds and not part of the state.
+program, shared by all seeds and not part of the state; rows collected online are learnt from and are nobody's neighbours.
 
-alpha is `TD3Config.q_normalisation`: halfcheetah 40, hopper and walker2d 2.5, antmaze 7.5. beta is 2, antmaze 7.5. The
-observations given here must be normalised the way the agent sees them (wrap with `normalised_observation`).
+alpha is `q_normalisation`: halfcheetah 40, hopper and walker2d 2.5, antmaze 7.5. beta is 2, antmaze 7.5. The observations
+given here must be normalised the way the agent sees them (wrap with `normalised_observation`).
 
 Source: Ran et al., "Policy Regularization with Dataset Constraint for Offline RL", ICML 2023, arXiv:2306.06569. The official
 code searches a k-d tree in float64 on the host; here float32 distances are compared, which may choose another row among
@@ -18,6 +18,7 @@ near-ties. Not compared with recorded numbers.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,20 @@ from ooorl.errors import UsageError
 from ooorl.types import Agent, Array, Policy, Spec, ValueHead
 from ooorl.validation import check_positive
 
-PRDC_TD3 = TD3Config(q_normalisation=2.5, cloning_weight=1.0, cloning_reduce='mean')
+
+@dataclass(frozen=True, kw_only=True)
+class PRDCConfig(TD3Config):
+    """Settings of `prdc`: those of `td3` with other defaults, and two of its own."""
+
+    q_normalisation: float | None = 2.5  # alpha; halfcheetah 40, antmaze 7.5
+    cloning_weight: float = 1.0
+    cloning_reduce: str = 'mean'
+    beta: float = 2.0  # weight of the observation in the distance; antmaze 7.5
+    max_rows: int | None = None  # at most so many rows, evenly spaced over the data, are searched; None means all
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_positive(beta=self.beta, max_rows=self.max_rows)
 
 
 def nearest_action(
@@ -71,12 +85,10 @@ def nearest_action(
 
 def prdc(
     spec: Spec,
-    config: TD3Config = PRDC_TD3,
+    config: PRDCConfig = PRDCConfig(),
     *,
     observation: Array,
     action: Array,
-    beta: float = 2.0,
-    max_rows: int | None = None,
     policy: Policy | None = None,
     head: ValueHead | None = None,
     grad_transform: optax.GradientTransformation = optax.identity(),
@@ -85,19 +97,23 @@ def prdc(
 
     Args:
       spec: sizes.
-      config: of `td3`.
+      config: settings.
       observation: `[rows, O]` of the data, as the agent sees them.
       action: `[rows, A]` of the data.
-      beta: weight of the observation in the distance.
-      max_rows: at most so many rows, evenly spaced over the data, are searched; None means all.
       policy: as in `td3`.
       head: as in `td3`.
       grad_transform: as in `td3`.
 
     Raises:
-      UsageError: if the data do not fit together or a number is out of range.
+      UsageError: if there are no data or they do not fit together.
+
+    Example:
+      >>> import jax
+      >>> from ooorl.agents.prdc import PRDCConfig, prdc
+      >>> from ooorl.types import Spec
+      >>> data = jax.random.uniform(jax.random.key(0), (100, 6))
+      >>> agent = prdc(Spec(observation_dim=4, action_dim=2), PRDCConfig(beta=7.5), observation=data[:, :4], action=data[:, 4:])
     """
-    check_positive(beta=beta, max_rows=max_rows)
     given = (observation.shape, action.shape)
     rows = len(action)
     if given != ((rows, spec.observation_dim), (rows, spec.action_dim)) or rows == 0:
@@ -105,6 +121,6 @@ def prdc(
             f'prdc needs observations [rows, {spec.observation_dim}] and actions [rows, {spec.action_dim}] of a data set; '
             f'got {given[0]} and {given[1]}'
         )
-    stride = 1 if max_rows is None else -(-rows // max_rows)
-    target = nearest_action(observation[::stride], action[::stride], beta=beta)
+    stride = 1 if config.max_rows is None else -(-rows // config.max_rows)
+    target = nearest_action(observation[::stride], action[::stride], beta=config.beta)
     return td3(spec, config, policy=policy, head=head, cloning_target=target, grad_transform=grad_transform)

@@ -35,7 +35,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ooorl.agents.steps import apply_gradient, draw_members, interleaved_slices, last_slice, pick_members
+from ooorl.agents.steps import (
+    acting,
+    descend,
+    draw_members,
+    init_q,
+    interleaved_slices,
+    last_slice,
+    learner,
+    pick_members,
+    temperature_step,
+)
 from ooorl.errors import UsageError
 from ooorl.heads import scalar_head
 from ooorl.losses import backup
@@ -105,17 +115,12 @@ def _parts(spec: Spec, config: SACConfig, policy: DensityPolicy, head: ValueHead
 
     def init(key):
         policy_key, q_key = jax.random.split(key)
-        policy_params = policy.init(policy_key)
-        q_params = network.init(q_key, jnp.zeros((1, spec.observation_dim)), jnp.zeros((1, spec.action_dim)))
         log_temperature = jnp.log(jnp.asarray(config.init_temperature, jnp.float32))
         return SACState(
-            policy=policy_params,
-            policy_opt=optimizer.init(policy_params),
+            **learner('policy', policy.init(policy_key), optimizer),
             log_temperature=log_temperature,
             temperature_opt=optimizer.init(log_temperature),
-            q=q_params,
-            q_opt=optimizer.init(q_params),
-            target_q=jax.tree.map(jnp.copy, q_params),  # a copy, so that the state can be donated
+            **learner('q', init_q(network, spec, q_key), optimizer, slow=True),
         )
 
     def q_values(params, observation, action):
@@ -132,11 +137,9 @@ def _parts(spec: Spec, config: SACConfig, policy: DensityPolicy, head: ValueHead
             raw = network.apply(params, batch.observation, batch.action)
             return head.loss(raw, target).mean(), head.value(raw).mean()
 
-        (loss, mean), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.q)
-        params, opt = apply_gradient(optimizer, gradient, state.q_opt, state.q)
-        slow = optax.incremental_update(params, state.target_q, config.polyak)
-        metrics = {'q/loss': loss, 'q/mean': mean, 'q/target': target.mean()}
-        return state._replace(q=params, q_opt=opt, target_q=slow), metrics
+        state, loss, mean = descend(state, 'q', loss_fn, optimizer)
+        slow = optax.incremental_update(state.q, state.target_q, config.polyak)
+        return state._replace(target_q=slow), {'q/loss': loss, 'q/mean': mean, 'q/target': target.mean()}
 
     def policy_step(state, batch, key):
         temperature = jnp.exp(state.log_temperature)
@@ -147,19 +150,10 @@ def _parts(spec: Spec, config: SACConfig, policy: DensityPolicy, head: ValueHead
             q = reduce(q_values(state.q, batch.observation, action), axis=0)
             return (temperature * log_prob - q).mean(), -log_prob.mean()
 
-        (loss, entropy), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.policy)
-        params, opt = apply_gradient(optimizer, gradient, state.policy_opt, state.policy)
-        metrics = {'policy/loss': loss, 'policy/entropy': entropy}
-        state, temperature_metrics = temperature_step(state._replace(policy=params, policy_opt=opt), entropy)
-        return state, metrics | temperature_metrics
-
-    def temperature_step(state, entropy):
-        loss, gradient = jax.value_and_grad(lambda log: jnp.exp(log) * (entropy - target_entropy))(state.log_temperature)
-        metrics = {'temperature/loss': loss, 'temperature/value': jnp.exp(state.log_temperature)}
-        if not config.learn_temperature:
-            return state, metrics
-        log_temperature, opt = apply_gradient(optimizer, gradient, state.temperature_opt, state.log_temperature)
-        return state._replace(log_temperature=log_temperature, temperature_opt=opt), metrics
+        state, loss, entropy = descend(state, 'policy', loss_fn, optimizer)
+        moved, metrics = temperature_step(state, entropy - target_entropy, jnp.exp, optimizer)
+        metrics = {'policy/loss': loss, 'policy/entropy': entropy} | metrics
+        return moved if config.learn_temperature else state, metrics
 
     return _Parts(init, q_values, q_step, policy_step)
 
@@ -210,7 +204,6 @@ def sac(
     return Agent(
         init=parts.init,
         update=update,
-        sample_action=lambda state, observation, key: policy.sample(state.policy, observation, key, 1)[0],
-        best_action=lambda state, observation, key: policy.mode(state.policy, observation, key),
+        **acting(policy),
         q=lambda state, observation, action: parts.q_values(state.q, observation, action),
     )

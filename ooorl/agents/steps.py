@@ -1,11 +1,59 @@
-"""What the updates of several agents have in common."""
+"""What several agents have in common.
+
+States name what belongs together: parameters `x`, the state of their optimiser `x_opt`, their slow copy `target_x`.
+"""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from ooorl.errors import UsageError
-from ooorl.types import Array, Params, Transition
+from ooorl.networks import Network
+from ooorl.types import Array, Key, Metrics, Params, Policy, Spec, State, Transition
+
+
+def learner(name: str, params: Params, optimizer: optax.GradientTransformation, *, slow: bool = False) -> dict[str, Any]:
+    """The fields `<name>`, `<name>_opt` and, if `slow`, `target_<name>` of a fresh state."""
+    fields = {name: params, f'{name}_opt': optimizer.init(params)}
+    # A copy, so that the state can be donated.
+    return fields | ({f'target_{name}': jax.tree.map(jnp.copy, params)} if slow else {})
+
+
+def init_q(network: Network, spec: Spec, key: Key) -> Params:
+    """Parameters of a network of (observation, action)."""
+    return network.init(key, jnp.zeros((1, spec.observation_dim)), jnp.zeros((1, spec.action_dim)))
+
+
+def acting(policy: Policy) -> dict[str, Callable]:
+    """`sample_action` and `best_action` of an `Agent` whose state has the policy's parameters as `policy`."""
+    return {
+        'sample_action': lambda state, observation, key: policy.sample(state.policy, observation, key, 1)[0],
+        'best_action': lambda state, observation, key: policy.mode(state.policy, observation, key),
+    }
+
+
+def descend(
+    state: State, name: str, loss_fn: Callable[[Params], tuple[Array, Any]], optimizer: optax.GradientTransformation
+) -> tuple[State, Array, Any]:
+    """One optimiser step of `state.<name>` down `loss_fn(params) -> (loss, more)`: `(state, loss, more)`."""
+    params = getattr(state, name)
+    (loss, more), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    params, opt = apply_gradient(optimizer, gradient, getattr(state, f'{name}_opt'), params)
+    return state._replace(**{name: params, f'{name}_opt': opt}), loss, more
+
+
+def temperature_step(
+    state: State, surplus: Array, weight: Callable[[Array], Array], optimizer: optax.GradientTransformation
+) -> tuple[State, Metrics]:
+    """One step of `state.log_temperature` down `weight(log_temperature) * surplus`, surplus = entropy - target entropy."""
+    log = state.log_temperature
+    loss, gradient = jax.value_and_grad(lambda log: weight(log) * surplus)(log)
+    metrics = {'temperature/loss': loss, 'temperature/value': jnp.exp(log)}
+    log, opt = apply_gradient(optimizer, gradient, state.temperature_opt, log)
+    return state._replace(log_temperature=log, temperature_opt=opt), metrics
 
 
 def apply_gradient(optimizer: optax.GradientTransformation, gradient: Params, opt_state, params: Params):

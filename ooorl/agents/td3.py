@@ -37,7 +37,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ooorl.agents.steps import apply_gradient, bounded_normal, interleaved_slices, last_slice
+from ooorl.agents.steps import acting, bounded_normal, descend, init_q, interleaved_slices, last_slice, learner
 from ooorl.heads import scalar_head
 from ooorl.losses import backup
 from ooorl.networks import ensemble_q
@@ -121,15 +121,9 @@ def _parts(
 
     def init(key):
         policy_key, q_key = jax.random.split(key)
-        policy_params = policy.init(policy_key)
-        q_params = network.init(q_key, jnp.zeros((1, spec.observation_dim)), jnp.zeros((1, spec.action_dim)))
         return TD3State(
-            policy=policy_params,
-            policy_opt=optimizer.init(policy_params),
-            target_policy=jax.tree.map(jnp.copy, policy_params),  # copies, so that the state can be donated
-            q=q_params,
-            q_opt=optimizer.init(q_params),
-            target_q=jax.tree.map(jnp.copy, q_params),
+            **learner('policy', policy.init(policy_key), optimizer, slow=True),
+            **learner('q', init_q(network, spec, q_key), optimizer, slow=True),
         )
 
     def q_values(params, observation, action):
@@ -156,9 +150,8 @@ def _parts(
             members = head.loss(raw, target).mean(axis=-1)
             return getattr(members, config.q_loss)(), head.value(raw).mean()
 
-        (loss, mean), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.q)
-        params, opt = apply_gradient(optimizer, gradient, state.q_opt, state.q)
-        return state._replace(q=params, q_opt=opt), {'q/loss': loss, 'q/mean': mean, 'q/target': target.mean()}
+        state, loss, mean = descend(state, 'q', loss_fn, optimizer)
+        return state, {'q/loss': loss, 'q/mean': mean, 'q/target': target.mean()}
 
     def policy_step(state, batch, key):
         action_key, loss_key = jax.random.split(key)
@@ -175,9 +168,8 @@ def _parts(
             loss = -scale * q.mean() + config.cloning_weight * cloning
             return loss, {'policy/q': q.mean(), 'policy/cloning': cloning, 'policy/q_scale': scale}
 
-        (loss, metrics), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.policy)
-        params, opt = apply_gradient(optimizer, gradient, state.policy_opt, state.policy)
-        return state._replace(policy=params, policy_opt=opt), {'policy/loss': loss} | metrics
+        state, loss, metrics = descend(state, 'policy', loss_fn, optimizer)
+        return state, {'policy/loss': loss} | metrics
 
     def move_targets(state):
         return state._replace(
@@ -246,8 +238,7 @@ def td3(
     return Agent(
         init=parts.init,
         update=update,
-        sample_action=lambda state, observation, key: policy.sample(state.policy, observation, key, 1)[0],
-        best_action=lambda state, observation, key: policy.mode(state.policy, observation, key),
+        **acting(policy),
         q=lambda state, observation, action: parts.q_values(state.q, observation, action),
         reads=('next_action',) if _in_use(config.critic_cloning_weight) else (),
     )
