@@ -1,11 +1,13 @@
 """Checkpoints: a pytree of arrays and a small JSON object, written atomically, verified when read.
 
-A checkpoint is a directory `checkpoint/<number>/` with orbax's files under `arrays/`, `meta.json`, and `manifest.json`, which
-lists the SHA-256 of every other file. It is built under a temporary name and renamed when whole, so a directory with a number
-for a name is complete unless the disk lies; one whose files do not match its manifest is passed over in favour of the one before.
+A checkpoint is a directory `checkpoint/<number>/` with orbax's files under `arrays/`, their shapes in `shapes.json`, `meta.json`,
+and `manifest.json`, which lists the SHA-256 of every other file. It is built under a temporary name and renamed when whole, so a
+directory with a number for a name is complete unless the disk lies; one whose files do not match its manifest is passed over in
+favour of the one before.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -35,6 +37,7 @@ def save(directory: Path, number: int, tree, meta: dict) -> Path:
         arrays = named_leaves(tree)
         _check_room(temporary, arrays)
         _save_arrays(temporary / 'arrays', arrays)
+        (temporary / 'shapes.json').write_text(json.dumps({name: array.shape for name, array in arrays.items()}))
         (temporary / 'meta.json').write_text(json.dumps(meta))
         (temporary / 'manifest.json').write_text(json.dumps(_digests(temporary)))
         _sync(temporary)
@@ -64,7 +67,8 @@ def restore(directory: Path, template_of) -> tuple[object, dict] | None:
       template_of: `meta -> pytree` of arrays or `jax.ShapeDtypeStruct`s with the structure that was saved.
 
     Raises:
-      UsageError: if an intact checkpoint does not fit the template, which means that it belongs to another configuration.
+      UsageError: if a name, a shape or a type in an intact checkpoint differs from the template, which means that it belongs to
+        another configuration; the first one is named.
     """
     for path in reversed(_numbered(Path(directory))):
         if not _intact(path):
@@ -121,21 +125,33 @@ def _pad(array):
 
 def _fill(template, arrays, path):
     paths, structure = jax.tree_util.tree_flatten_with_path(template)
-    if len(paths) != len(arrays):
-        raise UsageError(
-            f'{path} does not fit this run: {len(arrays)} arrays instead of {len(paths)}; it was written by another '
-            'configuration or version; start anew with another --out'
-        )
+    wanted = {_name(leaf_path, number): leaf for number, (leaf_path, leaf) in enumerate(paths)}
+    shapes = _shapes(path, arrays, wanted)
     leaves = []
-    for number, (leaf_path, leaf) in enumerate(paths):
-        stored = arrays.get(_name(leaf_path, number))
-        if stored is None or stored.size - 1 != int(np.prod(leaf.shape)) or stored.dtype != leaf.dtype:
+    for name, held in itertools.zip_longest(wanted, sorted(arrays)):
+        needed = 'nothing more' if name is None else _described(name, wanted[name].shape, wanted[name].dtype)
+        given = 'nothing more' if held is None else _described(held, shapes[held], arrays[held].dtype)
+        if needed != given:
             raise UsageError(
-                f'{path} does not fit this run at {jax.tree_util.keystr(leaf_path)}; it was written by another configuration or '
-                'version; start anew with another --out'
+                f'{path} does not fit this run: needed was {needed}; it holds {given}; it was written by another '
+                'configuration or version; start anew with another --out'
             )
-        leaves.append(np.asarray(stored)[:-1].reshape(leaf.shape))
+        leaves.append(np.asarray(arrays[held])[:-1].reshape(wanted[name].shape))
     return jax.tree.unflatten(structure, leaves)
+
+
+def _shapes(path, arrays, wanted):
+    """Shapes of the stored arrays. Checkpoints of earlier days list none: a shape of the right size is then taken for right."""
+    listed = path / 'shapes.json'
+    if listed.exists():
+        return json.loads(listed.read_text())
+    sizes = {name: array.size - 1 for name, array in arrays.items()}
+    right = {name: leaf.shape for name, leaf in wanted.items() if int(np.prod(leaf.shape)) == sizes.get(name)}
+    return {name: right.get(name, (size,)) for name, size in sizes.items()}
+
+
+def _described(name, shape, dtype):
+    return f'{name.partition(".")[2]} {tuple(shape)} of {np.dtype(dtype).name}'
 
 
 def _numbered(directory):

@@ -64,16 +64,16 @@ class Gauge:
         if setup.dataset is not None and gamma not in self._dataset_probes:
             self._dataset_probes[gamma] = dataset_probe(setup.dataset, gamma)
         store = None if phase.online_limit == 0 else state.stores.get(phase.store)
+        if store is not None and phase.online_limit is not None:
+            store = replay.take(store, phase.online_limit)  # outside of the program, which then serves every budget
         keys = self.programs.keys(state.phase, state.round, KEY_PURPOSE)
 
         def one(agent, store, key, probe, dataset):
-            if store is not None and phase.online_limit is not None:
-                store = replay.take(store, phase.online_limit)
             return facts(setup, phase, agent, probe, store, dataset, key)
 
         mapped = self.programs.over_seeds(one, (0, 0, 0, None, None))
         rows = None if store is None else store.storage.reward.shape
-        name = ('measure', phase.agent, id(phase.sampling), phase.online_limit, rows)
+        name = ('measure', phase.agent, id(phase.sampling), rows)
         dataset = self.programs.dataset if phase.sampling.success_rows else None
         found = self.programs.call(name, mapped, state.agent, store, keys, self._dataset_probes.get(gamma), dataset)
         return {**jax.device_get(found), **self._optimizers(state, phase)}

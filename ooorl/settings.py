@@ -184,7 +184,7 @@ class RewardConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BoundsConfig:
-    """Sub-table `bounds` of an agent; a bound that is absent comes from the data's rewards, over 1 - gamma."""
+    """Sub-table `bounds` of an agent; a bound that is absent comes from the data's rewards (`wrap.value_bounds`)."""
 
     low: float | None = None
     high: float | None = None

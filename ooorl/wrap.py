@@ -118,14 +118,23 @@ def terminal_at_reward(agent: Agent, *, reward: float) -> Agent:
 def value_bounds(agent: Agent, *, gamma: float, low: float | None = None, high: float | None = None) -> Agent:
     """Clips Bellman targets and the targets of value regressions to [low, high].
 
-    A bound of None comes from the data: the smallest or largest (transformed) reward in the store, over 1 - gamma.
-    Source: OOO's released retraining scripts.
+    A bound of None comes from the smallest or largest (transformed) reward r in the store. A value is the sum of at least one
+    discounted reward; the task may end after it or never, so it lies between
+
+        low = min(r_min, r_min / (1 - gamma)),   high = max(r_max, r_max / (1 - gamma))
+
+    Source: OOO's released retraining scripts, which write r / (1 - gamma) for both. That is the same for r_min <= 0 <= r_max, as
+    in their mazes, kitchens and binary hand tasks; where all rewards are positive (negative) it would cut the values of episodes
+    that end.
     """
     horizon = 1.0 / (1.0 - gamma)
 
     def edit(batch):
-        least = batch.extras['reward_low'] * horizon if low is None else jnp.full_like(batch.reward, low)
-        most = batch.extras['reward_high'] * horizon if high is None else jnp.full_like(batch.reward, high)
+        least, most = (jnp.full_like(batch.reward, 0.0 if bound is None else bound) for bound in (low, high))
+        if low is None:
+            least = jnp.minimum(batch.extras['reward_low'], batch.extras['reward_low'] * horizon)
+        if high is None:
+            most = jnp.maximum(batch.extras['reward_high'], batch.extras['reward_high'] * horizon)
         return with_extras(batch, value_low=least, value_high=most)
 
     needed = tuple(n for n, bound in (('reward_low', low), ('reward_high', high)) if bound is None)

@@ -131,11 +131,21 @@ def test_without_an_intact_one_there_is_nothing(two):
     assert restored(two) is None
 
 
-@pytest.mark.parametrize('change', ['shape', 'dtype', 'name', 'more', 'fewer'])
-def test_a_checkpoint_of_another_configuration_is_refused(two, change):
+@pytest.mark.parametrize(('change', 'words'), [
+    ('size', r'needed was words (2,) of uint32; it holds words (1,) of uint32'),
+    ('shape', r'needed was weights.0 (4, 3) of float32; it holds weights.0 (3, 4) of float32'),  # as many numbers
+    ('dtype', r'needed was words (1,) of int32; it holds words (1,) of uint32'),
+    ('name', r'needed was word (1,) of uint32; it holds words (1,) of uint32'),
+    ('more', r'needed was zzz (1,) of float64; it holds nothing more'),
+    ('fewer', r'needed was nothing more; it holds words (1,) of uint32'),
+])  # fmt: skip
+def test_a_checkpoint_of_another_configuration_is_refused(two, change, words):
+    # Leaves in their order: empty, inner.counter, inner.flags, retrain@40.scale, weights.0, weights.1, words.
     example = tree()
-    if change == 'shape':
+    if change == 'size':
         example['words'] = np.zeros(2, np.uint32)
+    elif change == 'shape':
+        example['weights'] = (example['weights'][0].T, example['weights'][1])
     elif change == 'dtype':
         example['words'] = np.zeros(1, np.int32)
     elif change == 'name':
@@ -146,7 +156,18 @@ def test_a_checkpoint_of_another_configuration_is_refused(two, change):
         del example['words']
     with pytest.raises(UsageError, match='does not fit this run.*start anew with another --out') as caught:
         restored(two, example)
-    assert '\n' not in str(caught.value)
+    assert words in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_a_checkpoint_without_shapes_is_known_by_its_sizes(two):
+    newest = two / '00000002'
+    (newest / 'shapes.json').unlink()
+    listed = json.loads((newest / 'manifest.json').read_text())
+    del listed['shapes.json']
+    (newest / 'manifest.json').write_text(json.dumps(listed))
+    assert_same_bits(restored(two)[0], tree(2))
+    with pytest.raises(UsageError, match='needed was words'):
+        restored(two, tree() | {'words': np.zeros(2, np.uint32)})
 
 
 def test_a_disk_known_to_be_too_full_is_not_begun_on(two, monkeypatch):

@@ -301,6 +301,35 @@ def test_a_run_leaves_its_files_and_says_what_it_did(tiny_run):
     assert resolved['explore']['gamma'] == 0.99 and resolved['explore']['sampling']['gamma'] == 0.99
 
 
+# `ooorl run` on a machine that says it has two cores, where no variable has decided about devices.
+TWO_CORES = """
+import os, sys
+os.cpu_count = lambda: 2
+import jax
+from ooorl.cli import main
+status = main(sys.argv[1:])
+print('devices:', jax.local_device_count())
+sys.exit(status)
+"""
+
+
+def test_a_cpu_device_per_core_gives_the_same_numbers(tiny_run):
+    directory, _ = tiny_run
+    environment = {key: value for key, value in os.environ.items() if key != 'JAX_NUM_CPU_DEVICES'}
+    environment |= {'JAX_COMPILATION_CACHE_DIR': str(directory / 'programs')}
+    command = [sys.executable, '-c', TWO_CORES, 'run', 'c.toml', '--out', 'two']
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0 and 'devices: 2' in done.stdout, done.stderr
+    rows, expected = (
+        [json.loads(line) for line in (directory / out / 'metrics.jsonl').read_text().splitlines()] for out in ('two', 'out')
+    )
+    for row, other in zip(rows, expected, strict=True):
+        assert row.keys() == other.keys() and (row['kind'], row['phase']) == (other['kind'], other['phase'])
+        numbers = [name for name in row if name not in ('kind', 'phase')]
+        # Each seed is a program of its own on its device, and both are one program otherwise: sums are taken in another order.
+        np.testing.assert_allclose([row[n] for n in numbers], [other[n] for n in numbers], rtol=1e-3, atol=1e-4, err_msg=str(row))
+
+
 def test_a_finished_run_can_be_resumed_evaluated_and_reported(tiny_run, capsys, monkeypatch):
     directory, _ = tiny_run
     monkeypatch.chdir(directory)

@@ -155,6 +155,24 @@ def test_value_bounds_come_from_the_rewards_of_the_data():
     assert value_bounds(watching(), gamma=0.9, low=0.0, high=1.0).reads == ()
 
 
+@pytest.mark.parametrize(('gamma', 'rewards', 'bounds'), [
+    (0.99, (-1.0, 0.0), (-100.0, 0.0)),  # what OOO publishes for its mazes
+    (0.5, (-1.0, 3.0), (-2.0, 6.0)),  # both signs: -1 for ever, 3 for ever
+    (0.5, (1.0, 3.0), (1.0, 6.0)),  # 1 and the end, 3 for ever
+    (0.5, (-3.0, -1.0), (-6.0, -1.0)),  # -3 for ever, -1 and the end
+    (0.5, (0.0, 0.0), (0.0, 0.0)),
+])  # fmt: skip
+def test_value_bounds_hold_every_return_and_no_more(gamma, rewards, bounds):
+    low, high = rewards
+    extras = {'reward_low': jnp.full(3, low), 'reward_high': jnp.full(3, high)}
+    got = seen_by(value_bounds, random_batch(KEY, 3, **extras), gamma=gamma).extras
+    np.testing.assert_allclose((got['value_low'][0], got['value_high'][0]), bounds, rtol=1e-6)
+    # Returns of a constant reward over 1, 2, ... and nearly endless steps come close to both bounds and to nothing beyond.
+    lengths = np.concatenate([np.arange(1, 60), [4000]])
+    returns = np.array([[r * (1 - gamma**n) / (1 - gamma) for n in lengths] for r in rewards])
+    np.testing.assert_allclose((returns.min(), returns.max()), bounds, rtol=1e-6)
+
+
 def test_bounds_see_the_rescaled_reward_and_the_target_takes_the_bonus_after_them():
     # Hand computation: r' = 2 * 1 - 1 = 1; bounds from r' in [-1, 1] over 1 - 0.5: [-2, 2]; the bonus comes after the clipping:
     # clip(1 + 0.5 * 10, -2, 2) + 3 * 1 = 5.
