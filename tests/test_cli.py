@@ -146,7 +146,7 @@ BAD_SETTINGS = [
     ({'ooo__explore_updates': 11}, "num_updates of phase 'explore' must be a multiple of its 10 cycles of collection; got 11"),
     ({'ooo__cycle_steps': 0}, 'cycle_steps must be greater than 0; got 0'),
     ({'ooo__pretrain_updates': -5}, 'num_updates must be 0 or more; got -5'),
-    ({'ooo__retrain_at': [30]}, 'retrain_at needs budgets between 0 and num_env_steps, 20; got 30'),
+    ({'ooo__retrain_at': [30]}, 'retrain_at needs budgets between 0 and random_steps + num_env_steps, 20; got 30'),
     ({'ooo__retrain_at': [20, 20]}, 'names of their own'),
     ({'exploit__agent': 'bc'}, 'bc learns no values to bound; remove the sub-table bounds'),
     ({'explore__reward': {'scale': 0.0}}, 'scale of the reward must be greater than 0'),
