@@ -130,11 +130,12 @@ def value_bounds(agent: Agent, *, gamma: float, low: float | None = None, high: 
     horizon = 1.0 / (1.0 - gamma)
 
     def edit(batch):
-        least, most = (jnp.full_like(batch.reward, 0.0 if bound is None else bound) for bound in (low, high))
-        if low is None:
-            least = jnp.minimum(batch.extras['reward_low'], batch.extras['reward_low'] * horizon)
-        if high is None:
-            most = jnp.maximum(batch.extras['reward_high'], batch.extras['reward_high'] * horizon)
+        def bound(given, outer, name):
+            if given is not None:
+                return jnp.full_like(batch.reward, given)
+            return outer(batch.extras[name], batch.extras[name] * horizon)
+
+        least, most = bound(low, jnp.minimum, 'reward_low'), bound(high, jnp.maximum, 'reward_high')
         return with_extras(batch, value_low=least, value_high=most)
 
     needed = tuple(n for n, bound in (('reward_low', low), ('reward_high', high)) if bound is None)

@@ -9,46 +9,12 @@ import tomllib
 import h5py
 import numpy as np
 import pytest
-import tomli_w
 from conftest import ROOT
+from tiny_configs import OFFLINE, TINY, changed, written
 
-from ooorl import build, config
 from ooorl.cli import main
-from ooorl.errors import UsageError
 
 ROWS = 40
-TINY = {
-    'name': 'tiny',
-    'run': {'scheme': 'ooo', 'seeds': '0:2', 'updates_per_round': 5, 'seed_group': 2},
-    'environment': {'id': 'ooorl/UMaze-v0', 'num_envs': 2, 'settings': {'horizon': 12}},
-    'evaluation': {'num_episodes': 3},
-    'dataset': {'scripted': 'u_maze', 'settings': {'num_episodes': 4}},
-    'ooo': {'pretrain_updates': 10, 'num_env_steps': 20, 'explore_updates': 10, 'retrain_updates': 10},
-    'explore': {'agent': 'iql', 'hidden': [8], 'sampling': {'batch_size': 8}},
-    'exploit': {'agent': 'iql', 'hidden': [8], 'sampling': {'batch_size': 8}, 'bounds': {}},
-    'report': {'map_columns': [0, 1]},
-}
-OFFLINE = {
-    'name': 'offline',
-    'run': {'scheme': 'offline', 'updates_per_round': 5},
-    'offline': {'num_updates': 10},
-    'agent': {'agent': 'iql', 'hidden': [8], 'sampling': {'batch_size': 8}},
-}
-
-
-def changed(table, **changes):
-    """A copy of a config with `section__key=value` changed; None removes."""
-    table = tomllib.loads(tomli_w.dumps(table))
-    for name, value in changes.items():
-        *sections, key = name.split('__')
-        inner = table
-        for section in sections:
-            inner = inner.setdefault(section, {})
-        if value is None:
-            del inner[key]
-        else:
-            inner[key] = value
-    return table
 
 
 @pytest.fixture(autouse=True)
@@ -57,12 +23,6 @@ def _scratch(tmp_path, monkeypatch):
     monkeypatch.setenv('JAX_ENABLE_COMPILATION_CACHE', '0')  # the command line then leaves the user's cache alone
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-
-
-def written(table, name='c.toml'):
-    with open(name, 'w') as file:
-        file.write(tomli_w.dumps(table))
-    return name
 
 
 def hdf5(name='data.hdf5', observation_dim=2, **replaced):
@@ -184,40 +144,6 @@ def test_bad_settings(capsys, changes, words):
 ])  # fmt: skip
 def test_bad_options(capsys, arguments, words):
     assert words in refusal(capsys, 'run', written(TINY), *arguments)
-
-
-def test_a_data_set_by_its_id_brings_its_reference_scores(monkeypatch):
-    seen = []
-    monkeypatch.setattr('ooorl.cli._start', lambda table, *rest: seen.append(config.resolve(table)))
-    settings = changed(OFFLINE, evaluation__task='halfcheetah-medium-v2', environment__id='HalfCheetah-v4')
-    command = ['run', written(settings), '--dataset', 'hopper-medium-v2', '--set', 'environment.id=Hopper-v4']
-    main(command)
-    main([*command, '--set', 'evaluation.task=hopper-expert-v2'])
-    main(['run', 'c.toml', '--dataset', 'file.hdf5'])
-    assert [table['evaluation']['task'] for table in seen] == ['', 'hopper-expert-v2', 'halfcheetah-medium-v2']
-    assert seen[0]['dataset']['task'] == 'hopper-medium-v2'
-    assert [build.score_range(table)[:2] for table in seen] == [(-20.272305, 3234.3)] * 2 + [(-280.178953, 12135.0)]
-
-
-@pytest.mark.parametrize(('environment', 'data', 'task', 'expected'), [
-    ('Hopper-v5', 'hopper-medium-v2', '', (-20.272305, 3234.3, 'return')),
-    ('gymnasium.envs.mujoco:Hopper-v4', '', 'hopper-medium-v2', (-20.272305, 3234.3, 'return')),
-    ('My-v0', '', 'hopper-medium-v2', (-20.272305, 3234.3, 'return')),
-    ('My-v0', 'hopper-medium-v2', '', None),
-    ('Walker2d-v4', 'halfcheetah-medium-v2', '', None),
-    ('ooorl/AdroitPenBinary-v0', 'pen-binary-v0', '', None),
-    ('', '', 'hopper-medium-v2', (-20.272305, 3234.3, 'return')),
-    ('Walker2d-v4', '', 'halfcheetah-medium-v2', 'is in HalfCheetah-v4; name another'),
-    ('ooorl/KitchenPartialCumulative-v0', '', 'kitchen-partial-v0', 'scored in ooorl/KitchenPartialCumulative-v0'),
-    ('ooorl/KitchenPartialCumulative-v0', 'kitchen-partial-cumulative-v0', '', (0.0, 4.0, 'reward_max')),
-])  # fmt: skip
-def test_reference_scores_are_those_of_the_environment(environment, data, task, expected):
-    table = config.resolve(changed(OFFLINE, environment__id=environment, dataset__task=data, evaluation__task=task))
-    if isinstance(expected, str):
-        with pytest.raises(UsageError, match=expected):
-            build.score_range(table)
-    else:
-        assert build.score_range(table) == expected
 
 
 def nan_rows():
