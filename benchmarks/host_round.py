@@ -15,11 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
-import measuring
+import timing
 
-from ooorl import envs, phases, rounds
+from ooorl import envs
 from ooorl.agents.sac import SACConfig, sac
-from ooorl.learn import Sampling
+from ooorl.training import phases, rounds
+from ooorl.training.learn import Sampling
 
 
 class Stopwatch:
@@ -103,7 +104,7 @@ def measure(arguments, utd):
         return total
 
     split = []
-    seconds = measuring.take_turns({'plain': one_round, 'timed': timed_round}, arguments.repeats)
+    seconds = timing.take_turns({'plain': one_round, 'timed': timed_round}, arguments.repeats)
     split = split[1:]
     settings = {
         'utd': utd, 'environment': arguments.environment, 'hidden': arguments.hidden, 'critics': arguments.critics,
@@ -113,9 +114,9 @@ def measure(arguments, utd):
     rows += [(name, 'share' if name == 'waits' else 'ms/cycle', [part[name] for part in split]) for name in split[0]]
     for contender, unit, values in rows:
         if arguments.dry:
-            print(contender, measuring.summary(values), unit)
+            print(contender, timing.summary(values), unit)
         else:
-            measuring.record(Path(__file__).stem, unit=unit, contender=contender, values=values, **settings)
+            timing.record(Path(__file__).stem, unit=unit, contender=contender, values=values, **settings)
 
 
 def main():

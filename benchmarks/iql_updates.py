@@ -15,12 +15,13 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import measuring
 import numpy as np
 import optax
+import timing
 
-from ooorl import learn, mapping, replay
+from ooorl import mapping
 from ooorl.agents.iql import IQLConfig, iql
+from ooorl.training import learn, replay
 from ooorl.types import Spec, Transition
 
 SPEC = Spec(observation_dim=17, action_dim=6)
@@ -177,7 +178,7 @@ def measure(arguments, agent, transitions, dispatch, difference):
         ),
         'bare scan': Contender(bare_learn(dispatch), bare_state(fresh()), columns, **settled, seeds=()),
     }
-    rates = measuring.take_turns(contenders, arguments.repeats)
+    rates = timing.take_turns(contenders, arguments.repeats)
     for name, values in rates.items():
         ratios = [a / b for a, b in zip(values, rates['bare scan'], strict=True)]
         control = [a / b for a, b in zip(rates['make_learn, once more'], rates['make_learn'], strict=True)]
@@ -189,9 +190,9 @@ def measure(arguments, agent, transitions, dispatch, difference):
             'difference_of_maths': difference,
         }  # fmt: skip
         if arguments.dry:
-            print(name, measuring.summary(values), settings)
+            print(name, timing.summary(values), settings)
         else:
-            measuring.record(Path(__file__).stem, unit='updates/s', contender=name, values=values, **settings)
+            timing.record(Path(__file__).stem, unit='updates/s', contender=name, values=values, **settings)
 
 
 def main():

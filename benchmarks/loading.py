@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 import h5py
-import measuring
 import numpy as np
+import timing
 
 from ooorl import data
 from ooorl.data import validate
@@ -84,11 +84,11 @@ def main():
                 'rows': arguments.rows, 'compressed': compressed, 'next_observations': successors,
                 'megabytes': round(Path(path).stat().st_size / 1e6, 1),
             }  # fmt: skip
-            for contender, values in measuring.take_turns(contenders, arguments.repeats).items():
+            for contender, values in timing.take_turns(contenders, arguments.repeats).items():
                 if arguments.dry:
-                    print(contender, measuring.summary(values), settings)
+                    print(contender, timing.summary(values), settings)
                 else:
-                    measuring.record(Path(__file__).stem, unit='s', contender=contender, values=values, **settings)
+                    timing.record(Path(__file__).stem, unit='s', contender=contender, values=values, **settings)
 
 
 if __name__ == '__main__':

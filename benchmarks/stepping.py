@@ -126,19 +126,19 @@ def measure_compiled(name, arguments, write):
 
 
 def measuring_turns(contenders, repeats):
-    import measuring
+    import timing
 
-    return measuring.take_turns(contenders, repeats)
+    return timing.take_turns(contenders, repeats)
 
 
 def write_or_print(dry):
-    import measuring
+    import timing
 
     def write(contender, values, settings):
         if dry:
-            print(contender, measuring.summary(values), settings)
+            print(contender, timing.summary(values), settings)
         else:
-            measuring.record(Path(__file__).stem, unit='environment steps/s', contender=contender, values=values, **settings)
+            timing.record(Path(__file__).stem, unit='environment steps/s', contender=contender, values=values, **settings)
 
     return write
 

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ooorl import catalogue, stats, writers
+from ooorl import catalogue
+from ooorl.reporting import stats, writers
 
 PREFIX = 'ooo_claims-'
 

@@ -27,14 +27,17 @@ import jax.numpy as jnp
 import numpy as np
 from claims_table import ARMS, Cell, read_results, table
 
-from ooorl import build, config, rounds, wrap, writers
+from ooorl import wrap
 from ooorl.errors import UsageError
-from ooorl.phases import Phase, Setup, round_sizes
-from ooorl.prepare import Prepared, prepare
-from ooorl.run import Diverged, iterate
-from ooorl.session import note
-from ooorl.settings import SIGNALS, parse_seeds
-from ooorl.summary import versions
+from ooorl.reporting import writers
+from ooorl.runner import build, config
+from ooorl.runner.prepare import Prepared, prepare
+from ooorl.runner.session import note
+from ooorl.runner.settings import SIGNALS, parse_seeds
+from ooorl.runner.summary import versions
+from ooorl.training import rounds
+from ooorl.training.phases import Phase, Setup, round_sizes
+from ooorl.training.run import Diverged, iterate
 from ooorl.types import Agent, Signal, ignore_data
 
 HERE = Path(__file__).resolve().parent

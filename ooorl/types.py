@@ -184,7 +184,7 @@ class Agent:
       reads: names of the columns it needs in `batch.extras`; `learn` computes `return_to_go`,
         `discounted_horizon`, `reward_low` and `reward_high` on demand, others must be stored in the data.
       sees: `(state, batch) -> batch`, the batch as it reaches the losses: every wrapper that edits batches says so here, which
-        is how `ooorl.measure` knows what an agent is given.
+        is how `ooorl.training.measure` knows what an agent is given.
       q: `(state, observation[..., O], action[..., A]) -> [E, ...]`, raw observations in, the agent's own reward units out; None
         where the agent has no Q.
     """

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ooorl import config, signals, wrap
+from ooorl import signals, wrap
 from ooorl.errors import UsageError
-from ooorl.phases import check
-from ooorl.prepare import prepare
+from ooorl.runner import config
+from ooorl.runner.prepare import prepare
+from ooorl.training.phases import check
 from ooorl.types import Spec, Transition
 
 FOLDER = Path(__file__).parent.parent / 'experiments'

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from small import random_batch, trees_equal
 
-from ooorl import replay
 from ooorl.agents.bc import BCConfig, bc
 from ooorl.agents.iql import IQLConfig, iql
 from ooorl.errors import UsageError
-from ooorl.learn import Sampling, make_learn
-from ooorl.losses import backup
+from ooorl.nn.losses import backup
 from ooorl.signals import RNDConfig, rnd, state_action_counts
+from ooorl.training import replay
+from ooorl.training.learn import Sampling, make_learn
 from ooorl.types import Agent, Critic, Policy, Signal, Spec, ValueHead
 from ooorl.wrap import (
     bonus,

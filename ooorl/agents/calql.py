@@ -53,9 +53,9 @@ from ooorl.agents.steps import (
     temperature_step,
 )
 from ooorl.errors import UsageError
-from ooorl.heads import scalar_head
-from ooorl.losses import backup, calibrated, conservative_gap
-from ooorl.networks import ensemble_q
+from ooorl.nn.heads import scalar_head
+from ooorl.nn.losses import backup, calibrated, conservative_gap
+from ooorl.nn.networks import ensemble_q
 from ooorl.policies.gaussian import tanh_gaussian_policy
 from ooorl.types import Agent, Array, Critic, DensityPolicy, Metrics, Params, Spec, Transition, ValueHead
 from ooorl.validation import check_choice, check_not_negative, check_positive, check_unit

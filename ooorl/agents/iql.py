@@ -25,9 +25,9 @@ import jax.numpy as jnp
 import optax
 
 from ooorl.agents.steps import acting, descend, init_q, learner
-from ooorl.heads import scalar_head
-from ooorl.losses import awr_weight, backup, bounded, expectile_loss
-from ooorl.networks import ensemble_q, mlp
+from ooorl.nn.heads import scalar_head
+from ooorl.nn.losses import awr_weight, backup, bounded, expectile_loss
+from ooorl.nn.networks import ensemble_q, mlp
 from ooorl.policies.gaussian import gaussian_policy
 from ooorl.types import Agent, Critic, Metrics, Params, Policy, Spec, Transition, ValueHead
 from ooorl.validation import check_choice, check_fraction, check_not_negative, check_positive, check_unit

@@ -27,9 +27,9 @@ import jax.numpy as jnp
 import optax
 
 from ooorl.agents.steps import acting, apply_gradient, descend, learner
-from ooorl.heads import scalar_head
-from ooorl.losses import backup
-from ooorl.networks import ensemble, mlp
+from ooorl.nn.heads import scalar_head
+from ooorl.nn.losses import backup
+from ooorl.nn.networks import ensemble, mlp
 from ooorl.policies.gaussian import gaussian_policy
 from ooorl.types import Agent, Array, Metrics, Params, Policy, Spec, Transition, ValueHead
 from ooorl.validation import check_not_negative, check_positive, check_unit

@@ -47,9 +47,9 @@ from ooorl.agents.steps import (
     temperature_step,
 )
 from ooorl.errors import UsageError
-from ooorl.heads import scalar_head
-from ooorl.losses import backup
-from ooorl.networks import ensemble_q
+from ooorl.nn.heads import scalar_head
+from ooorl.nn.losses import backup
+from ooorl.nn.networks import ensemble_q
 from ooorl.policies.gaussian import tanh_gaussian_policy
 from ooorl.types import Agent, Array, DensityPolicy, Metrics, Params, Spec, Transition, ValueHead
 from ooorl.validation import check_choice, check_positive, check_unit

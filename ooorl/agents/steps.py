@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from ooorl.errors import UsageError
-from ooorl.networks import Network
+from ooorl.nn.networks import Network
 from ooorl.types import Array, Key, Metrics, Params, Policy, Spec, State, Transition
 
 

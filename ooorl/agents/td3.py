@@ -38,9 +38,9 @@ import jax.numpy as jnp
 import optax
 
 from ooorl.agents.steps import acting, bounded_normal, descend, init_q, interleaved_slices, last_slice, learner
-from ooorl.heads import scalar_head
-from ooorl.losses import backup
-from ooorl.networks import ensemble_q
+from ooorl.nn.heads import scalar_head
+from ooorl.nn.losses import backup
+from ooorl.nn.networks import ensemble_q
 from ooorl.policies.gaussian import deterministic_policy
 from ooorl.types import Agent, Array, Metrics, Params, Policy, Spec, Transition, ValueHead
 from ooorl.validation import check_choice, check_not_negative, check_positive, check_unit

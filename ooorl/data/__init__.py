@@ -7,7 +7,7 @@ from ooorl import catalogue
 from ooorl.data import arrays, d4rl, fixups, hdf5, minari
 from ooorl.data.arrays import from_arrays
 from ooorl.data.dataset import Columns, Dataset, assemble
-from ooorl.data.validate import check_spec
+from ooorl.data.refusals import check_spec
 from ooorl.errors import UsageError
 
 __all__ = [

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from ooorl.data import Columns, assemble, load, read_columns, sha256, validate
+from ooorl.data import Columns, assemble, load, read_columns, refusals, sha256
 from ooorl.errors import UsageError
 
 NOT_LOADED = "cannot be loaded: "
@@ -42,7 +42,7 @@ def check(path, *, observation_keys=None):
     """
     try:
         path, columns = read_columns(path, observation_keys=observation_keys)
-        columns = validate.columns(columns, path)
+        columns = refusals.columns(columns, path)
         dataset = assemble(columns, source=path, name=os.path.basename(path), clip_actions=True)
     except UsageError as error:
         return [f"{NOT_LOADED}{error}"]

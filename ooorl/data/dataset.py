@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ooorl.data import validate
+from ooorl.data import refusals
 from ooorl.errors import UsageError
 from ooorl.types import Spec, Transition
 
@@ -94,8 +94,8 @@ def assemble(columns, *, source, name, sha256="", clip_actions=False, terminal_e
       UsageError: where the columns cannot be used.
     """
     notes = []
-    columns = validate.columns(columns, source)
-    actions = validate.actions(columns.actions, source, clip_actions, notes)
+    columns = refusals.columns(columns, source)
+    actions = refusals.actions(columns.actions, source, clip_actions, notes)
     ends = _episode_ends(columns, terminal_ends_episode, notes)
     boundary, keep, next_observation = _successors(columns, ends, source, notes)
     if keep.sum() < 2:

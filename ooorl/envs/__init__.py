@@ -5,9 +5,9 @@ Importing this package also registers the compiled tasks and the D4RL environmen
 
 from ooorl.envs import d4rl
 from ooorl.envs.batched import batched
-from ooorl.envs.catalogue import HOSTS, TASKS, make, make_task
 from ooorl.envs.gymnasium_adapter import host
-from ooorl.envs.registration import register
+from ooorl.envs.gymnasium_tasks import register
+from ooorl.envs.registry import HOSTS, TASKS, make, make_task
 
 __all__ = ['HOSTS', 'TASKS', 'batched', 'host', 'make', 'make_task', 'register']
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from ooorl.distributions import gaussian_log_prob, tanh_gaussian_log_prob, tanh_gaussian_sample
-from ooorl.networks import mlp
+from ooorl.nn.distributions import gaussian_log_prob, tanh_gaussian_log_prob, tanh_gaussian_sample
+from ooorl.nn.networks import mlp
 from ooorl.types import DensityPolicy, Policy, Spec
 
 

@@ -1,0 +1,1 @@
+"""Networks and the arithmetic of losses: arrays in, arrays out."""

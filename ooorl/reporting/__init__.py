@@ -1,0 +1,1 @@
+"""What people look at: rows, statistics, tables, figures, the report."""

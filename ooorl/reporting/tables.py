@@ -1,0 +1,196 @@
+"""Scores as tables, for the terminal and for the report, and the result as one sentence.
+
+Every score is a mean over seeds, and its interval is that of `stats.bootstrap_interval`. The score that leads
+is the normalised one where there is one, else the success rate where anything succeeded, else the return.
+Summaries are the objects of `summary.json` (see `ooorl.reporting.report`).
+"""
+
+import math
+from html import escape
+
+import numpy as np
+
+from ooorl.reporting import figures
+
+BEST = {"success": 1.0, "normalised": 100.0}
+FOOTNOTE = (
+    "Mean over seeds with its 95 % interval: percentile bootstrap over seeds; † exact binomial, where every "
+    "seed scored 0 or 1. Below three seeds, and where all seeds are equal, there is no interval. Below five "
+    "seeds an interval is too narrow to be relied on."
+)
+
+
+def primary_metric(summaries):
+    """The score that leads: "normalised" where all have it, else "success" if any is > 0, else "return"."""
+    scores = [entry["scores"] for summary in summaries for entry in _entries(summary)]
+    if scores and all(score.get("normalised") for score in scores):
+        return "normalised"
+    successes = [value for score in scores for value in score.get("success") or ()]
+    return "success" if any(value is not None and value > 0 for value in successes) else "return"
+
+
+def headline(summary, metric=None):
+    """The result as one sentence made of numbers: the leading score after each phase."""
+    metric = metric or primary_metric([summary])
+    parts = [
+        f"{cell(metric, phase['scores'].get(metric))} after {phase['name']}"
+        for phase in summary["phases"]
+        if (phase.get("scores") or {}).get(metric)
+    ]
+    if not parts:
+        return f"{summary['environment']}: not evaluated yet."
+    seeds = len(summary["seeds"])
+    result = f"{figures.LABELS[metric]} {', '.join(parts)}"
+    return f"{summary['environment']}: {result}; {seeds} seed{'s' * (seeds > 1)}."
+
+
+def phase_table(summary):
+    """The phases and arms of a run as a `rich.table.Table`."""
+    from rich.table import Table
+
+    header, lines = score_table(summary)
+    table = Table(title=headline(summary), title_justify="left", caption=FOOTNOTE, caption_justify="left")
+    for index, name in enumerate(header):
+        table.add_column(name, justify="left" if index < 2 else "right", overflow="fold")
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
+def phase_text(summary):
+    """The same as plain text, for logs and files."""
+    header, lines = score_table(summary)
+    widths = [max(len(line[index]) for line in (header, *lines)) for index in range(len(header))]
+    padded = [
+        "  ".join(
+            f"{text:<{width}}" if index < 2 else f"{text:>{width}}"
+            for index, (text, width) in enumerate(pairs)
+        )
+        for pairs in (list(zip(line, widths, strict=True)) for line in (header, *lines))
+    ]
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([headline(summary), "", padded[0], rule, *padded[1:], "", FOOTNOTE]) + "\n"
+
+
+def _entries(summary):
+    """Phases and arms that have scores."""
+    return [entry for entry in (*summary["phases"], *(summary.get("arms") or ())) if entry.get("scores")]
+
+
+def shown_metrics(summary, lead=None):
+    """The scores to show, the leading one first; success only where something succeeded or where it leads."""
+    lead = lead or primary_metric([summary])
+    present = {name for entry in _entries(summary) for name, values in entry["scores"].items() if values}
+    order = [lead, *(name for name in ("normalised", "success", "return", "length") if name != lead)]
+    has_success = any(value for entry in _entries(summary) for value in entry["scores"].get("success") or ())
+    return [name for name in order if name in present and (name == lead or name != "success" or has_success)]
+
+
+def score_table(summary, lead=None):
+    """`(header, lines)` of the phases and arms, all of it text."""
+    metrics = shown_metrics(summary, lead)
+    header = [
+        "phase or arm",
+        "agent",
+        "updates",
+        "env steps",
+        "online rows",
+        *(figures.LABELS[m] for m in metrics),
+    ]
+    lines = [
+        [
+            entry["name"],
+            str(entry.get("agent") or entry.get("description") or ""),
+            *(count(entry.get(name)) for name in ("num_updates", "num_env_steps", "online_rows")),
+            *(cell(metric, (entry.get("scores") or {}).get(metric)) for metric in metrics),
+        ]
+        for entry in (*summary["phases"], *(summary.get("arms") or ()))
+    ]
+    return header, lines
+
+
+def as_array(values):
+    """The scores as numbers; a seed without one is NaN."""
+    return np.array([math.nan if value is None else float(value) for value in values])
+
+
+def cell(metric, values):
+    """Mean and interval in words: "87.3 % [80.1, 93.2]"; why there is no interval where there is none."""
+    if not values:
+        return ""
+    values = as_array(values)
+    interval = figures.quiet_interval(values, metric)
+    if interval.method == "missing":
+        return f"undefined ({(~np.isfinite(values)).sum()} of {len(values)} seeds missing)"
+    mean = number(metric, interval.point) + (" %" if metric == "success" else "")
+    if interval.method == "too few":
+        return f"{mean} ({len(values)} seed{'s' * (len(values) > 1)}, no interval)"
+    if interval.method == "all equal":
+        return f"{mean} (all seeds equal)"
+    mark = "†" if interval.method == "clopper-pearson" else ""
+    return f"{mean} [{number(metric, interval.low)}, {number(metric, interval.high)}]{mark}"
+
+
+def number(metric, value):
+    """The score as text in the metric's units; a success rate in per cent."""
+    if metric == "success":
+        return f"{100 * value:.1f}"
+    if metric == "normalised" or 10 <= abs(value) < 100_000:
+        return f"{value:,.1f}"
+    return f"{value:.3g}"
+
+
+def count(value):
+    """A count with its thousands set apart; empty where unknown."""
+    return "" if value is None else f"{value:,}"
+
+
+def html_table(header, lines, values, metric):
+    """A table with a strip of per-seed dots beside the leading score, on one scale for all rows."""
+    known = [as_array(value) for value in values if value]
+    scale = _scale(metric, np.concatenate(known)) if known else (0.0, 1.0)
+    label = figures.LABELS[metric]
+    place = header.index(label) + 1 if label in header else len(header)
+    unit = " %" if metric == "success" else ""
+    names = [f"<th>{escape(name)}</th>" for name in header]
+    names.insert(place, f"<th>each seed, {number(metric, scale[0])} to {number(metric, scale[1])}{unit}</th>")
+    rows = ["".join(names)]
+    for line, own in zip(lines, values, strict=True):
+        cells = [f"<td>{escape(text)}</td>" for text in line]
+        cells.insert(place, f"<td>{_dots(own, scale, metric)}</td>")
+        rows.append("".join(cells))
+    return f"<div class=wide><table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table></div>"
+
+
+def _scale(metric, values):
+    values = values[np.isfinite(values)]
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    if metric in BEST:
+        return min(0.0, low), max(BEST[metric], high)
+    return (low, high) if high > low else (low - 1, high + 1)
+
+
+def _dots(values, scale, metric, width=180, height=26):
+    if not values:
+        return ""
+    values = as_array(values)
+    interval = figures.quiet_interval(values, metric)
+
+    def at(value):
+        return 6 + (width - 12) * (value - scale[0]) / (scale[1] - scale[0])
+
+    shapes = [f'<line x1="6" x2="{width - 6}" y1="13" y2="13" stroke="#ddd"/>']
+    if math.isfinite(interval.low):
+        shapes.append(
+            f'<rect x="{at(interval.low):.1f}" y="9" height="8" rx="2" fill="#0072B2" fill-opacity=".25" '
+            f'width="{max(at(interval.high) - at(interval.low), 1):.1f}"/>'
+        )
+    shapes += [
+        f'<circle cx="{at(value):.1f}" cy="{10 + 3 * (index % 3)}" r="3" fill="#0072B2" fill-opacity=".6"/>'
+        for index, value in enumerate(values)
+        if math.isfinite(value)
+    ]
+    if math.isfinite(interval.point):
+        shapes.append(f'<rect x="{at(interval.point) - 1:.1f}" y="3" width="2" height="20" fill="#111"/>')
+    text = ", ".join(number(metric, value) for value in values)
+    return f'<svg width="{width}" height="{height}" role="img" aria-label="{text}">{"".join(shapes)}</svg>'

@@ -1,0 +1,1 @@
+"""The command line and the run directory: config files to agents, phases and results."""

@@ -1,0 +1,175 @@
+"""Checked tables of settings to agents and phases: the one place where names meet builders."""
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from ooorl import catalogue, signals, wrap
+from ooorl.agents import algorithm
+from ooorl.errors import UsageError
+from ooorl.nn.heads import hl_gauss_head
+from ooorl.runner.config import fields, parse
+from ooorl.runner.settings import SIGNALS
+from ooorl.training import phases
+from ooorl.training.evaluate import ScoreRange
+from ooorl.training.learn import Sampling
+from ooorl.types import Agent, Spec
+
+SIGNAL_BUILDERS = {
+    'rnd': signals.rnd,
+    'disagreement': signals.ensemble_disagreement,
+    'counts': lambda spec, config: _counts(spec, config),
+}
+
+
+def _counts(spec, config):
+    columns = config.observation_columns or range(len(config.low))
+    if len(config.action_bins) != spec.action_dim or (columns and not 0 <= min(columns) <= max(columns) < spec.observation_dim):
+        raise UsageError(
+            f'counts needs action_bins for {spec.action_dim} action dimensions and columns below {spec.observation_dim}; '
+            f'got {len(config.action_bins)} and {list(columns)}'
+        )
+    return signals.state_action_counts(**dataclasses.asdict(config))
+
+
+def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = True) -> Agent:
+    """The agent of a resolved agent table, wrapped as the table says (see `ooorl.wrap` for the order)."""
+    config_type, builder = algorithm(table['agent'])
+    config = parse(config_type, {k: v for k, v in table.items() if k in fields(config_type)}, '[agent]')
+    takes, seams = inspect.signature(builder).parameters, {}
+    if 'head' in table:
+        if 'head' not in takes:
+            raise UsageError(f'{table["agent"]} has no critic to give a head to; remove the sub-table head')
+        seams['head'] = hl_gauss_head(**table['head'])
+    if 'observation' in takes:
+        seams |= _pairs(table, dataset)
+    agent = builder(spec, config, **seams)
+    if 'bonus' in table and with_bonus:
+        bonus = table['bonus']
+        signal_type, signal_builder = SIGNALS[bonus['signal']], SIGNAL_BUILDERS[bonus['signal']]
+        settings = parse(signal_type, {k: v for k, v in bonus.items() if k in fields(signal_type)}, '[bonus]')
+        agent = wrap.bonus(agent, signal_builder(spec, settings), scale=bonus['scale'])
+    if 'bounds' in table:
+        if not hasattr(config, 'gamma'):
+            raise UsageError(f'{table["agent"]} learns no values to bound; remove the sub-table bounds')
+        agent = wrap.value_bounds(agent, gamma=config.gamma, **table['bounds'])
+    if 'reward' in table:
+        agent = wrap.rescaled_reward(agent, **table['reward'])
+    if table.get('terminal_reward') is not None:
+        agent = wrap.terminal_at_reward(agent, reward=table['terminal_reward'])
+    if table['normalise_observation']:
+        agent = wrap.normalised_observation(agent, *_statistics(dataset))
+    return agent
+
+
+def _statistics(dataset):
+    if dataset is None:
+        raise UsageError('normalise_observation needs a data set to take mean and deviation from; none was given')
+    observation = np.asarray(dataset.observation, np.float64)
+    # 1e-3 as TD3+BC's code has it: constant columns stay near zero instead of exploding.
+    return observation.mean(axis=0).astype(np.float32), (observation.std(axis=0) + 1e-3).astype(np.float32)
+
+
+def _pairs(table, dataset):
+    """Observations, as the agent sees them, and actions of the data set."""
+    if dataset is None:
+        raise UsageError(f'{table["agent"]} searches a data set for its nearest actions; none was given; name one in [dataset]')
+    observation = np.asarray(dataset.observation, np.float32)
+    if table['normalise_observation']:
+        mean, std = _statistics(dataset)
+        observation = (observation - mean) / std
+    return {'observation': observation, 'action': np.asarray(dataset.action, np.float32)}
+
+
+def _sampling(table, gamma, key='sampling'):
+    values = dict(table.get(key, table.get('sampling', {})))
+    values.setdefault('gamma', gamma)
+    return parse(Sampling, values, f'[{key}]')
+
+
+def build_phases(config: Mapping, spec: Spec, dataset) -> tuple[phases.Phase, ...]:
+    """The phases of a resolved config."""
+    scheme = config['run']['scheme']
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config[scheme].items()}
+    if scheme == 'ooo':
+        return _ooo_phases(config, spec, dataset, settings)
+    table = config['agent']
+    agent = build_agent(table, spec, dataset)
+    samplings = {'sampling': _sampling(table, table.get('gamma', 0.99))}
+    if scheme == 'finetune':
+        samplings['online_sampling'] = _sampling(table, table.get('gamma', 0.99), 'online_sampling')
+    if scheme == 'online':
+        settings['random_agent'] = uniform(spec)
+    return getattr(phases, scheme)(agent, **settings, **samplings)
+
+
+def uniform(spec: Spec) -> Agent:
+    """An agent that draws actions uniformly from the box and learns nothing."""
+    def act(state, observation, key):
+        del state
+        return jax.random.uniform(key, (*observation.shape[:-1], spec.action_dim), minval=-1.0, maxval=1.0)
+
+    return Agent(
+        init=lambda key: {'unused': jax.random.uniform(key)},
+        update=lambda state, batch, key: (state, {}),
+        sample_action=act,
+        best_action=act,
+    )
+
+
+def _ooo_phases(config, spec, dataset, settings):
+    explore, exploit = config['explore'], config['exploit']
+    without, retrain_without = settings.pop('without_bonus'), settings.pop('retrain_without_bonus')
+    settings |= {'retrain_at': settings['retrain_at'] or None, 'random_agent': uniform(spec)}
+    gammas = [table.get('gamma', 0.99) for table in (explore, exploit)]
+    samplings = {
+        'explore_sampling': _sampling(explore, gammas[0]),
+        'online_sampling': _sampling(explore, gammas[0], 'online_sampling'),
+        'retrain_sampling': _sampling(exploit, gammas[1]),
+    }
+    exploiter = build_agent(exploit, spec, dataset)
+    made = phases.ooo(build_agent(explore, spec, dataset), exploiter, **settings, **samplings)
+    if without or retrain_without:
+        plain = phases.ooo(
+            build_agent(explore, spec, dataset, with_bonus=False), exploiter,
+            **{**settings, 'retrain_at': None if retrain_without else ()}, **samplings, store='plain',
+        )
+        made += tuple(
+            dataclasses.replace(p, name=f'plain-{p.name}', start=p.start and f'plain-{p.start}') for p in plain
+        )
+    return made
+
+
+def score_range(config: Mapping) -> ScoreRange | None:
+    """Reference scores of `evaluation.task`, else of the data set's task where its own environment is evaluated in; or None.
+
+    Raises:
+      UsageError: if the task is unknown, has no reference scores, or is scored in another catalogued environment.
+    """
+    named, environment = config['evaluation']['task'], _unversioned(config['environment']['id'])
+    task = named or config['dataset']['task']
+    if not task:
+        return None
+    try:
+        entry = catalogue.lookup(task)
+    except KeyError as error:
+        raise UsageError(error.args[0]) from None
+    scored_in = _unversioned(entry.environment)
+    if not named and (environment != scored_in or entry.reference_min is None):
+        return None
+    if entry.reference_min is None:
+        raise UsageError(f'evaluation.task needs a task with reference scores; {task} has none; remove the key')
+    if environment != scored_in and environment in {_unversioned(e.environment) for e in catalogue.ENTRIES.values()}:
+        raise UsageError(
+            f'evaluation.task needs a task that is scored in {config["environment"]["id"]}; {task} is in {entry.environment}; '
+            'name another, or "" for none'
+        )
+    return ScoreRange(entry.reference_min, entry.reference_max, entry.scored)
+
+
+def _unversioned(name):
+    return re.sub(r'-v\d+$', '', name.rpartition(':')[2])

@@ -1,0 +1,218 @@
+"""The command line: `ooorl demo | run | eval | report | data | doctor`.
+
+Bad input prints one sentence and exits with status 2; SIGTERM checkpoints and exits with 143, Ctrl-C with 130; a run that
+diverges exits with 1.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+import tomllib
+from importlib import resources
+from pathlib import Path
+
+from ooorl.errors import UsageError
+from ooorl.runner import cli_data
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    arguments = _parser().parse_args(argv)
+    _default_compilation_cache()
+    from ooorl.runner.session import Interrupted
+    from ooorl.training.run import Diverged
+
+    try:
+        return arguments.command(arguments) or 0
+    except UsageError as error:
+        print(f'ooorl: {error}', file=sys.stderr)
+        return 2
+    except Diverged as error:
+        print(f'ooorl: {error}', file=sys.stderr)
+        return 1
+    except Interrupted as stop:
+        print('ooorl: stopped after a checkpoint; the same command with --resume goes on', file=sys.stderr)
+        return 128 + stop.number
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        # Files are closed on the way out; what went wrong first says more than what that did on a full disk.
+        first = error.__context__ if isinstance(error.__context__, UsageError) else None
+        print(f'ooorl: {first or f"files must be readable and writable; {error}; see to it and try again"}', file=sys.stderr)
+        return 2
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog='ooorl', description='Offline and online reinforcement learning in JAX.')
+    commands = parser.add_subparsers(required=True, metavar='COMMAND')
+
+    demo = commands.add_parser('demo', help='offline -> online -> offline on a small task; needs no data and no download')
+    _run_options(demo, out='runs/demo')
+    demo.set_defaults(command=_demo)
+
+    run = commands.add_parser('run', help='run a config file')
+    run.add_argument('config', type=Path, metavar='CONFIG.toml')
+    help_text = 'D4RL HDF5, npz or Minari file; or a catalogue id such as hopper-medium-v2'
+    run.add_argument('--dataset', metavar='PATH', help=help_text)
+    _run_options(run, out=None)
+    run.set_defaults(command=_run)
+
+    evaluate = commands.add_parser('eval', help='evaluate the policies of a finished or interrupted run')
+    evaluate.add_argument('run_dir', type=Path, metavar='RUN_DIR')
+    evaluate.add_argument('--episodes', type=int, default=100, help='per seed and phase (100)')
+    evaluate.add_argument('--phase', help='only this phase')
+    evaluate.add_argument('--video', type=Path, metavar='FILE.gif|mp4', help='also film an episode, where it can be drawn')
+    evaluate.set_defaults(command=_eval)
+
+    report = commands.add_parser('report', help='one HTML page from one or several run directories')
+    report.add_argument('run_dirs', type=Path, nargs='+', metavar='RUN_DIR')
+    report.add_argument('--out', type=Path, required=True, metavar='FILE.html')
+    report.set_defaults(command=_report)
+
+    doctor = commands.add_parser('doctor', help='say what this machine has and what is missing')
+    doctor.set_defaults(command=_doctor)
+    cli_data.add_parser(commands)
+    return parser
+
+
+def _run_options(parser, out):
+    parser.add_argument('--seeds', metavar='A:B', help="'0:8' is 0 to 7; '3,5' is 3 and 5")
+    parser.add_argument('--out', type=Path, default=out, metavar='DIR', help='run directory (runs/<config name>)')
+    parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE', help='change a setting; may repeat')
+    parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint in the run directory')
+
+
+def _demo(arguments):
+    from ooorl.runner import config
+
+    table = tomllib.loads(resources.files('ooorl.runner').joinpath('demo.toml').read_text(encoding='utf-8'))
+    for override in arguments.set:
+        config.override(table, override)
+    return _start(table, arguments, arguments.out)
+
+
+def _run(arguments):
+    from ooorl.runner import config
+
+    table = config.read(arguments.config, arguments.set)
+    if arguments.dataset is not None:
+        found = _is_task(arguments.dataset)
+        cleared = {k: v for k, v in table.get('dataset', {}).items() if k not in ('path', 'task', 'scripted', 'settings')}
+        table['dataset'] = {**cleared, 'task' if found else 'path': arguments.dataset}
+        if found and not any(text.startswith('evaluation.task=') for text in arguments.set):
+            table.get('evaluation', {}).pop('task', None)  # the config's own speaks of the data it was written for
+    return _start(table, arguments, arguments.out or Path('runs') / str(table.get('name', arguments.config.stem)))
+
+
+def _is_task(name):
+    from ooorl import catalogue
+
+    return not os.path.exists(name) and name in catalogue.ENTRIES
+
+
+def _start(table, arguments, out):
+    from ooorl.reporting.report import headline, phase_table
+    from ooorl.runner import config, session
+    from ooorl.runner.prepare import prepare
+
+    if arguments.seeds is not None:
+        table.setdefault('run', {})['seeds'] = arguments.seeds
+    _use_all_cores(config.resolve(table)['run']['seeds'])
+    prepared = prepare(table)
+    _header(prepared, out)
+    summary = session.execute(prepared, Path(out), resume=arguments.resume)
+    from rich.console import Console
+
+    console = Console()
+    console = console if console.is_terminal else Console(width=130)  # a log file is no narrow screen
+    console.print(phase_table(summary))
+    console.print(headline(summary))
+    console.print(f'report: {Path(out) / "report.html"}', highlight=False)
+
+
+def _use_all_cores(seeds):
+    """Gives jax a CPU device per core, as far as there are seeds to share out, unless the user has decided about devices."""
+    import jax
+
+    from ooorl.runner.settings import parse_seeds
+
+    if 'xla_force_host_platform_device_count' not in os.environ.get('XLA_FLAGS', '') and 'JAX_NUM_CPU_DEVICES' not in os.environ:
+        with contextlib.suppress(RuntimeError):  # a backend is already running: somebody else decides
+            jax.config.update('jax_num_cpu_devices', min(os.cpu_count() or 1, len(parse_seeds(seeds))))
+
+
+def _header(prepared, out):
+    from rich.console import Console
+
+    console, setup = Console(highlight=False), prepared.setup
+    console.print(f'[bold]{prepared.config["name"]}[/bold] -> {out}, seeds {prepared.config["run"]["seeds"]}')
+    if prepared.dataset is not None:
+        rows = prepared.dataset.transitions.reward.shape[0]
+        console.print(f'data: {prepared.dataset.name}, {rows:,} rows, sha256 {prepared.dataset.sha256[:12]}')
+        for note in prepared.dataset.notes:
+            console.print(f'  {note}')
+    for name in ('agent', 'explore', 'exploit'):
+        if name in prepared.config:
+            console.print(f'{name}: {_transforms(prepared.config[name])}')
+    steps = sum(phase.num_env_steps for phase in setup.phases)
+    console.print(f'phases: {", ".join(phase.name for phase in setup.phases)}; {steps:,} environment steps a seed')
+
+
+def _transforms(table):
+    parts = [table['agent']]
+    if 'reward' in table:
+        parts.append(f'reward {table["reward"]["scale"]:g} r {table["reward"]["shift"]:+g}')
+    if 'bounds' in table:
+        bounds = [f'{table["bounds"][side]:g}' if side in table['bounds'] else 'from data' for side in ('low', 'high')]
+        parts.append(f'values from {bounds[0]} to {bounds[1]}'.replace('from from', 'from'))
+    if 'bonus' in table:
+        parts.append(f'{table["bonus"]["signal"]} bonus x {table["bonus"]["scale"]:g}')
+    if table['normalise_observation']:
+        parts.append('normalised observations')
+    if table.get('terminal_reward') is not None:
+        parts.append(f'terminal where reward is {table["terminal_reward"]:g}')
+    sampling = table.get('sampling', {})
+    if sampling.get('success_rows'):
+        parts.append(f'{sampling["success_rows"]} of {sampling["batch_size"]} rows from successes')
+    return ', '.join(parts)
+
+
+def _eval(arguments):
+    from ooorl.runner.evaluate_run import evaluate_run
+
+    for line in evaluate_run(arguments.run_dir, arguments.episodes, arguments.phase, arguments.video):
+        print(line)
+
+
+def _report(arguments):
+    from ooorl.reporting.report import report
+
+    print(report(arguments.run_dirs, arguments.out))
+
+
+def _doctor(arguments):
+    del arguments
+    from ooorl.runner.doctor import diagnose
+
+    lines, healthy = diagnose()
+    print('\n'.join(lines))
+    return 0 if healthy else 1
+
+
+def _default_compilation_cache():
+    """Keeps compiled programs between processes, unless the user has already said where or that not."""
+    if 'JAX_COMPILATION_CACHE_DIR' in os.environ or 'JAX_ENABLE_COMPILATION_CACHE' in os.environ:
+        return
+    import jax
+
+    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'ooorl' / 'programs'
+    jax.config.update('jax_compilation_cache_dir', str(cache))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""TOML files to checked tables of settings; `build` turns these into agents and phases.
+
+A config is a table of tables. Every key is checked: an unknown one is an error that names the nearest known one, and every value
+passes through the frozen dataclass that it configures. `resolve` fills in all defaults, so that the file kept beside the results
+says everything.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+
+from ooorl.agents import algorithm
+from ooorl.errors import UsageError
+from ooorl.runner.settings import AGENT_TABLES, SCHEMES, SIGNALS, SUB_TABLES, TABLES, AgentConfig, BonusConfig, RunConfig
+from ooorl.validation import check_choice
+
+
+def read(path: str | Path, overrides: typing.Sequence[str] = ()) -> dict:
+    """Reads a TOML file and applies `section.key=value` overrides; values are TOML, or else taken as strings.
+
+    Raises:
+      UsageError: if the file is missing or no TOML, or an override has no `=`.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise UsageError(f'a config file was needed; {path} does not exist; configs/ holds examples') from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f'a config file in TOML was needed; {path} cannot be read as one ({error}); mend it') from None
+    for text in overrides:
+        override(table, text)
+    return table
+
+
+def override(table: dict, text: str) -> None:
+    """Applies one `section.key=value` to a config."""
+    name, equals, value = text.partition('=')
+    if not equals or '.' not in name:
+        raise UsageError(f'--set takes section.key=value; got {text!r}')
+    try:
+        value = tomllib.loads(f'v = {value}')['v']
+    except tomllib.TOMLDecodeError:
+        pass
+    *sections, key = name.strip().split('.')
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise UsageError(f'--set takes section.key=value; {section!r} in {text!r} is a value, not a section')
+    table[key] = value
+
+
+def resolve(table: Mapping) -> dict:
+    """The same config with every default filled in and every key and value checked.
+
+    Raises:
+      UsageError: naming the table, the key and the nearest known key.
+    """
+    name = table.get('name', 'run')
+    rest = {key: value for key, value in table.items() if key != 'name'}
+    _refuse_unknown(rest, (*TABLES, *AGENT_TABLES), 'the config')
+    scheme = parse(RunConfig, rest.get('run', {}), '[run]').scheme
+    used = {'run', 'environment', 'evaluation', 'dataset', 'report', scheme}
+    idle = [key for key in rest if key in SCHEMES and key != scheme]
+    if idle:
+        raise UsageError(f'[{idle[0]}] belongs to scheme {idle[0]!r}; got scheme {scheme!r}; remove the table')
+    resolved = {'name': str(name)}
+    resolved |= {key: _plain(parse(TABLES[key], rest.get(key, {}), f'[{key}]')) for key in TABLES if key in used}
+    for key in ('explore', 'exploit') if scheme == 'ooo' else ('agent',):
+        if key not in rest:
+            raise UsageError(f'scheme {scheme!r} needs the table [{key}]; the config has {", ".join(rest)}')
+        resolved[key] = _resolve_agent(rest[key], f'[{key}]')
+    unused = [key for key in AGENT_TABLES if key in rest and key not in resolved]
+    if unused:
+        raise UsageError(f'scheme {scheme!r} does not use the table [{unused[0]}]; remove it')
+    return resolved
+
+
+def _resolve_agent(table, where):
+    own = parse(AgentConfig, {k: v for k, v in table.items() if k in fields(AgentConfig)}, where)
+    config_type = algorithm(own.agent).config
+    subs = {key: table[key] for key in (*SUB_TABLES, 'bonus') if key in table}
+    settings = {key: value for key, value in table.items() if key not in subs and key not in fields(AgentConfig)}
+    known = (*fields(config_type), *fields(AgentConfig), *SUB_TABLES, 'bonus')
+    _refuse_unknown(settings, known, where)
+    resolved = _plain(own) | _plain(parse(config_type, settings, where))
+    for key, value in subs.items():
+        if key != 'bonus':
+            if key.endswith('sampling') and 'gamma' in resolved:
+                value = {'gamma': resolved['gamma'], **value}
+            resolved[key] = _plain(parse(SUB_TABLES[key], value, f'{where[:-1]}.{key}]'))
+    if 'bonus' in subs:
+        resolved['bonus'] = _resolve_bonus(subs['bonus'], f'{where[:-1]}.bonus]')
+    return resolved
+
+
+def _resolve_bonus(table, where):
+    own = parse(BonusConfig, {k: v for k, v in table.items() if k in fields(BonusConfig)}, where)
+    check_choice(tuple(SIGNALS), signal=own.signal)
+    config_type = SIGNALS[own.signal]
+    settings = {key: value for key, value in table.items() if key not in fields(BonusConfig)}
+    _refuse_unknown(settings, (*fields(config_type), *fields(BonusConfig)), where)
+    return _plain(own) | _plain(parse(config_type, settings, where))
+
+
+def parse(kind: type, table: Mapping, where: str):
+    """A frozen config dataclass from a table.
+
+    Raises:
+      UsageError: for an unknown key (with the nearest known one), a value of the wrong type, or one the dataclass refuses.
+    """
+    if not isinstance(table, Mapping):
+        raise UsageError(f'{where} must be a table; got {table!r}')
+    hints = typing.get_type_hints(kind)
+    _refuse_unknown(table, fields(kind), where)
+    values = {key: _convert(value, hints[key], f'{key} in {where}') for key, value in table.items()}
+    missing = [f.name for f in dataclasses.fields(kind) if _required(f) and f.name not in values]
+    if missing:
+        raise UsageError(f'{where} needs {", ".join(missing)}; add it')
+    try:
+        return kind(**values)
+    except UsageError as error:
+        raise UsageError(f'{where}: {error}') from None
+
+
+def _required(field):
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def fields(kind: type) -> tuple[str, ...]:
+    """Names of a config dataclass's fields."""
+    return tuple(field.name for field in dataclasses.fields(kind))
+
+
+def _refuse_unknown(table, known, where):
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+            raise UsageError(f'unknown key {key!r} in {where}; did you mean {near[0]!r}?')
+
+
+def _convert(value, hint, where):
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    for option in options:
+        kind = typing.get_origin(option) or option
+        if kind is tuple and isinstance(value, list | tuple):
+            item = typing.get_args(option)[:1]
+            return tuple(_convert(v, item[0], where) if item else _frozen(v) for v in value)
+        if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if kind is int and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if kind in (bool, str) and isinstance(value, kind):
+            return value
+        if inspect.isclass(kind) and issubclass(kind, Mapping) and isinstance(value, Mapping):
+            return dict(value)
+    wanted = ' or '.join(getattr(o, '__name__', str(o)) for o in options if o is not type(None))
+    raise UsageError(f'{where} must be of type {wanted}; got {value!r}')
+
+
+def _frozen(value):
+    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
+
+
+def _plain(config):
+    """A dataclass as a table that TOML can hold: no None, lists for tuples."""
+
+    def plain(value):
+        if isinstance(value, tuple | list):
+            return [plain(v) for v in value]
+        if isinstance(value, Mapping):
+            return {k: plain(v) for k, v in value.items()}
+        return value
+
+    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    return {key: plain(value) for key, value in values.items() if value is not None}

@@ -1,0 +1,69 @@
+"""Evaluating the stored policies of a run directory."""
+
+import tomllib
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from ooorl.errors import UsageError
+from ooorl.reporting import stats, writers
+from ooorl.runner.prepare import prepare
+from ooorl.training import checkpoint, rounds
+from ooorl.training.evaluate import with_normalised
+from ooorl.training.run import score
+
+
+def evaluate_run(directory: Path, num_episodes: int, phase: str | None = None, video: Path | None = None) -> list[str]:
+    """Plays `num_episodes` fresh episodes with the deployed policy of each finished phase and each seed.
+
+    Writes every episode's numbers, `[seed][episode]` for each phase and metric, to `eval.json` in the directory and returns
+    lines to print. `video` is a file for a film of one more episode, by the last of the phases and the first seed.
+
+    Raises:
+      UsageError: if the directory holds no run, no checkpoint, or no such phase, or if no film can be made.
+    """
+    directory = Path(directory)
+    if not (directory / 'config.toml').is_file():
+        raise UsageError(f'eval needs a run directory; {directory} holds no config.toml; name one that `ooorl run` wrote')
+    settings = tomllib.loads((directory / 'config.toml').read_text(encoding='utf-8'))
+    settings['evaluation']['num_episodes'] = num_episodes
+    setup = prepare(settings).setup
+    if setup.evaluation is None:
+        raise UsageError(f'eval needs an environment and at least one episode; the run names {settings["environment"]["id"]!r}')
+    found = checkpoint.restore(directory / 'checkpoint', lambda m: rounds.template(setup, m['phase'], m['under_way']))
+    if found is None:
+        raise UsageError(f'eval needs a checkpoint; {directory} has none that is intact; let the run get further')
+    finished = found[0][1]
+    chosen = [p for p in setup.phases if p.name in finished and phase in (None, p.name)]
+    if not chosen:
+        raise UsageError(f'eval needs a finished phase; finished are {", ".join(finished) or "none"}; got {phase}')
+    camera = None if video is None else _camera(video, settings)
+    results = {p.name: _scores(setup, p, finished[p.name]) for p in chosen}
+    writers.write_json(directory / 'eval.json', {'seeds': list(setup.seeds), 'num_episodes': num_episodes, 'phases': results})
+    lines = [_line(name, scores) for name, scores in results.items()]
+    if camera is not None:
+        lines.append(camera.film(chosen[-1].agent, finished[chosen[-1].name], jax.random.key(setup.seeds[0])))
+    return lines
+
+
+def _camera(video, settings):
+    from ooorl.runner.video import Camera
+
+    environment = settings['environment']
+    merged = {**environment['settings'], **settings['evaluation']['settings']}
+    return Camera(video, {**environment, 'settings': merged})
+
+
+def _scores(setup, phase, state):
+    return with_normalised(score(setup, phase.agent, state), setup.score_range)
+
+
+def _line(name, scores):
+    parts = []
+    for metric, values in scores.items():
+        seeds = np.asarray(values).mean(axis=-1)
+        interval = stats.bootstrap_interval(seeds, binary=False) if len(seeds) > 4 else None
+        shown = f' [{interval.low:.3g}, {interval.high:.3g}]' if interval and np.isfinite(interval.low) else ''
+        parts.append(f'{metric} {seeds.mean():.3g}{shown}')
+    return f'{name}: ' + ', '.join(parts)

@@ -1,0 +1,158 @@
+"""A config made ready to run: data loaded, environments made, phases built, everything checked, nothing written."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ooorl import data, envs
+from ooorl.errors import UsageError
+from ooorl.runner import build, config
+from ooorl.runner.settings import parse_seeds
+from ooorl.training.evaluate import evaluate
+from ooorl.training.phases import Setup, check, env_steps, round_sizes
+from ooorl.types import Spec
+
+
+class Prepared(NamedTuple):
+    """A checked run that has written nothing yet."""
+
+    config: dict
+    setup: Setup
+    dataset: 'data.Dataset | None'
+
+
+def prepare(settings: Mapping) -> Prepared:
+    """Loads the data, makes the environments and builds the phases of a config, checking everything that can be checked.
+
+    Raises:
+      UsageError: one sentence on the first thing that is wrong. Nothing has been written then.
+    """
+    settings = config.resolve(settings)
+    seeds = parse_seeds(settings['run']['seeds'])
+    dataset = load_dataset(settings['dataset'])
+    environment, evaluation = make_environments(settings, len(seeds))
+    spec = _spec(dataset, environment, settings['environment']['id'])
+    transitions = None if dataset is None else dataset.transitions
+    run = settings['run']
+    setup = Setup(
+        phases=build.build_phases(settings, spec, transitions),
+        seeds=seeds,
+        dataset=transitions,
+        environment=environment,
+        evaluation=evaluation,
+        updates_per_round=run['updates_per_round'],
+        evaluate_every=run['evaluate_every'] or None,
+        seed_group=run['seed_group'],
+        score_range=build.score_range(settings),
+    )
+    check(setup)
+    _check_batches(setup)
+    _check_map(settings['report'], spec, len(seeds))
+    return Prepared(settings, setup, dataset)
+
+
+def load_dataset(table: Mapping) -> 'data.Dataset | None':
+    """The data set that a resolved `[dataset]` table names, without the rows in its regions; or None."""
+    dataset = _whole_dataset(table)
+    dropped = {'discs': table['drop_discs'], 'boxes': table['drop_boxes']}
+    if dataset is None or not any(dropped.values()):
+        return dataset
+    return data.fixups.remove_regions(dataset, **dropped)
+
+
+def _whole_dataset(table):
+    if table['path']:
+        ends = table.get('terminal_ends_episode')
+        return data.load(table['path'], clip_actions=table['clip_actions'], terminal_ends_episode=ends)
+    if table['task']:
+        return data.load_task(table['task'])
+    if table['scripted']:
+        return _scripted(table)
+    return None
+
+
+def _scripted(table):
+    from ooorl.envs import scripted
+
+    makers = {'u_maze': scripted.u_maze_offline, 'point_mass_wall': scripted.point_mass_wall_offline}
+    if table['scripted'] not in makers:
+        raise UsageError(f'dataset.scripted must be one of {", ".join(makers)}; got {table["scripted"]!r}')
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in table['settings'].items()}
+    seed = settings.pop('seed', 0)
+    try:
+        transitions = makers[table['scripted']](jax.random.key(seed), **settings)
+    except TypeError as error:
+        raise UsageError(f'dataset.settings must be those of scripted data {table["scripted"]!r}; {error}') from None
+    digest = hashlib.sha256(b''.join(np.ascontiguousarray(leaf).tobytes() for leaf in jax.tree.leaves(transitions))).hexdigest()
+    return data.Dataset(transitions=transitions, name=f'scripted {table["scripted"]}', sha256=digest, notes=())
+
+
+def make_environments(settings: Mapping, num_seeds: int):
+    """(collection, evaluation) environments of a resolved config; None where not asked for."""
+    table, evaluation = settings['environment'], settings['evaluation']
+    if not table['id']:
+        return None, None
+    collects = settings['run']['scheme'] != 'offline'
+    environment = None
+    if collects:
+        environment = _make(table, table['num_envs'], num_seeds, table['settings'])
+    if not evaluation['num_episodes']:
+        return environment, None
+    merged = {**table['settings'], **evaluation['settings']}
+    return environment, _make(table, evaluation['num_episodes'], num_seeds, merged)
+
+
+def _make(table, num_envs, num_seeds, settings):
+    name, workers = table['id'], table['workers']
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    compiled = name in envs.TASKS
+    if compiled and workers > 0:
+        raise UsageError(f'environment.workers is for environments on the host; {name} is compiled; got {workers}; remove it')
+    helped = {'workers': workers} if workers and not compiled else {}
+    try:
+        environment = envs.make(name, (num_envs,) if compiled else (num_seeds, num_envs), **helped, **settings)
+        if compiled:  # an episode traced, not played: settings of a wrong type would else show only once the run has begun
+            jax.eval_shape(lambda: evaluate(environment, lambda *_: _no_action(environment), jax.random.key(0)))
+    except TypeError as error:
+        first = str(error).partition('\n')[0]
+        raise UsageError(f'environment.settings must be those of {name}; got {settings} ({first}); mend them') from None
+    return environment
+
+
+def _no_action(environment):
+    return jnp.zeros((*environment.batch_shape, environment.spec.action_dim))
+
+
+def _spec(dataset, environment_or_none, name) -> Spec:
+    if environment_or_none is not None:
+        if dataset is not None:
+            data.check_spec(dataset, environment_or_none.spec, environment=name)
+        return environment_or_none.spec
+    if dataset is None:
+        raise UsageError('a run needs a data set or an environment; the config names neither; give --dataset or environment.id')
+    return dataset.spec
+
+
+def _check_map(table, spec, num_seeds):
+    columns = table['map_columns']
+    if columns and not 0 <= min(columns) <= max(columns) < spec.observation_dim:
+        raise UsageError(f'report.map_columns must be observation columns, 0 to {spec.observation_dim - 1}; got {columns}')
+    if columns and table['map_seed'] >= num_seeds:
+        raise UsageError(f'report.map_seed must be a position in the list of {num_seeds} seeds; got {table["map_seed"]}')
+
+
+def _check_batches(setup):
+    rows = 0 if setup.dataset is None else setup.dataset.reward.shape[0]
+    for number, phase in enumerate(setup.phases):
+        if not phase.num_updates:
+            continue
+        available = rows + env_steps(setup, number, sum(c for _, c in round_sizes(phase, setup)))
+        if phase.sampling.batch_size > available:
+            raise UsageError(
+                f'batch_size must be at most the number of rows, {available} in phase {phase.name!r}; '
+                f'got {phase.sampling.batch_size}; lower it or give more data'
+            )

@@ -1,0 +1,244 @@
+"""The tables of a config file as frozen dataclasses; every field says its unit and default."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ooorl.errors import UsageError
+from ooorl.signals import DisagreementConfig, RNDConfig
+from ooorl.training.learn import Sampling
+from ooorl.validation import check_choice, check_not_negative, check_positive, check_regions
+
+SCHEMES = ('offline', 'finetune', 'online', 'ooo')
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The `[run]` table."""
+
+    scheme: str = 'ooo'  # 'offline', 'finetune', 'online' or 'ooo'
+    seeds: str = '0:1'  # 'a:b' counts from a to b - 1; or a comma-separated list
+    updates_per_round: int = 1_000  # updates in one dispatch
+    evaluate_every: int = 0  # updates between evaluations within a phase; 0 means at the end of each phase only
+    seed_group: int = 1  # seeds mapped together on a CPU: about 4 for networks of width 64, 1 for 256
+    checkpoint_seconds: float = 60.0  # time between checkpoints within a phase; each phase ends with one
+
+    def __post_init__(self):
+        check_choice(SCHEMES, scheme=self.scheme)
+        check_positive(updates_per_round=self.updates_per_round, seed_group=self.seed_group)
+        check_not_negative(evaluate_every=self.evaluate_every, checkpoint_seconds=self.checkpoint_seconds)
+        parse_seeds(self.seeds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentConfig:
+    """The `[environment]` table."""
+
+    id: str = ''  # a compiled task, a D4RL task of ours, or any gymnasium id, also `module:Id`; empty for none
+    num_envs: int = 1  # copies stepped side by side, per seed
+    workers: int = 0  # processes beside the main one that step environments on the host; -1: one for each further core
+    settings: Mapping = dataclasses.field(default_factory=dict)  # keyword settings of the environment
+
+    def __post_init__(self):
+        check_positive(num_envs=self.num_envs)
+        if self.workers < -1:
+            raise UsageError(f'workers must be 0 or more, or -1 for all cores; got {self.workers}')
+        _refuse_workers(self.settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """The `[evaluation]` table."""
+
+    num_episodes: int = 10  # per seed and evaluation; 0 for no evaluation
+    settings: Mapping = dataclasses.field(default_factory=dict)  # instead of the environment's settings, key by key
+    task: str = ''  # catalogue id whose reference scores normalise; empty: that of dataset.task in its own environment
+
+    def __post_init__(self):
+        check_not_negative(num_episodes=self.num_episodes)
+        _refuse_workers(self.settings)
+
+
+def _refuse_workers(settings):
+    if 'workers' in settings:
+        raise UsageError('workers is a key of [environment], for collection and evaluation; got it among settings; move it')
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetConfig:
+    """The `[dataset]` table; `--dataset PATH` fills `path`."""
+
+    path: str = ''  # D4RL HDF5, npz or Minari; found by content
+    task: str = ''  # or a catalogue id: fetched where needed, with the catalogue's corrections
+    scripted: str = ''  # or data made on the spot: 'u_maze' or 'point_mass_wall'
+    settings: Mapping = dataclasses.field(default_factory=dict)  # of the scripted data; `seed` among them
+    clip_actions: bool = False  # clip actions outside [-1, 1] instead of refusing the file
+    terminal_ends_episode: bool | None = None  # of a file: False where episodes go on after terminal rows; None: found out
+    drop_discs: tuple[tuple[float, ...], ...] = ()  # [x, y, radius]: rows whose observation begins with such x, y are removed
+    drop_boxes: tuple[tuple[float, ...], ...] = ()  # [low x, low y, high x, high y], likewise
+
+    def __post_init__(self):
+        if sum(map(bool, (self.path, self.task, self.scripted))) > 1:
+            raise UsageError('[dataset] takes one of path, task and scripted; got several; keep one')
+        if self.terminal_ends_episode is not None and (self.task or self.scripted):
+            raise UsageError('terminal_ends_episode is for a file given by path; the catalogue decides it for a task; remove it')
+        check_regions(self.drop_discs, self.drop_boxes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfflineConfig:
+    """The `[offline]` table, scheme 'offline'."""
+
+    num_updates: int = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """The `[finetune]` table, scheme 'finetune'."""
+
+    offline_updates: int = 1_000_000
+    num_env_steps: int = 1_000_000
+    num_updates: int = 1_000_000
+    cycle_steps: int = 1  # steps of every copy between two blocks of updates
+    fresh_optimizers: bool = False  # new optimiser states online, parameters kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineConfig:
+    """The `[online]` table, scheme 'online'."""
+
+    num_env_steps: int = 1_000_000
+    num_updates: int = 1_000_000
+    cycle_steps: int = 1  # steps of every copy between two blocks of updates
+    random_steps: int = 5_000  # uniformly random steps before the first update
+
+
+@dataclass(frozen=True, kw_only=True)
+class OOOConfig:
+    """The `[ooo]` table, scheme 'ooo'."""
+
+    pretrain_updates: int = 1_000_000  # 0: no pretraining, which is how to go without a data set
+    random_steps: int = 0  # uniformly random steps before exploration, beside num_env_steps; OOO's RLPD 5000
+    num_env_steps: int = 1_000_000
+    explore_updates: int = 1_000_000
+    retrain_updates: int = 1_000_000
+    # Environment steps to retrain at, random ones counted, from scratch; empty: at the end; 0: data set only.
+    retrain_at: tuple[int, ...] = ()
+    cycle_steps: int = 1  # steps of every copy between two blocks of updates
+    without_bonus: bool = False  # compare: the explorer's agent without its bonus, pretrained and fine-tuned at equal steps
+    retrain_without_bonus: bool = False  # compare: retraining on what the explorer without bonus collected
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """The `[report]` table: what the map of visited states shows."""
+
+    map_columns: tuple[int, ...] = ()  # two observation columns; empty for no map
+    map_seed: int = 0  # position in the list of seeds
+    walls: tuple = ()  # segments [x0, y0, x1, y1]
+    goal: tuple[float, ...] = ()
+    goal_radius: float = 0.0
+    axes: tuple[str, ...] = ('x', 'y')
+
+    def __post_init__(self):
+        check_not_negative(map_seed=self.map_seed, goal_radius=self.goal_radius)
+        for name, sizes in (('map_columns', (0, 2)), ('goal', (0, 2)), ('axes', (2,))):
+            if len(getattr(self, name)) not in sizes:
+                raise UsageError(f'{name} must have 2 entries; got {len(getattr(self, name))}')
+        if not all(isinstance(wall, tuple | list) and len(wall) == 4 for wall in self.walls):
+            raise UsageError('walls must be segments [x0, y0, x1, y1]; got others')
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentConfig:
+    """Keys of an agent table beside those of the agent's own config."""
+
+    agent: str = 'iql'  # a name of `ooorl.agents.ALGORITHMS`, or `module:builder`
+    normalise_observation: bool = False  # by mean and deviation of the data set
+    terminal_reward: float | None = None  # raw reward that alone ends the MDP; None: as stored
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """Sub-table `reward` of an agent: r' = scale * r + shift on sampled batches."""
+
+    scale: float = 1.0
+    shift: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundsConfig:
+    """Sub-table `bounds` of an agent; a bound that is absent comes from the data's rewards (`wrap.value_bounds`)."""
+
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BonusConfig:
+    """Keys of sub-table `bonus` beside those of the signal."""
+
+    signal: str = 'rnd'  # rnd, counts or disagreement
+    scale: float = 10.0  # of the bonus in the Bellman target
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """Sub-table `head`: a classification critic on [low, high]."""
+
+    low: float
+    high: float
+    num_bins: int = 101
+    sigma_ratio: float = 0.75
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountsConfig:
+    """Signal 'counts': see `signals.state_action_counts`."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    observation_bins: tuple[int, ...]
+    action_bins: tuple[int, ...]
+    observation_columns: tuple[int, ...] | None = None
+
+
+SIGNALS = {'rnd': RNDConfig, 'disagreement': DisagreementConfig, 'counts': CountsConfig}
+TABLES = {
+    'run': RunConfig,
+    'environment': EnvironmentConfig,
+    'evaluation': EvaluationConfig,
+    'dataset': DatasetConfig,
+    'offline': OfflineConfig,
+    'finetune': FinetuneConfig,
+    'online': OnlineConfig,
+    'ooo': OOOConfig,
+    'report': ReportConfig,
+}
+AGENT_TABLES = ('agent', 'explore', 'exploit')
+SUB_TABLES = {
+    'reward': RewardConfig,
+    'bounds': BoundsConfig,
+    'head': HeadConfig,
+    'sampling': Sampling,
+    'online_sampling': Sampling,
+}
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """'0:8' is 0 to 7; '3,5' is 3 and 5.
+
+    Raises:
+      UsageError: if it is neither, or names no seed.
+    """
+    try:
+        if ':' in text:
+            low, high = (int(part) for part in text.split(':'))
+            seeds = tuple(range(low, high))
+        else:
+            seeds = tuple(int(part) for part in text.split(','))
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 0 or max(seeds) >= 2**32 or len(set(seeds)) < len(seeds):
+        raise UsageError(f"seeds must look like '0:8' or '3,5', from 0 to 2**32 - 1 and without repeats; got {text!r}")
+    return seeds

@@ -1,0 +1,97 @@
+"""What a finished run amounts to, as plain data: `summary.json` and the arrays of the map of visited states."""
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+import tomli_w
+
+from ooorl.runner.prepare import Prepared
+from ooorl.training.phases import env_steps, round_sizes
+from ooorl.training.rounds import RunState
+from ooorl.types import Transition
+
+PACKAGES = ('ooorl', 'jax', 'jaxlib', 'flax', 'optax', 'gymnasium', 'mujoco', 'numpy', 'h5py', 'orbax-checkpoint')
+SCORES = ('success', 'return', 'reward_max', 'normalised', 'length')
+
+
+def summarise(prepared: Prepared, rows: list[dict], meta: Mapping) -> dict:
+    """The content of `summary.json`: scores by phase and seed, counts, times, versions."""
+    setup, dataset = prepared.setup, prepared.dataset
+    last = {(row['phase'], row['seed']): row for row in rows if row['kind'] == 'eval'}
+    phases = []
+    for number, phase in enumerate(setup.phases):
+        found = [last.get((phase.name, seed)) for seed in setup.seeds]
+        names = [n for n in SCORES if all(row and n in row for row in found)]
+        cycles = sum(c for _, c in round_sizes(phase, setup))
+        phases.append({
+            'name': phase.name,
+            'agent': _agent_name(prepared.config, phase.name),
+            'num_updates': phase.num_updates,
+            'num_env_steps': phase.num_env_steps,
+            'start': phase.start,
+            'online_rows': env_steps(setup, number, cycles),
+            'scores': {name: [row[name] for row in found] for name in names},
+            'wall_seconds': meta['seconds'].get(phase.name),
+            'compile_seconds': meta['compile_seconds'].get(phase.name),
+        })
+    return {
+        'name': prepared.config['name'],
+        'kind': prepared.config['run']['scheme'],
+        'environment': prepared.config['environment']['id'],
+        'dataset': None if dataset is None else {
+            'name': dataset.name, 'sha256': dataset.sha256, 'rows': int(dataset.transitions.reward.shape[0]),
+        },
+        'seeds': list(setup.seeds),
+        'num_episodes': prepared.config['evaluation']['num_episodes'],
+        'phases': phases,
+        'env_steps': sum(phase.num_env_steps for phase in setup.phases if phase.store == 'online'),
+        'wall_seconds': sum(meta['seconds'].values()),
+        'compile_seconds': sum(meta['compile_seconds'].values()),
+        'versions': versions(),
+        'config_text': tomli_w.dumps(prepared.config),
+        'notes': [] if dataset is None else list(dataset.notes),
+    }
+
+
+def _agent_name(settings, phase_name):
+    if phase_name in ('random', 'plain-random'):
+        return 'uniformly random'
+    if settings['run']['scheme'] != 'ooo':
+        return settings['agent']['agent']
+    table = settings['exploit' if 'retrain' in phase_name else 'explore']
+    listens = 'bonus' in table and not phase_name.startswith('plain-')
+    return table['agent'] + (f' + {table["bonus"]["signal"]} bonus' if listens else '')
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a number can depend on, and the kind of device."""
+    found = {'python': platform.python_version(), 'device': jax.devices()[0].device_kind}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def visited(prepared: Prepared, state: RunState, columns) -> dict[str, np.ndarray]:
+    """States of the data set and of one seed's online stores, for the report's map."""
+    table = prepared.config['report']
+    first, second = columns
+    arrays = {}
+    if prepared.dataset is not None:
+        arrays['offline'] = np.asarray(prepared.dataset.transitions.observation)[:, [first, second]]
+    for name, store in state.stores.items():
+        rows: Transition = store.storage
+        key = 'online' if name == 'online' else f'online_{name}'
+        seed = table['map_seed']
+        arrays[key] = np.asarray(rows.observation[seed])[: int(store.size[seed]), [first, second]]
+    arrays['xlabel'], arrays['ylabel'] = table['axes']
+    if table['walls']:
+        arrays['walls'] = np.asarray(table['walls'], np.float32).reshape(-1, 2, 2)
+    if table['goal']:
+        arrays['goal'], arrays['goal_radius'] = np.asarray(table['goal'], np.float32), np.float32(table['goal_radius'])
+    return arrays

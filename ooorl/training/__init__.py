@@ -1,0 +1,1 @@
+"""The one loop: stores, batches, updates, collection, evaluation, phases and checkpoints."""

@@ -1,0 +1,262 @@
+"""What a run consists of: phases, and what all of them share. Nothing here computes.
+
+A phase trains one agent. It may collect experience into a named online store while it does, or read from such a store (or from
+the beginning of it). `offline`, `finetune`, `online` and `ooo` return the phases of the usual schemes; a new scheme is a new
+tuple.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ooorl.errors import UsageError
+from ooorl.training.evaluate import ScoreRange
+from ooorl.training.learn import Sampling
+from ooorl.types import Agent, Environment, Transition
+from ooorl.validation import check_not_negative, check_positive
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Phase:
+    """One stretch of training.
+
+    Attributes:
+      name: unique within the run.
+      agent: what is trained. Two phases that share the agent object share its compiled programs.
+      num_updates: gradient updates in this phase, per seed.
+      num_env_steps: environment steps collected in this phase, per seed, over all copies; 0 means offline.
+      cycle_steps: steps of every copy between two blocks of updates.
+      start: name of an earlier phase whose final agent state is continued; None means freshly initialised.
+      fresh_optimizers: begin with new optimiser states where `start` continues an agent; parameters are kept.
+      store: the online store this phase adds to or reads from; None means the data set only.
+      online_limit: read only the first so many rows of the store; None means all.
+      sampling: how batches are drawn.
+      note: one sentence for people.
+    """
+
+    name: str
+    agent: Agent
+    num_updates: int
+    num_env_steps: int = 0
+    cycle_steps: int = 1
+    start: str | None = None
+    fresh_optimizers: bool = False
+    store: str | None = None
+    online_limit: int | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    note: str = ''
+
+    def __post_init__(self):
+        check_not_negative(num_updates=self.num_updates, num_env_steps=self.num_env_steps)
+        check_positive(cycle_steps=self.cycle_steps)
+        if self.num_env_steps and self.store is None:
+            raise UsageError(f'phase {self.name!r} collects {self.num_env_steps} steps and needs a store to put them in')
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Setup:
+    """What all phases of a run share.
+
+    Attributes:
+      phases: in order.
+      seeds: integers; S of them.
+      dataset: offline transitions `[n]`, the same for every seed, or None.
+      environment: to collect from; compiled `(N,)` or host `(S, N)`; None for purely offline runs.
+      evaluation: to evaluate in; its last batch axis is the number of episodes; None for no evaluation.
+      updates_per_round: updates (or cycles of collection) in one dispatch.
+      evaluate_every: also evaluate whenever so many updates have passed; None means at the end of each phase only.
+      seed_group: seeds mapped together on a CPU (see `mapping.map_seeds`).
+      score_range: which score normalises to 0 and 100 and where, or None.
+    """
+
+    phases: Sequence[Phase]
+    seeds: Sequence[int]
+    dataset: Transition | None = None
+    environment: Environment | None = None
+    evaluation: Environment | None = None
+    updates_per_round: int = 1_000
+    evaluate_every: int | None = None
+    seed_group: int | None = None
+    score_range: ScoreRange | None = None
+
+
+def check(setup: Setup) -> None:
+    """Everything about a run that can be known to be wrong before it starts.
+
+    Raises:
+      UsageError: naming the phase and what to change.
+    """
+    names = [phase.name for phase in setup.phases]
+    if len(set(names)) != len(names):
+        raise UsageError(f'phases need names of their own; got {names}')
+    for number, phase in enumerate(setup.phases):
+        if phase.start is not None and phase.start not in names[:number]:
+            raise UsageError(f'phase {phase.name!r} starts from {phase.start!r}, which is not an earlier phase of this run')
+        if phase.num_env_steps and setup.environment is None:
+            raise UsageError(f'phase {phase.name!r} collects data and needs an environment; none was given')
+        collected = sum(p.num_env_steps for p in setup.phases[: number + 1] if p.store == phase.store)
+        if phase.store is not None and not collected:
+            raise UsageError(f'phase {phase.name!r} reads the store {phase.store!r}, to which no phase before it adds')
+        if setup.dataset is None and phase.num_updates and (phase.store is None or phase.online_limit == 0):
+            raise UsageError(f'phase {phase.name!r} trains offline and needs a data set; none was given; give one')
+        round_sizes(phase, setup)
+
+
+def round_sizes(phase: Phase, setup: Setup) -> list[tuple[int, int]]:
+    """(updates, cycles of collection) of each round: equal but for the last, which takes the rest.
+
+    Raises:
+      UsageError: if steps and updates do not divide into whole cycles.
+    """
+    if not phase.num_env_steps:
+        return [(size, 0) for size in _split(phase.num_updates, setup.updates_per_round)]
+    block = setup.environment.batch_shape[-1] * phase.cycle_steps
+    if phase.num_env_steps % block:
+        raise UsageError(
+            f'num_env_steps of phase {phase.name!r} must be a multiple of num_envs x cycle_steps = {block}; '
+            f'got {phase.num_env_steps}'
+        )
+    cycles = phase.num_env_steps // block
+    if phase.num_updates % cycles:
+        raise UsageError(
+            f'num_updates of phase {phase.name!r} must be a multiple of its {cycles} cycles of collection; '
+            f'got {phase.num_updates}'
+        )
+    per_cycle = phase.num_updates // cycles
+    return [(size * per_cycle, size) for size in _split(cycles, max(1, setup.updates_per_round // max(per_cycle, 1)))]
+
+
+def _split(total, most):
+    if total == 0:
+        return [0]
+    whole, rest = divmod(total, most)
+    return [most] * whole + ([rest] if rest else [])
+
+
+def env_steps(setup: Setup, phase_number: int, cycles: int) -> int:
+    """Environment steps of experience, per seed, that a phase can have learnt from after so many cycles of its own."""
+    phase = setup.phases[phase_number]
+    if phase.store is None:
+        return 0
+    before = sum(p.num_env_steps for p in setup.phases[:phase_number] if p.store == phase.store)
+    block = setup.environment.batch_shape[-1] * phase.cycle_steps
+    total = before + cycles * block
+    return total if phase.online_limit is None else min(total, phase.online_limit)
+
+
+def rows_known(setup: Setup, phase: Phase) -> int:
+    """How many of the first rows of its store the agent that a phase continues was told of in the phases before."""
+    names, store = [p.name for p in setup.phases], phase.store
+    while phase.start is not None:
+        number = names.index(phase.start)
+        phase = setup.phases[number]
+        if phase.store == store:
+            stored = sum(p.num_env_steps for p in setup.phases[: number + 1] if p.store == store)
+            return stored if phase.online_limit is None else min(stored, phase.online_limit)
+    return 0
+
+
+def offline(agent: Agent, *, num_updates: int, sampling: Sampling = Sampling()) -> tuple[Phase, ...]:
+    """Offline training on the data set."""
+    return (Phase(name='offline', agent=agent, num_updates=num_updates, sampling=sampling),)
+
+
+def finetune(
+    agent: Agent,
+    *,
+    offline_updates: int,
+    num_env_steps: int,
+    num_updates: int,
+    cycle_steps: int = 1,
+    fresh_optimizers: bool = False,
+    sampling: Sampling = Sampling(),
+    online_sampling: Sampling | None = None,
+    store: str = 'online',
+) -> tuple[Phase, ...]:
+    """Offline training, then collection and learning with the same agent and its whole state, optimisers included by default."""
+    online_sampling = online_sampling or sampling
+    return (
+        Phase(name='offline', agent=agent, num_updates=offline_updates, sampling=sampling),
+        Phase(
+            name='finetune', agent=agent, num_updates=num_updates, num_env_steps=num_env_steps, cycle_steps=cycle_steps,
+            start='offline', fresh_optimizers=fresh_optimizers, store=store, sampling=online_sampling,
+        ),
+    )
+
+
+def online(
+    agent: Agent,
+    *,
+    num_env_steps: int,
+    num_updates: int,
+    cycle_steps: int = 1,
+    random_agent: Agent | None = None,
+    random_steps: int = 0,
+    sampling: Sampling = Sampling(),
+    store: str = 'online',
+) -> tuple[Phase, ...]:
+    """Learning from collected data alone, after `random_steps` of `random_agent` without updates."""
+    return (
+        *_random(random_agent, random_steps, store),
+        Phase(
+            name='online', agent=agent, num_updates=num_updates, num_env_steps=num_env_steps, cycle_steps=cycle_steps,
+            store=store, sampling=sampling,
+        ),
+    )
+
+
+def _random(agent, num_steps, store):
+    if not num_steps:
+        return ()
+    return (Phase(name='random', agent=agent, num_updates=0, num_env_steps=num_steps, store=store),)
+
+
+def ooo(
+    explore: Agent,
+    exploit: Agent,
+    *,
+    pretrain_updates: int,
+    num_env_steps: int,
+    explore_updates: int,
+    retrain_updates: int,
+    retrain_at: Sequence[int] | None = None,
+    cycle_steps: int = 1,
+    random_agent: Agent | None = None,
+    random_steps: int = 0,
+    explore_sampling: Sampling = Sampling(),
+    online_sampling: Sampling | None = None,
+    retrain_sampling: Sampling = Sampling(),
+    store: str = 'online',
+) -> tuple[Phase, ...]:
+    """Offline -> online -> offline.
+
+    1. `pretrain`: the explorer learns offline, its bonus (if it has one) already on. Without `pretrain_updates`, and so without
+       a data set, there is no such phase and the explorer begins anew.
+    2. `random`: `random_steps` of `random_agent` without updates; none by default.
+    3. `explore`: the same agent, optimisers included, collects `num_env_steps` more and learns.
+    4. `retrain@T` for each T in `retrain_at`: a brand-new exploiter learns offline from the data set and the first T rows of the
+       store, extrinsic reward only. The random steps are the store's first rows and count: T lies between 0 and
+       `random_steps + num_env_steps`, the default. T = 0 retrains on the data set alone.
+
+    Any two agents go together. Source: Mark et al., arXiv:2310.08558.
+    """
+    total = random_steps + num_env_steps
+    budgets = (total,) if retrain_at is None else tuple(retrain_at)
+    for budget in budgets:
+        if not 0 <= budget <= total:
+            raise UsageError(f'retrain_at needs budgets between 0 and random_steps + num_env_steps, {total}; got {budget}')
+    pretrain = Phase(name='pretrain', agent=explore, num_updates=pretrain_updates, sampling=explore_sampling)
+    return (
+        *((pretrain,) if pretrain_updates else ()),
+        *_random(random_agent, random_steps, store),
+        Phase(
+            name='explore', agent=explore, num_updates=explore_updates, num_env_steps=num_env_steps, cycle_steps=cycle_steps,
+            start='pretrain' if pretrain_updates else None, store=store, sampling=online_sampling or explore_sampling,
+        ),
+        *(
+            Phase(
+                name=f'retrain@{budget}', agent=exploit, num_updates=retrain_updates, store=store, online_limit=budget,
+                sampling=retrain_sampling,
+            )
+            for budget in budgets
+        ),
+    )

@@ -1,0 +1,323 @@
+"""One round of a run: compiled collection and learning for all seeds, and the state that goes from round to round."""
+
+import time
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ooorl.mapping import map_seeds
+from ooorl.nn.optimizers import restarted
+from ooorl.training import collect as collection
+from ooorl.training import replay
+from ooorl.training.learn import make_learn, make_learn_ahead
+from ooorl.training.phases import Setup, rows_known
+from ooorl.types import State, Transition, ignore_data
+
+FINITE = 'finite'  # metric: 1 if every number of the agent's state is finite
+
+
+
+class RunState(NamedTuple):
+    """Everything needed to go on: where the run stands, all agents, all collected data, environments in mid-episode.
+
+    `agent` is the state of the phase under way (None between phases), `finished` the final states by phase name, `stores` the
+    online data by store name, `collectors` where collection into each store stands. Leaves carry the seed axis.
+    """
+
+    phase: int
+    round: int
+    agent: State
+    finished: dict[str, State]
+    stores: dict[str, replay.ReplayState]
+    collectors: dict[str, collection.CollectState]
+
+
+class Programs:
+    """Compiled programs of a run, each compiled once, and the data that all seeds share."""
+
+    def __init__(self, setup):
+        self.setup = setup
+        self.dataset = None if setup.dataset is None else replay.full(setup.dataset)
+        self.compile_seconds = 0.0
+        self._compiled = {}
+
+    def call(self, key, function, *args, donate=()):
+        """Compiles `function` for these arguments once under `key`, then calls it."""
+        if key not in self._compiled:
+            began = time.monotonic()
+            self._compiled[key] = jax.jit(function, donate_argnums=donate).lower(*args).compile()
+            self.compile_seconds += time.monotonic() - began
+        return self._compiled[key](*args)
+
+    def over_seeds(self, function, in_axes):
+        """`function` mapped over the seed axis as this run wants it; see `map_seeds`."""
+        return map_seeds(function, in_axes, group=self.setup.seed_group)
+
+    def keys(self, phase_number, round_number, purpose):
+        """One key a seed for one purpose of one round."""
+        numbers = np.asarray([phase_number, round_number, purpose], np.uint32)
+
+        def fold(seed):
+            key = jax.random.key(seed)
+            for number in numbers:
+                key = jax.random.fold_in(key, number)
+            return key
+
+        return jax.vmap(fold)(jnp.asarray(self.setup.seeds, jnp.uint32))
+
+
+def begin(programs: Programs, state: RunState, phase) -> RunState:
+    """The state at the start of a phase: its agent made or taken over, its store and its episodes opened."""
+    setup = programs.setup
+    stores, collectors = dict(state.stores), dict(state.collectors)
+    if phase.num_env_steps and phase.store not in stores:
+        stores[phase.store] = _new_store(setup, phase)
+        collectors[phase.store] = _start_collection(programs, programs.keys(state.phase, 0, 0))
+    if phase.start is not None:
+        agent = jax.tree.map(jnp.copy, state.finished[phase.start])
+        if phase.fresh_optimizers:
+            fresh = programs.call(('init', phase.agent), jax.vmap(phase.agent.init), programs.keys(state.phase, 0, 1))
+            agent = restarted(agent, fresh)
+    else:
+        keys = programs.keys(state.phase, 0, 1)
+        agent = programs.call(('init', phase.agent), jax.vmap(phase.agent.init), keys)
+    agent = _observe_stored(programs, phase, agent, stores)
+    return state._replace(agent=agent, stores=stores, collectors=collectors)
+
+
+def _new_store(setup, phase):
+    spec, num_seeds = setup.environment.spec, len(setup.seeds)
+    capacity = sum(p.num_env_steps for p in setup.phases if p.store == phase.store)
+    example = Transition(
+        np.zeros(spec.observation_dim), np.zeros(spec.action_dim), 0.0, 0.0, np.zeros(spec.observation_dim), {'boundary': 0.0}
+    )
+    one = replay.create(example, capacity)
+    return jax.tree.map(lambda leaf: jnp.zeros((num_seeds, *leaf.shape), leaf.dtype), one)
+
+
+def _start_collection(programs, keys):
+    environment = programs.setup.environment
+    if environment.compiled:
+        begin = programs.over_seeds(lambda key: collection.start(environment, key), (0,))
+        return programs.call('start', begin, keys)
+    return collection.start(environment, keys[0])
+
+
+def _observe_stored(programs, phase, agent, stores):
+    """Tells an agent of the rows that it may read and has not been told of yet."""
+    if phase.agent.observe is ignore_data:
+        return agent
+    sources = [] if programs.dataset is None or phase.start is not None else [(programs.dataset.storage, None)]
+    if phase.store in stores:
+        store = stores[phase.store]
+        stored = int(store.size.max())
+        limit = stored if phase.online_limit is None else min(stored, phase.online_limit)
+        known = rows_known(programs.setup, phase)
+        sources.append((jax.tree.map(lambda leaf: leaf[:, known:limit], store.storage), 0))
+    for transitions, axis in sources:
+        if transitions.reward.shape[-1]:
+            mapped = programs.over_seeds(phase.agent.observe, (0, axis))
+            agent = jax.jit(mapped)(agent, transitions)
+    return agent
+
+
+def one_round(programs: Programs, state: RunState, phase, sizes):
+    """Runs round `state.round` of a phase: the new state, mean metrics `[S]`, and sums over finished episodes `[S]` or None."""
+    num_updates, num_cycles = sizes[state.round]
+    keys = programs.keys(state.phase, state.round, 2)
+    if num_cycles:
+        body = _compiled_cycles if programs.setup.environment.compiled else _host_cycles
+        state, metrics, finished = body(programs, state, phase, keys, num_updates // num_cycles, num_cycles)
+    else:
+        state, metrics, finished = *_offline(programs, state, phase, keys, num_updates), None
+    return state._replace(round=state.round + 1), metrics, finished
+
+
+def _sources(programs, phase, store):
+    sources = {} if programs.dataset is None else {'dataset': programs.dataset}
+    axes = dict.fromkeys(sources)
+    if phase.store is not None and phase.online_limit != 0:
+        limited = store if phase.online_limit is None else replay.take(store, phase.online_limit)
+        sources, axes = {**sources, 'online': limited}, {**axes, 'online': 0}
+    return sources, axes
+
+
+def _streams(setup):
+    return {'dataset': 1, 'online': 1 if setup.environment is None else setup.environment.batch_shape[-1]}
+
+
+def _offline(programs, state, phase, keys, num_updates):
+    if not num_updates:
+        return state, {}
+    learn = make_learn(phase.agent, phase.sampling, num_updates=num_updates, streams=_streams(programs.setup))
+    sources, axes = _sources(programs, phase, state.stores.get(phase.store))
+
+    def seeded(agent, shared, own, keys):
+        def one(agent, own, key, shared):
+            agent, metrics = learn(agent, {**shared, **own}, key)
+            return agent, {**metrics, FINITE: _finite(agent)}
+
+        return programs.over_seeds(one, (0, 0, 0, None))(agent, own, keys, shared)
+
+    shared = {name: source for name, source in sources.items() if axes[name] is None}
+    own = {name: source for name, source in sources.items() if axes[name] == 0}
+    rows = {name: source.storage.reward.shape for name, source in sources.items()}
+    key = ('learn', phase.agent, id(phase.sampling), num_updates, tuple(sorted(rows.items())))
+    agent, metrics = programs.call(key, seeded, state.agent, shared, own, keys, donate=(0,))
+    return state._replace(agent=agent), metrics
+
+
+def _compiled_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles):
+    environment = programs.setup.environment
+    learn = make_learn(phase.agent, phase.sampling, num_updates=updates_per_cycle, streams=_streams(programs.setup))
+
+    def one(agent, store, collector, key, dataset):
+        def cycle(carry, key):
+            agent, store, collector = carry
+            collect_key, learn_key = jax.random.split(key)
+            collector, transitions, finished = collection.collect(
+                environment,
+                lambda observation, key: phase.agent.sample_action(agent, observation, key),
+                collector,
+                collect_key,
+                phase.cycle_steps,
+            )
+            rows = collection.rows(transitions)
+            store = replay.extend(store, rows)
+            agent = phase.agent.observe(agent, rows)
+            metrics = {}
+            if updates_per_cycle:
+                agent, metrics = learn(agent, _both(dataset, store), learn_key)
+                metrics = {**metrics, FINITE: _finite(agent)}
+            return (agent, store, collector), (metrics, finished)
+
+        carry, (metrics, finished) = jax.lax.scan(cycle, (agent, store, collector), jax.random.split(key, num_cycles))
+        mean = jax.tree.map(lambda values: values.mean(axis=0), metrics)
+        return *carry, mean, jax.tree.map(lambda values: values.sum(axis=0), finished)
+
+    mapped = programs.over_seeds(one, (0, 0, 0, 0, None))
+    rows = state.stores[phase.store].storage.reward.shape
+    name = ('cycles', phase.agent, id(phase.sampling), updates_per_cycle, num_cycles, phase.cycle_steps, rows)
+    agent, store, collector, metrics, finished = programs.call(
+        name, mapped, state.agent, state.stores[phase.store], state.collectors[phase.store], keys, programs.dataset,
+        donate=(0, 1, 2),
+    )
+    return _collected(state, phase, agent, store, collector), metrics, finished
+
+
+def _both(dataset, store):
+    return {'online': store} if dataset is None else {'dataset': dataset, 'online': store}
+
+
+def _after_host_collection(programs, phase, num_updates):
+    """`(agent, store, transitions[S, T, N], keys[S], dataset) -> (agent, store, metrics)`, once a cycle.
+
+    The stores stay out of what is mapped in groups of seeds: that would copy all of them in every cycle.
+    """
+    draw, learn = make_learn_ahead(phase.agent, phase.sampling, num_updates=num_updates, streams=_streams(programs.setup))
+
+    def stored(store, transitions, key, dataset):
+        rows = collection.rows(transitions)
+        store = replay.extend(store, rows)
+        return store, rows, draw(_both(dataset, store), key) if num_updates else ()
+
+    def learnt(agent, rows, drawn):
+        agent = phase.agent.observe(agent, rows)
+        if not num_updates:
+            return agent, {}
+        agent, metrics = learn(agent, drawn)
+        return agent, {**metrics, FINITE: _finite(agent)}
+
+    together = map_seeds(stored, (0, 0, 0, None), group=len(programs.setup.seeds))
+    in_groups = programs.over_seeds(learnt, (0, 0, 0))
+
+    def after(agent, store, transitions, keys, dataset):
+        store, rows, drawn = together(store, transitions, keys, dataset)
+        agent, metrics = in_groups(agent, rows, drawn)
+        return agent, store, metrics
+
+    return after
+
+
+def _host_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles):
+    environment = programs.setup.environment
+    after = _after_host_collection(programs, phase, updates_per_cycle)
+    act = over_seeds_split(programs, phase.agent.sample_action)
+    agent, store, collector = state.agent, state.stores[phase.store], state.collectors[phase.store]
+    all_metrics, all_finished = [], []
+    # Whatever small work there is lies inside a program or in numpy: outside, each jax operation costs as much as a step.
+    for collect_key, learn_keys in zip(*map(list, _cycle_keys(keys, num_cycles)), strict=True):
+
+        def sample(observation, key, agent=agent):
+            return programs.call(('act', phase.agent), act, agent, observation, key)
+
+        collector, transitions, finished = collection.collect(environment, sample, collector, collect_key, phase.cycle_steps)
+        seed_first = jax.tree.map(lambda leaf: np.moveaxis(leaf, 0, 1), transitions)
+        rows = store.storage.reward.shape
+        name = ('after', phase.agent, id(phase.sampling), updates_per_cycle, phase.cycle_steps, rows)
+        agent, store, metrics = programs.call(
+            name, after, agent, store, seed_first, learn_keys, programs.dataset, donate=(0, 1)
+        )
+        all_metrics.append(metrics)
+        all_finished.append(finished)
+    mean = jax.tree.map(lambda *values: np.mean(values, axis=0), *jax.device_get(all_metrics))
+    total = jax.tree.map(lambda *values: np.sum(values, axis=0), *jax.device_get(all_finished))
+    return _collected(state, phase, agent, store, collector), mean, total
+
+
+def over_seeds_split(programs: Programs, act):
+    """`(agent states [S], observation [S, ...], key) -> action [S, ...]`: every seed acts with its own part of the key."""
+    mapped, num_seeds = programs.over_seeds(act, (0, 0, 0)), len(programs.setup.seeds)
+    return lambda agent, observation, key: mapped(agent, observation, jax.random.split(key, num_seeds))
+
+
+@partial(jax.jit, static_argnums=1)
+def _cycle_keys(keys, num_cycles):
+    """For every cycle a key to collect with, which the first seed's stands for, and keys `[S]` to learn with."""
+    learn = jnp.swapaxes(jax.vmap(lambda key: jax.random.split(key, num_cycles))(keys), 0, 1)
+    return jax.vmap(lambda key: jax.random.fold_in(key, 0))(learn[:, 0]), learn
+
+
+def _collected(state, phase, agent, store, collector):
+    return state._replace(
+        agent=agent,
+        stores={**state.stores, phase.store: store},
+        collectors={**state.collectors, phase.store: collector},
+    )
+
+
+def _finite(tree):
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all().astype(jnp.float32)
+
+
+def template(setup: Setup, phase_number: int, under_way: bool) -> tuple:
+    """Shapes of the arrays of a `RunState` at a given place: `(agent, finished, stores, collectors)`, to restore into.
+
+    Args:
+      setup: the run.
+      phase_number: the phase under way, or the next one.
+      under_way: whether that phase has begun.
+    """
+    keys = jax.eval_shape(lambda: jax.vmap(jax.random.key)(jnp.zeros(len(setup.seeds), jnp.uint32)))
+
+    def agent_of(phase):
+        return jax.eval_shape(jax.vmap(phase.agent.init), keys)
+
+    done = setup.phases[:phase_number]
+    begun = setup.phases[: phase_number + under_way]
+    collecting = {phase.store: phase for phase in begun if phase.num_env_steps}
+    stores = {name: jax.eval_shape(lambda p=phase: _new_store(setup, p)) for name, phase in collecting.items()}
+    collectors = {name: _collector_template(setup, keys) for name in collecting}
+    agent = agent_of(setup.phases[phase_number]) if under_way else None
+    return agent, {phase.name: agent_of(phase) for phase in done}, stores, collectors
+
+
+def _collector_template(setup, keys):
+    if setup.environment.compiled:
+        return jax.eval_shape(jax.vmap(lambda key: collection.start(setup.environment, key)), keys)
+    state = collection.start(setup.environment, jax.random.key(0))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), np.asarray(leaf).dtype), state)

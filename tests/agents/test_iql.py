@@ -1,0 +1,195 @@
+"""IQL on problems with closed-form answers, its limits, and the gradients that must be exactly zero."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from golden import recorded_gradient
+
+from ooorl.agents.bc import BCConfig, bc
+from ooorl.agents.iql import IQLConfig, _critic_parts, iql, iql_critic
+from ooorl.errors import UsageError
+from ooorl.nn.heads import hl_gauss_head, scalar_head
+from ooorl.types import Spec, Transition
+
+SPEC = Spec(observation_dim=2, action_dim=1)
+FAST = IQLConfig(hidden=(32,), learning_rate=3e-3, polyak=0.1)
+
+
+def _bandit(repeats=8):
+    """One state, two actions, one step: -0.5 pays 0 and 0.5 pays 1, equally often."""
+    rows = 2 * repeats
+    action = jnp.tile(jnp.array([[-0.5], [0.5]]), (repeats, 1))
+    observation = jnp.ones((rows, 2))
+    return Transition(observation, action, jnp.tile(jnp.array([0.0, 1.0]), repeats), jnp.zeros(rows), observation)
+
+
+def _trained(agent, batch, num_updates, seed=0):
+    @jax.jit
+    def run(state, key):
+        def body(state, key):
+            return agent.update(state, batch, key)
+
+        return jax.lax.scan(body, state, jax.random.split(key, num_updates))
+
+    init_key, run_key = jax.random.split(jax.random.key(seed))
+    state, metrics = run(agent.init(init_key), run_key)
+    return state, jax.tree.map(lambda x: x[-1], metrics)
+
+
+@pytest.mark.parametrize('expectile', [0.5, 0.9])
+def test_value_of_a_bandit_is_the_expectile_of_its_rewards(expectile):
+    # Rewards 0 and 1: tau (1 - v) = (1 - tau) (v - 0), so v = tau.
+    config = IQLConfig(hidden=(32,), learning_rate=3e-3, polyak=0.1, expectile=expectile)
+    _, metrics = _trained(iql(SPEC, config), _bandit(), 1500)
+    assert metrics['value/mean'] == pytest.approx(expectile, abs=0.01)
+    assert metrics['q/mean'] == pytest.approx(0.5, abs=0.01)
+
+
+def test_policy_of_a_bandit_is_the_softmax_of_the_advantages():
+    # Weights exp(3 * (0 - v)) and exp(3 * (1 - v)): the fitted mean is 0.5 tanh(3 / 2) = 0.4526 whatever v is.
+    agent = iql(SPEC, IQLConfig(hidden=(32,), learning_rate=3e-3, polyak=0.1, inverse_temperature=3.0, log_std_min=-1.0))
+    state, _ = _trained(agent, _bandit(), 2000)
+    assert agent.best_action(state, jnp.ones(2), None)[0] == pytest.approx(0.5 * np.tanh(1.5), abs=0.01)
+
+
+def test_value_of_a_loop_is_the_geometric_sum():
+    # One state that leads to itself with reward 1 for ever, gamma 0.5: v = 1 / (1 - 0.5) = 2.
+    batch = _bandit()._replace(reward=jnp.ones(16), discount=jnp.ones(16))
+    _, metrics = _trained(iql(SPEC, IQLConfig(hidden=(32,), learning_rate=3e-3, polyak=0.1, gamma=0.5)), batch, 1500)
+    assert metrics['value/mean'] == pytest.approx(2.0, abs=0.02)
+
+
+def test_value_of_a_bandit_with_a_classification_head():
+    agent = iql(SPEC, FAST, head=hl_gauss_head(-1.0, 2.0, 31))
+    _, metrics = _trained(agent, _bandit(), 2000)
+    assert metrics['value/mean'] == pytest.approx(0.7, abs=0.03)
+
+
+def test_value_bounds_hold_the_value():
+    # Q learns the clipped target 0.25 instead of 1, and V is regressed on values inside [0, 0.25]: v = 0.7 * 0.25.
+    batch = _bandit()._replace(extras={'value_low': jnp.zeros(16), 'value_high': jnp.full(16, 0.25)})
+    _, metrics = _trained(iql(SPEC, FAST), batch, 1500)
+    assert metrics['value/mean'] == pytest.approx(0.7 * 0.25, abs=0.01)
+
+
+def test_a_bonus_raises_the_target_by_itself():
+    batch = _bandit()
+    agent = iql(SPEC, FAST)
+    state, update = agent.init(jax.random.key(0)), jax.jit(agent.update)
+    plain = update(state, batch._replace(extras={'bonus': jnp.zeros(16)}), jax.random.key(1))[1]
+    bonus = update(state, batch._replace(extras={'bonus': jnp.full(16, 0.75)}), jax.random.key(1))[1]
+    assert bonus['q/target'] - plain['q/target'] == pytest.approx(0.75, abs=1e-6)
+
+
+def test_inverse_temperature_zero_is_behaviour_cloning():
+    agent = iql(SPEC, IQLConfig(hidden=(8,), inverse_temperature=0.0))
+    cloner = bc(SPEC, BCConfig(hidden=(8,)))
+    state, key, batch = agent.init(jax.random.key(0)), jax.random.key(1), _bandit()
+    cloned = cloner.init(jax.random.key(5))._replace(policy=state.policy)
+    for _ in range(3):
+        state, _ = jax.jit(agent.update)(state, batch, key)
+        cloned, _ = jax.jit(cloner.update)(cloned, batch, key)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.policy, cloned.policy)
+
+
+def test_expectile_half_is_mean_regression():
+    # 0.5 u^2 is half the squared error: its gradient in V is that of mean((q - v)^2) / 2.
+    batch = _bandit()
+    agent = iql(SPEC, IQLConfig(hidden=(8,), expectile=0.5), grad_transform=recorded_gradient())
+    parts = _critic_parts(SPEC, IQLConfig(hidden=(8,)), scalar_head(), optax.identity())
+    state = agent.init(jax.random.key(0))
+    target = parts.q_values(state.critic.target_q, batch.observation, batch.action).min(axis=0)
+    expected = jax.grad(lambda p: ((target - parts.value(p, batch.observation)) ** 2).mean() / 2)(state.critic.value)
+    new, _ = jax.jit(agent.update)(state, batch, jax.random.key(1))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), new.critic.value_opt[0], expected)
+
+
+def test_q_loss_mean_is_half_the_sum_of_two_members():
+    states = []
+    for q_loss in ('sum', 'mean'):
+        agent = iql(SPEC, IQLConfig(hidden=(8,), q_loss=q_loss), grad_transform=recorded_gradient())
+        state, _ = jax.jit(agent.update)(agent.init(jax.random.key(0)), _bandit(), jax.random.key(1))
+        states.append(state.critic.q_opt[0])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, 2 * b, rtol=1e-5, atol=1e-7), *states)
+
+
+def _jittered_state(agent):
+    state = agent.init(jax.random.key(0))
+    return state._replace(critic=state.critic._replace(target_q=jax.tree.map(lambda x: x + 0.1, state.critic.target_q)))
+
+
+def test_which_parameters_a_loss_reads():
+    agent = iql(SPEC, IQLConfig(hidden=(8,)))
+    update, state = jax.jit(agent.update), _jittered_state(agent)
+    batch = _bandit()._replace(discount=jnp.ones(16))
+    _, metrics = update(state, batch, jax.random.key(1))
+
+    def moved(tree):
+        return jax.tree.map(lambda x: 1.1 * x + 0.01, tree)
+
+    def changed(**parts):
+        _, other = update(state._replace(**parts), batch, jax.random.key(1))
+        return {name for name in metrics if name.endswith('loss') and other[name] != metrics[name]}
+
+    assert changed(policy=moved(state.policy)) == {'policy/loss'}
+    assert changed(critic=state.critic._replace(q=moved(state.critic.q))) == {'q/loss'}
+    value = state.critic._replace(value=moved(state.critic.value))
+    assert changed(critic=value) == {'value/loss', 'policy/loss', 'q/loss'}
+    # The q loss reads target_q through the new V alone, and by one Adam step that can be too little to see.
+    target_q = state.critic._replace(target_q=moved(state.critic.target_q))
+    assert changed(critic=target_q) - {'q/loss'} == {'value/loss', 'policy/loss'}
+
+
+def test_each_step_moves_its_own_parameters_only():
+    parts = _critic_parts(SPEC, IQLConfig(hidden=(8,)), scalar_head(), optax.identity())
+    state = _jittered_state(iql(SPEC, IQLConfig(hidden=(8,))))
+    after_value, _ = jax.jit(parts.value_step)(state.critic, _bandit())
+    after_q, _ = jax.jit(parts.q_step)(state.critic, _bandit())
+    for name in ('q', 'q_opt', 'target_q'):
+        jax.tree.map(np.testing.assert_array_equal, getattr(after_value, name), getattr(state.critic, name))
+    for name in ('value', 'value_opt'):
+        jax.tree.map(np.testing.assert_array_equal, getattr(after_q, name), getattr(state.critic, name))
+
+
+def test_target_moves_by_polyak_towards_the_new_q():
+    state = _jittered_state(iql(SPEC, IQLConfig(hidden=(8,))))
+    parts = _critic_parts(SPEC, IQLConfig(hidden=(8,), polyak=0.25), scalar_head(), optax.identity())
+    new, _ = jax.jit(parts.q_step)(state.critic, _bandit())
+    expected = jax.tree.map(lambda q, slow: 0.25 * q + 0.75 * slow, new.q, state.critic.target_q)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), new.target_q, expected)
+
+
+def test_policy_decay_ends_at_zero():
+    agent = iql(SPEC, IQLConfig(hidden=(8,), policy_decay_updates=4))
+    state, update = agent.init(jax.random.key(0)), jax.jit(agent.update)
+    for _ in range(4):
+        state, _ = update(state, _bandit(), jax.random.key(1))
+    after, _ = update(state, _bandit(), jax.random.key(1))
+    jax.tree.map(np.testing.assert_array_equal, after.policy, state.policy)
+    assert abs(after.critic.value['params']['Dense_0']['kernel'] - state.critic.value['params']['Dense_0']['kernel']).max() > 0
+
+
+def test_critic_alone_takes_the_same_steps():
+    config = IQLConfig(hidden=(8,))
+    agent, critic = iql(SPEC, config), iql_critic(SPEC, config)
+    state, batch, key = agent.init(jax.random.key(0)), _bandit(), jax.random.key(1)
+    whole, _ = jax.jit(agent.update)(state, batch, key)
+    alone, _ = jax.jit(lambda s: critic.update(s, batch, key, None))(state.critic)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), whole.critic, alone)
+    assert critic.q(alone, batch.observation, batch.action).shape == (2, 16)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'expectile': 1.0}, 'expectile must lie strictly between 0 and 1; got 1.0'),
+        ({'gamma': 1.5}, 'gamma must lie in'),
+        ({'q_loss': 'max'}, "q_loss must be one of 'sum', 'mean'; got 'max'"),
+        ({'learning_rate': 0.0}, 'learning_rate must be greater than 0'),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(UsageError, match=message):
+        IQLConfig(**settings)

@@ -1,0 +1,159 @@
+"""SAC and RLPD: sums worked by hand, what each step may read, and the limits of the settings."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from small import blank, linear, one_row, random_batch, trees_equal
+
+from ooorl.agents.sac import SACConfig, _parts, sac
+from ooorl.agents.steps import draw_members
+from ooorl.errors import UsageError
+from ooorl.nn.heads import hl_gauss_head, scalar_head
+from ooorl.policies.gaussian import deterministic_policy, tanh_gaussian_policy
+from ooorl.types import DensityPolicy, Spec, Transition
+
+SPEC = Spec(observation_dim=3, action_dim=2)
+LINE = Spec(observation_dim=1, action_dim=1)
+
+
+def _fixed_policy(action, log_prob):
+    """Always `action`, offset by the parameter, with a log-density that is the parameter plus `log_prob`."""
+
+    def draw(params, observation, key, num):
+        shape = (num, *observation.shape[:-1])
+        return jnp.full((*shape, 1), action) + params, jnp.full(shape, log_prob) + params
+
+    def missing(*_):
+        raise NotImplementedError
+
+    return DensityPolicy(
+        init=lambda key: jnp.zeros(()), sample=missing, mode=missing, loss=missing, sample_and_log_prob=draw
+    )
+
+
+def _linear_parts(seen=optax.identity(), **settings):
+    """Q_0 = s + 2a, Q_1 = s + a + 3, the slow ones 1 higher; pi is 0.5 with log-density -1; the temperature is 2."""
+    config = SACConfig(hidden=(), gamma=0.5, init_temperature=2.0, **settings)
+    parts = _parts(LINE, config, _fixed_policy(0.5, -1.0), scalar_head(), seen)
+    q = (linear([[1.0], [2.0]], [0.0]), linear([[1.0], [1.0]], [3.0]))
+    target_q = (linear([[1.0], [2.0]], [1.0]), linear([[1.0], [1.0]], [4.0]))
+    log_temperature = jnp.log(2.0)
+    return parts, blank(parts.init)._replace(q=q, target_q=target_q, log_temperature=log_temperature)
+
+
+@pytest.mark.parametrize('entropy_backup, target', [(True, 4.0), (False, 3.0)])
+def test_q_loss_by_hand(entropy_backup, target):
+    parts, state = _linear_parts(entropy_backup=entropy_backup)
+    batch = one_row(observation=1.0, action=0.5, reward=1.0, discount=1.0, next_observation=2.0)
+    _, metrics = parts.q_step(state, batch, None, jax.random.key(0))
+    # target_q(2, 0.5): 4 and 6.5; v' = 4, with entropy 4 + 2 * 1 = 6; y = 1 + 0.5 * v' = 3 or 4. Q(1, 0.5) = 2 and 4.5.
+    np.testing.assert_allclose(metrics['q/target'], target, rtol=1e-6)
+    np.testing.assert_allclose(metrics['q/loss'], ((target - 2.0) ** 2 + (target - 4.5) ** 2) / 2, rtol=1e-6)
+
+
+def test_subset_minimum_reads_its_members_only():
+    parts, state = _linear_parts(entropy_backup=False)
+    batch = one_row(observation=1.0, action=0.5, reward=1.0, discount=1.0, next_observation=2.0)
+    for member, value in ((0, 4.0), (1, 6.5)):
+        _, metrics = parts.q_step(state, batch, jnp.array([member]), jax.random.key(0))
+        np.testing.assert_allclose(metrics['q/target'], 1.0 + 0.5 * value, rtol=1e-6)
+
+
+def test_drawn_members_differ_from_each_other_and_over_steps():
+    pairs = jax.vmap(lambda key: draw_members(key, 5, 2))(jax.random.split(jax.random.key(0), 500))
+    assert bool((pairs[:, 0] != pairs[:, 1]).all())
+    share = jnp.bincount(pairs.reshape(-1), length=5) / 500  # 0.4 each, standard error 0.022
+    np.testing.assert_allclose(share, 0.4, atol=0.09)
+
+
+@pytest.mark.parametrize('policy_value, loss, slope', [('min', -4.0, 0.0), ('mean', -5.25, 0.5)])
+def test_policy_and_temperature_by_hand(policy_value, loss, slope):
+    seen = optax.GradientTransformation(lambda p: jax.tree.map(jnp.zeros_like, p), lambda g, s, p=None: (g, g))
+    parts, state = _linear_parts(seen, policy_value=policy_value, target_entropy=-0.5)
+    batch = one_row(observation=1.0, action=0.0, reward=0.0, discount=0.0, next_observation=0.0)
+    new, metrics = parts.policy_step(state, batch, jax.random.key(0))
+    # 2 * (-1) - Q with Q(1, 0.5) = 2 and 4.5; slope of the loss: 2 * 1 - dQ/da with dQ/da = 2, or on average 1.5.
+    np.testing.assert_allclose(metrics['policy/loss'], loss, rtol=1e-6)
+    np.testing.assert_allclose(new.policy_opt[0], slope, rtol=1e-6)
+    # Temperature: 2 * (1 + 0.5) = 3, which is also its gradient with respect to the logarithm.
+    np.testing.assert_allclose(metrics['temperature/loss'], 3.0, rtol=1e-6)
+    np.testing.assert_allclose(new.temperature_opt[0], 3.0, rtol=1e-6)
+    assert trees_equal((new.q, new.target_q), (state.q, state.target_q))
+
+
+def test_rlpd_with_two_critics_and_one_step_is_sac():
+    batch, key = random_batch(jax.random.key(1), 6), jax.random.key(2)
+    results = []
+    for settings in ({}, {'num_target_critics': 2, 'utd': 1, 'critic_layer_norm': None}):
+        agent = sac(SPEC, SACConfig(hidden=(8,), **settings))
+        results.append(agent.update(agent.init(jax.random.key(0)), batch, key))
+    assert trees_equal(*results)
+
+
+def test_utd_two_is_two_q_steps_on_every_second_row():
+    config = SACConfig(hidden=(8,), utd=2, num_critics=3, num_target_critics=2, critic_layer_norm='before')
+    agent, batch = sac(SPEC, config), random_batch(jax.random.key(1), 8)
+    parts = _parts(SPEC, config, tanh_gaussian_policy(SPEC, (8,)), scalar_head(), optax.identity())
+    state = jax.jit(agent.init)(jax.random.key(0))
+    updated, _ = jax.jit(agent.update)(state, batch, jax.random.key(2))
+    q_key, policy_key = jax.random.split(jax.random.key(2))
+    for start, key in zip((0, 1), jax.random.split(q_key, 2), strict=True):
+        rows = jax.tree.map(lambda leaf, start=start: leaf[start::2], batch)
+        members_key, action_key = jax.random.split(key)
+        state, _ = parts.q_step(state, rows, draw_members(members_key, 3, 2), action_key)
+    expected, _ = parts.policy_step(state, rows, policy_key)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), updated, expected)
+    with pytest.raises(UsageError, match='multiple of 2 rows; got 7'):
+        agent.update(state, random_batch(jax.random.key(1), 7), jax.random.key(2))
+
+
+def test_fixed_temperature_stays_and_terminal_rows_ignore_the_successor():
+    config = SACConfig(hidden=(8,), learn_temperature=False, init_temperature=0.25)
+    agent = sac(SPEC, config, head=hl_gauss_head(-5.0, 5.0, 11))
+    state, batch = agent.init(jax.random.key(0)), random_batch(jax.random.key(1), 6)
+    batch, update = batch._replace(discount=jnp.zeros(6)), jax.jit(agent.update)
+    new, metrics = update(state, batch, jax.random.key(2))
+    other, _ = update(state, batch._replace(next_observation=batch.next_observation + 5.0), jax.random.key(2))
+    assert trees_equal(new, other)
+    np.testing.assert_allclose(jnp.exp(new.log_temperature), 0.25, rtol=1e-6)
+    assert all(np.isfinite(value) and value.shape == () for value in metrics.values())
+
+
+def test_bonus_and_bounds_reach_the_target():
+    parts, state = _linear_parts(entropy_backup=False)
+    bounds = {'value_low': -1.0, 'value_high': 1.0, 'bonus': 7.0}
+    batch = one_row(observation=1.0, action=0.5, reward=3.0, discount=1.0, next_observation=2.0, **bounds)
+    np.testing.assert_allclose(parts.q_step(state, batch, None, jax.random.key(0))[1]['q/target'], 8.0)
+
+
+def test_finds_the_soft_optimum_of_a_bandit():
+    # Reward -4 (a - 0.5)^2, temperature t = 0.2: the soft optimum is a Gaussian around 0.5 of variance t / 8, which the box
+    # hardly cuts; its entropy is log(2 pi e t / 8) / 2 = -0.43 nats.
+    agent = sac(LINE, SACConfig(hidden=(32, 32), learning_rate=3e-3, learn_temperature=False, init_temperature=0.2))
+
+    def step(state, key):
+        action_key, update_key = jax.random.split(key)
+        action, zeros = jax.random.uniform(action_key, (64, 1), minval=-1.0, maxval=1.0), jnp.zeros((64, 1))
+        batch = Transition(zeros, action, -4.0 * (action[:, 0] - 0.5) ** 2, jnp.zeros(64), zeros)
+        return agent.update(state, batch, update_key)
+
+    @jax.jit
+    def learn(state, key):
+        return jax.lax.scan(step, state, jax.random.split(key, 1200))
+
+    state, metrics = learn(agent.init(jax.random.key(0)), jax.random.key(1))
+    np.testing.assert_allclose(agent.best_action(state, jnp.zeros((1,)), jax.random.key(2)), [0.5], atol=0.05)
+    np.testing.assert_allclose(metrics['policy/entropy'][-300:].mean(), -0.43, atol=0.1)
+
+
+def test_a_policy_without_density_is_refused():
+    with pytest.raises(UsageError, match='density'):
+        sac(SPEC, policy=deterministic_policy(SPEC))
+
+
+@pytest.mark.parametrize('wrong', [{'polyak': -0.1}, {'utd': 0}, {'num_target_critics': 3}, {'init_temperature': 0.0}])
+def test_bad_settings_are_refused(wrong):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        SACConfig(**wrong)

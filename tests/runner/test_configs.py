@@ -1,0 +1,97 @@
+"""Every config that comes with the project resolves and builds phases whose counts divide and whose updates fit the data.
+
+Updates are traced at full size and not executed; executing agents is the business of their own tests.
+"""
+
+import tomllib
+
+import jax
+import jax.numpy as jnp
+import pytest
+from conftest import ROOT
+from small import random_batch
+
+from ooorl import catalogue, envs
+from ooorl.errors import UsageError
+from ooorl.runner import build, config
+from ooorl.training import replay
+from ooorl.training.learn import Sampling, make_learn
+from ooorl.types import Spec
+from ooorl.wrap import with_extras
+
+CONFIGS = sorted((ROOT / 'configs').rglob('*.toml')) + [ROOT / 'ooorl' / 'demo.toml']
+ROWS = 12
+
+
+def resolved(path):
+    return config.resolve(tomllib.loads(path.read_text(encoding='utf-8')))
+
+
+def spec_of(settings):
+    """Sizes from the environment, or from the catalogue where its packages are absent."""
+    name, task = settings['environment']['id'], settings['dataset']['task'] or settings['evaluation']['task']
+    if name in envs.TASKS:
+        return envs.make_task(name, **_tuples(settings['environment']['settings'])).spec
+    if task:
+        entry = catalogue.lookup(task)
+        return Spec(observation_dim=entry.observation_dim, action_dim=entry.action_dim)
+    if not name:
+        return Spec(observation_dim=3, action_dim=2)
+    try:
+        return envs.make(name, (1,), **_tuples(settings['environment']['settings'])).spec
+    except (UsageError, ImportError) as error:
+        pytest.skip(f'{name} cannot be made here: {error}')
+
+
+def _tuples(table):
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_a_config_builds_and_its_updates_fit(path):
+    settings = resolved(path)
+    spec = spec_of(settings)
+    batch = random_batch(jax.random.key(0), ROWS, observation_dim=spec.observation_dim, action_dim=spec.action_dim)
+    data = with_extras(batch, boundary=(jnp.arange(ROWS) % 4 == 3).astype(jnp.float32))
+    phases = build.build_phases(settings, spec, data)
+    seen = set()
+    for phase in phases:
+        if phase.num_updates and (id(phase.agent), phase.sampling.success_rows) not in seen:
+            seen.add((id(phase.agent), phase.sampling.success_rows))
+            _one_update(phase, data, spec)
+    assert seen
+
+
+def _one_update(phase, data, spec):
+    sampling = Sampling(**{**vars(phase.sampling), 'batch_size': 4 * 20, 'success_rows': min(phase.sampling.success_rows, 2)})
+    learn = make_learn(phase.agent, sampling, num_updates=1, streams={'dataset': 1})
+
+    def step(key, data):
+        state = phase.agent.init(key)
+        if phase.agent.observe is not None:
+            state = phase.agent.observe(state, data)
+        return learn(state, {'dataset': replay.full(data)}, key)
+
+    # Shapes only: whole networks of 256 units are compiled elsewhere.
+    state, metrics = jax.eval_shape(step, jax.random.key(0), data)
+    assert all(metric.shape == () for metric in metrics.values()) and metrics
+    action = jax.eval_shape(phase.agent.best_action, state, data.observation, jax.random.key(0))
+    assert action.shape == (ROWS, spec.action_dim)
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_counts_of_a_config_divide(path):
+    from types import SimpleNamespace
+
+    from ooorl.training.phases import Setup, check, round_sizes
+
+    settings = resolved(path)
+    spec = spec_of(settings)
+    batch = random_batch(jax.random.key(0), ROWS, observation_dim=spec.observation_dim, action_dim=spec.action_dim)
+    phases = build.build_phases(settings, spec, batch)
+    copies = SimpleNamespace(batch_shape=(settings['environment']['num_envs'],))
+    size = settings['run']['updates_per_round']
+    setup = Setup(phases=phases, seeds=(0,), dataset=batch, environment=copies, updates_per_round=size)
+    check(setup)
+    for phase in phases:
+        assert sum(updates for updates, _ in round_sizes(phase, setup)) == phase.num_updates

@@ -1,0 +1,245 @@
+"""Running moments and signals against numpy in float64 and arithmetic done by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ooorl.errors import UsageError
+from ooorl.nn import moments
+from ooorl.signals.novelty import (
+    DisagreementConfig,
+    RNDConfig,
+    _rnd_parts,
+    ensemble_disagreement,
+    rnd,
+    state_action_counts,
+)
+from ooorl.types import Spec, Transition
+
+SPEC = Spec(observation_dim=3, action_dim=2)
+SMALL = RNDConfig(hidden=(8,), num_features=6)
+
+
+def _batch(seed, rows=16, shift=0.0):
+    keys = jax.random.split(jax.random.key(seed), 3)
+    observation = jax.random.normal(keys[0], (rows, 3)) + shift
+    return Transition(
+        observation=observation,
+        action=jax.random.uniform(keys[1], (rows, 2), minval=-1.0),
+        reward=jnp.zeros(rows),
+        discount=jnp.ones(rows),
+        next_observation=observation + 0.1 * jax.random.normal(keys[2], (rows, 3)),
+    )
+
+
+def test_moments_merge_batches_like_one_pass():
+    rng = np.random.default_rng(0)
+    data = rng.normal([100.0, -3.0], [0.1, 20.0], (40, 7, 2))
+    running = moments.start((2,), count=1e-4)
+    for rows in data:
+        running = jax.jit(moments.absorb)(running, jnp.asarray(rows, jnp.float32))
+    flat, count = data.reshape(-1, 2), 280 + 1e-4
+    # The 1e-4 virtual rows of mean 0 and variance 1 take part: with a mean of 100 they add 1e-4 * 100^2 / 280.
+    mean = flat.sum(axis=0) / count
+    variance = (1e-4 * (1 + mean**2) + ((flat - mean) ** 2).sum(axis=0)) / count
+    np.testing.assert_allclose(moments.mean(running), mean, rtol=1e-6)
+    np.testing.assert_allclose(moments.deviation(running), np.sqrt(variance), rtol=1e-5)
+
+
+def _after_a_long_run(num, start):
+    """Moments that already stand for `num` rows of mean 100 and deviation 1, then 200 000 batches of 4 rows."""
+    full = moments.RunningMoments(*(moments.CompensatedSum(jnp.float32(x), jnp.float32(0)) for x in (num, 100.0, num)))
+
+    @jax.jit
+    def run(running):
+        # Rows 101 +- 2: mean 101, population variance 4.
+        rows = jnp.array([99.0, 103.0, 99.0, 103.0])
+        return jax.lax.scan(lambda m, _: (moments.absorb(m, rows), None), running, length=start)[0]
+
+    return run(full)
+
+
+def test_moments_go_on_moving_after_1e8_rows():
+    # 8e5 new rows among 1e8: the mean moves by 8e5 / 1.008e8 = 0.0079365 and the variance from 1 to
+    # (1e8 * 1 + 8e5 * 4 + 1e8 * 8e5 / 1.008e8 * 1^2) / 1.008e8 = 1.0316831. A step is 4e-8, half an ulp of 100 is 4e-6.
+    running = _after_a_long_run(1e8, 200_000)
+    assert running.count.total == pytest.approx(1.008e8, rel=1e-6)
+    assert moments.mean(running) - 100.0 == pytest.approx(0.0079365, rel=2e-3)
+    assert moments.deviation(running) ** 2 == pytest.approx(1.0316831, rel=1e-6)
+
+
+def test_constant_dimensions_stay_finite():
+    running = moments.start((2,))
+    rows = jnp.stack([jnp.full(16, 0.7), jnp.linspace(-1.0, 1.0, 16)], axis=-1)
+    for _ in range(50):
+        running = jax.jit(moments.absorb)(running, rows)
+    deviation = moments.deviation(running)
+    assert deviation[0] == pytest.approx(np.sqrt(1e-4 * 1.49 / 800), rel=0.3)  # what the virtual rows leave
+    signal = rnd(Spec(observation_dim=2, action_dim=1), SMALL)
+    state = signal.init(jax.random.key(0))
+    batch = Transition(rows, jnp.zeros((16, 1)), jnp.zeros(16), jnp.ones(16), rows)
+    for step in range(50):
+        state, score, metrics = jax.jit(signal.update)(state, batch, jax.random.key(step))
+    assert np.isfinite(score).all() and np.isfinite(metrics['loss'])
+
+
+def test_rnd_bonus_falls_with_familiarity():
+    signal = rnd(SPEC, RNDConfig(hidden=(32,), num_features=16, learning_rate=1e-2, normaliser='none'))
+    state = signal.init(jax.random.key(0))
+    known, novel = _batch(0), _batch(1, shift=8.0)
+
+    @jax.jit
+    def train(state):
+        def body(state, key):
+            return signal.update(state, known, key)[0], None
+
+        return jax.lax.scan(body, state, jax.random.split(jax.random.key(1), 500))[0]
+
+    state = train(state)
+    assert signal.score(state, known).mean() < 0.05 * signal.score(state, novel).mean()
+
+
+def test_rnd_scores_are_the_largest_squared_error_over_the_bonus_deviation():
+    parts = _rnd_parts(SPEC, SMALL, optax.identity())
+    state = parts.init(jax.random.key(0))
+    for step in range(3):
+        state, _, _ = jax.jit(parts.step)(state, _batch(step), jnp.ones(16))
+    errors = parts.errors(state, state.predictor, _batch(9))
+    expected = errors.max(axis=-1) / moments.deviation(state.bonuses)
+    np.testing.assert_allclose(parts.score(state, _batch(9)), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize('order', ['update_first', 'score_first'])
+def test_rnd_order(order):
+    signal = rnd(SPEC, RNDConfig(hidden=(8,), num_features=6, learning_rate=1e-2, order=order, normaliser='none'))
+    old = signal.init(jax.random.key(0))
+    new, score, _ = jax.jit(signal.update)(old, _batch(0), jax.random.key(1))
+    predictor = new.predictor if order == 'update_first' else old.predictor
+    np.testing.assert_allclose(score, signal.score(old._replace(predictor=predictor), _batch(0)), rtol=1e-5)
+    other = old.predictor if order == 'update_first' else new.predictor
+    assert abs(score - signal.score(old._replace(predictor=other), _batch(0))).max() > 1e-4
+
+
+def test_rnd_official_normaliser_settles_at_the_square_root_of_the_deviation():
+    # Feeding back b / v^(1/2): v = Var(b) / v, so v = sd(b) and scores are b / sd(b)^(1/2). The tracker never forgets its
+    # early batches, so it comes near only slowly; the raw tracker gives sd(b) at once.
+    batch = _batch(0, 256)
+
+    def settled(normaliser):
+        config = RNDConfig(hidden=(8,), num_features=6, learning_rate=1e-12, mask_probability=0.0, normaliser=normaliser)
+        signal = rnd(SPEC, config)
+
+        def body(state, key):
+            return signal.update(state, batch, key)[0], None
+
+        keys = jax.random.split(jax.random.key(1), 3000)
+        state, _ = jax.jit(lambda state: jax.lax.scan(body, state, keys))(signal.init(jax.random.key(0)))
+        return moments.deviation(state.bonuses)
+
+    assert settled('official') == pytest.approx(np.sqrt(settled('raw')), rel=0.05)
+
+
+def test_rnd_with_an_empty_mask_moves_by_momentum_only():
+    parts = _rnd_parts(SPEC, SMALL, optax.identity())
+    step = jax.jit(parts.step)
+    state = parts.init(jax.random.key(0))
+    fresh, _, metrics = step(state, _batch(0), jnp.zeros(16))
+    assert metrics['loss'] == 0.0
+    jax.tree.map(np.testing.assert_array_equal, fresh.predictor, state.predictor)
+    state, _, _ = step(state, _batch(0), jnp.ones(16))
+    moved, _, metrics = step(state, _batch(1), jnp.zeros(16))
+    assert metrics['loss'] == 0.0
+    assert abs(moved.predictor['params']['Dense_0']['kernel'] - state.predictor['params']['Dense_0']['kernel']).max() > 1e-6
+
+
+def test_rnd_reads_no_reward_action_or_discount():
+    signal = rnd(SPEC, SMALL)
+    state, update = signal.init(jax.random.key(0)), jax.jit(signal.update)
+    batch = _batch(0)
+    other = batch._replace(reward=batch.reward + 3.0, action=-batch.action, discount=0 * batch.discount)
+    results = [update(state, b, jax.random.key(1)) for b in (batch, other)]
+    jax.tree.map(np.testing.assert_array_equal, *results)
+
+
+def test_rnd_never_moves_its_target():
+    signal = rnd(SPEC, SMALL)
+    state = signal.init(jax.random.key(0))
+    new, _, _ = jax.jit(signal.update)(state, _batch(0), jax.random.key(1))
+    jax.tree.map(np.testing.assert_array_equal, new.target, state.target)
+
+
+def _visit(observation, action):
+    observation, action = jnp.asarray(observation, jnp.float32), jnp.asarray(action, jnp.float32)
+    rows = observation.shape[0]
+    return Transition(observation, action, jnp.zeros(rows), jnp.ones(rows), observation)
+
+
+def test_counts_by_hand():
+    # Three points 0, 0.5, 1 in the second observation column and two, -1 and 1, in the action.
+    signal = state_action_counts([0.0], [1.0], (3,), (2,), observation_columns=(1,))
+    state = signal.init(jax.random.key(0))
+    assert state.visits.shape == (6,)
+    seen = _visit([[9.0, 0.4], [9.0, 0.6], [0.0, 0.1]], [[0.3], [0.9], [-0.5]])  # cells (0.5, 1) twice, (0, -1) once
+    state = signal.observe(state, seen)
+    np.testing.assert_array_equal(state.visits, [1, 0, 0, 2, 0, 0])
+    asked = _visit([[-5.0, 0.5], [0.0, -7.0], [0.0, 0.9]], [[1.0], [-1.0], [1.0]])  # the second from below the border
+    np.testing.assert_allclose(signal.score(state, asked), [1 / np.sqrt(3), 1 / np.sqrt(2), 1.0], rtol=1e-6)
+
+
+def test_counts_are_made_by_observe_alone():
+    signal = state_action_counts([0.0, 0.0], [1.0, 1.0], (4, 4), (3, 3))
+    batch = _visit(np.full((5, 2), 0.3), np.zeros((5, 2)))
+    state = signal.init(jax.random.key(0))
+    new, score, _ = jax.jit(signal.update)(state, batch, jax.random.key(1))
+    np.testing.assert_array_equal(new.visits, state.visits)
+    np.testing.assert_array_equal(score, 1.0)
+    assert jax.jit(signal.observe)(new, batch).visits.sum() == 5
+
+
+def test_counts_of_the_point_mass_find_their_grid_points():
+    signal = state_action_counts([-0.25, -0.25], [1.25, 1.45], (100, 100), (10, 10))
+    rng = np.random.default_rng(0)
+    observation, action = rng.uniform([-0.25, -0.25], [1.25, 1.45], (500, 2)), rng.uniform(-1, 1, (500, 2))
+    visits = signal.observe(signal.init(jax.random.key(0)), _visit(observation, action)).visits.reshape(100, 100, 10, 10)
+    grids = [np.linspace(-0.25, 1.25, 100), np.linspace(-0.25, 1.45, 100), np.linspace(-1, 1, 10), np.linspace(-1, 1, 10)]
+    expected = np.zeros((100, 100, 10, 10), int)
+    for row in np.concatenate([observation, action], axis=-1):
+        expected[tuple(abs(grid - x).argmin() for grid, x in zip(grids, row, strict=True))] += 1
+    np.testing.assert_array_equal(visits, expected)
+
+
+@pytest.mark.parametrize(
+    'arguments', [([0.0], [1.0], (3, 3), (2,)), ([0.0], [0.0], (3,), (2,)), ([0.0], [1.0], (1,), (2,))]
+)
+def test_counts_refuse_a_broken_grid(arguments):
+    with pytest.raises(UsageError, match='state_action_counts needs'):
+        state_action_counts(*arguments)
+
+
+def test_disagreement_is_larger_away_from_the_data():
+    signal = ensemble_disagreement(SPEC, DisagreementConfig(hidden=(32,), learning_rate=3e-3))
+    known, novel = _batch(0, 64), _batch(1, 64, shift=4.0)
+
+    @jax.jit
+    def train(state):
+        def body(state, key):
+            return signal.update(state, known, key)[0], None
+
+        return jax.lax.scan(body, state, jax.random.split(jax.random.key(1), 500))[0]
+
+    state = train(signal.init(jax.random.key(0)))
+    assert signal.score(state, known).mean() < 0.5 * signal.score(state, novel).mean()
+
+
+def test_identical_members_do_not_disagree():
+    signal = ensemble_disagreement(SPEC, DisagreementConfig(hidden=(8,)))
+    state = signal.init(jax.random.key(0))
+    state = state._replace(members=(state.members[0],) * 5)
+    np.testing.assert_allclose(signal.score(state, _batch(0)), 0.0, atol=1e-6)
+
+
+def test_disagreement_needs_two_members():
+    with pytest.raises(UsageError, match='num_members must be at least 2'):
+        DisagreementConfig(num_members=1)

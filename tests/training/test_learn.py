@@ -1,0 +1,247 @@
+"""The training loop: what a batch is made of, which columns it has, and that one program serves a growing store."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ooorl.errors import UsageError
+from ooorl.training import episodes, replay
+from ooorl.training.learn import Sampling, annotated, make_learn, make_learn_ahead, successes
+from ooorl.types import Agent, Transition
+from ooorl.wrap import rescaled_reward
+
+GAMMA = 0.9
+
+
+def listening(reads=(), report=lambda batch: {}):
+    """An agent that learns nothing and reports on its batches: its state counts updates."""
+
+    def update(state, batch, key):
+        del key
+        return state + 1, {name: jnp.asarray(value, jnp.float32) for name, value in report(batch).items()}
+
+    def act(state, observation, key):
+        del state, key
+        return observation
+
+    return Agent(init=lambda key: jnp.zeros(()), update=update, sample_action=act, best_action=act, reads=reads)
+
+
+def store(reward, boundary, discount=None, capacity=None):
+    """A buffer whose observation is the row number."""
+    reward = np.asarray(reward, np.float32)
+    num = len(reward)
+    rows = Transition(
+        observation=np.arange(num, dtype=np.float32)[:, None],
+        action=np.zeros((num, 1), np.float32),
+        reward=reward,
+        discount=np.ones(num, np.float32) if discount is None else np.asarray(discount, np.float32),
+        next_observation=np.arange(1, num + 1, dtype=np.float32)[:, None],
+        extras={'boundary': np.asarray(boundary, np.float32)},
+    )
+    if capacity is None:
+        return replay.full(rows)
+    return replay.extend(replay.create(jax.tree.map(lambda leaf: leaf[0], rows), capacity), rows)
+
+
+def rows_of(view):
+    """Row numbers that a view may draw."""
+    return sorted(np.asarray(view.storage.observation)[np.asarray(view.index)[: int(view.size)], 0].astype(int).tolist())
+
+
+# Two environments side by side, four steps: row = 2 t + e. Environment 0 wins in its second episode (rows 4 and 6), environment 1
+# in its first (rows 1 and 3), whose second one is unfinished.
+STREAMS = {'reward': [0, 0, 0, 1, 0, 0, 1, 0], 'boundary': [0, 0, 1, 1, 0, 0, 1, 0]}
+
+
+def test_a_success_lends_its_whole_trajectory_also_in_interleaved_streams():
+    sampling = Sampling(success_rows=1)
+    assert rows_of(successes(store(**STREAMS), 2, sampling)) == [1, 3, 4, 6]
+    assert rows_of(successes(store(**STREAMS, capacity=12), 2, sampling)) == [1, 3, 4, 6]
+    assert rows_of(successes(store(**STREAMS), 2, Sampling(success_rows=1, success_unit='transition'))) == [3, 6]
+    assert rows_of(successes(store(**STREAMS), 2, Sampling(success_rows=1, success_reward=2.0))) == []
+    # Read as one stream, the same rows are other episodes.
+    assert rows_of(successes(store(**STREAMS), 1, sampling)) == [3, 4, 5, 6]
+
+
+def test_a_limit_hides_later_successes_returns_and_rewards():
+    sampling, reads = Sampling(success_rows=1, gamma=GAMMA), ('return_to_go', 'discounted_horizon')
+    whole = store(**STREAMS)
+    limited = replay.take(whole, 6)  # environment 0 has not won yet: row 6 is hidden
+    assert rows_of(successes(limited, 2, sampling)) == [1, 3]
+    seen = annotated(limited, 2, reads, sampling).storage.extras
+    # Rows 4 and 5 belong to episodes whose ends are hidden: nothing is known of their returns.
+    np.testing.assert_allclose(seen['return_to_go'][:6], [0, GAMMA, 0, 1, np.nan, np.nan], rtol=1e-6)
+    np.testing.assert_allclose(seen['discounted_horizon'][:6], [1 + GAMMA, 1 + GAMMA, 1, 1, np.nan, np.nan], rtol=1e-6)
+    full = annotated(whole, 2, reads, sampling).storage.extras['return_to_go']
+    np.testing.assert_allclose(full, [0, GAMMA, 0, 1, GAMMA, np.nan, 1, np.nan], rtol=1e-6)
+    agent = listening(('reward_low', 'reward_high'), lambda b: {n: b.extras[n][0] for n in ('reward_low', 'reward_high')})
+    learn = make_learn(agent, Sampling(batch_size=2), num_updates=1, streams={'online': 1})
+    hidden = store([0.5, 0.25, 9.0, -9.0], [0, 0, 0, 1])
+    _, bounds = learn(jnp.zeros(()), {'online': replay.take(hidden, 2)}, jax.random.key(0))
+    assert (bounds['reward_low'], bounds['reward_high']) == (0.25, 0.5)
+
+
+@pytest.mark.parametrize('failure_returns', [False, True])
+def test_a_hidden_end_is_as_good_as_no_end(failure_returns):
+    # What is told of the visible rows may not depend on anything that the hidden ones hold, terminal marks included.
+    sampling, reads = Sampling(gamma=GAMMA, failure_returns=failure_returns), ('return_to_go',)
+    columns = []
+    for reward, boundary, discount in (([0, 0, 1, 0], [0, 0, 1, 1], [1, 1, 0, 0]), ([0, 0, 7, 0], [0, 0, 0, 0], [1, 1, 1, 1])):
+        source = replay.take(store(reward, boundary, discount), 2)
+        columns.append(np.asarray(annotated(source, 1, reads, sampling).storage.extras['return_to_go'])[:2])
+        grown = store(reward[:2], boundary[:2], discount[:2], capacity=4)  # rows 2 and 3 never written
+        columns.append(np.asarray(annotated(grown, 1, reads, sampling).storage.extras['return_to_go'])[:2])
+    assert np.isnan(columns).all()
+
+
+def test_returns_through_a_rescaled_reward_equal_those_computed_from_rescaled_rewards():
+    rng = np.random.default_rng(0)
+    reward = rng.normal(size=24).astype(np.float32)
+    boundary = (np.arange(24) % 7 == 6).astype(np.float32)  # the last three rows are unfinished
+    discount = np.ones(24, np.float32)
+    discount[13] = 0.0
+    sampling = Sampling(gamma=GAMMA, batch_size=200)
+    expected = np.asarray(episodes.returns_to_go(2.0 * reward - 1.0, discount, boundary, GAMMA))
+    assert np.isnan(expected[21:]).all() and np.isfinite(expected[:21]).all()
+
+    def report(batch):
+        right = jnp.asarray(expected)[batch.observation[:, 0].astype(int)]
+        off = jnp.where(jnp.isnan(right), 0.0, jnp.abs(batch.extras['return_to_go'] - right))
+        agree = jnp.isnan(right) == jnp.isnan(batch.extras['return_to_go'])
+        return {'off': off.max(), 'agree': agree.all(), 'unknown': jnp.isnan(right).mean()}
+
+    agent = rescaled_reward(listening(('return_to_go',), report), scale=2.0, shift=-1.0)
+    assert agent.reads == ('return_to_go', 'discounted_horizon')
+    learn = make_learn(agent, sampling, num_updates=3, streams={'dataset': 1})
+    _, metrics = learn(jnp.zeros(()), {'dataset': store(reward, boundary, discount)}, jax.random.key(0))
+    assert metrics['agree'] == 1.0 and 0 < metrics['unknown'] < 1
+    assert metrics['off'] < 1e-5  # float32 over at most 7 terms
+
+
+def test_columns_are_added_only_for_who_reads_them():
+    def learn(agent):
+        return make_learn(agent, Sampling(batch_size=4), num_updates=1, streams={'dataset': 1})
+
+    seen = []
+    for reads in ((), ('return_to_go',), ('reward_low',)):
+        agent = listening(reads, lambda batch: seen.append(set(batch.extras)) or {})
+        learn(agent)(jnp.zeros(()), {'dataset': store([0, 1], [0, 1])}, jax.random.key(0))
+    assert seen[0] == {'boundary'}
+    assert seen[1] == {'boundary', 'return_to_go', 'discounted_horizon'}
+    assert seen[2] == {'boundary', 'reward_low', 'reward_high'}
+    with pytest.raises(UsageError, match="reads batch.extras\\['label'\\], but dataset stores only"):
+        learn(listening(('label',)))(jnp.zeros(()), {'dataset': store([0], [1])}, jax.random.key(0))
+
+
+def test_reward_range_spans_all_stores():
+    agent = listening(('reward_low', 'reward_high'), lambda b: {n: b.extras[n].mean() for n in ('reward_low', 'reward_high')})
+    learn = make_learn(agent, Sampling(batch_size=2), num_updates=2, streams={'dataset': 1, 'online': 1})
+    sources = {'dataset': store([1, 3], [0, 1]), 'online': store([2, -4], [0, 1], capacity=8)}  # not the zeros of unwritten rows
+    _, metrics = learn(jnp.zeros(()), sources, jax.random.key(0))
+    assert (metrics['reward_low'], metrics['reward_high']) == (-4.0, 3.0)
+    positive = {'dataset': store([1, 3], [0, 1]), 'online': store([2, 2], [0, 1], capacity=8)}
+    assert learn(jnp.zeros(()), positive, jax.random.key(0))[1]['reward_low'] == 1.0
+
+
+def test_metrics_are_averaged_over_the_updates():
+    agent = Agent(
+        init=lambda key: jnp.zeros(()),
+        update=lambda state, batch, key: (state + 1, {'count': state}),
+        sample_action=None,
+        best_action=None,
+    )
+    learn = make_learn(agent, Sampling(batch_size=2), num_updates=5, streams={'dataset': 1})
+    state, metrics = learn(jnp.zeros(()), {'dataset': store([0, 1], [0, 1])}, jax.random.key(0))
+    assert state == 5 and metrics['count'] == 2.0  # the mean of 0 to 4
+
+
+def test_one_trace_serves_a_growing_store_and_every_limit():
+    traces = []
+    agent = listening((), lambda batch: traces.append(1) or {'row': batch.observation.max()})
+    learn = jax.jit(make_learn(agent, Sampling(batch_size=64), num_updates=3, streams={'dataset': 1, 'online': 2}))
+    data, online = store([0, 0], [0, 1]), store([0] * 4, [0] * 4, capacity=40)
+    for _ in range(3):
+        learn(jnp.zeros(()), {'dataset': data, 'online': online}, jax.random.key(0))
+        online = replay.extend(online, jax.tree.map(lambda leaf: leaf[:4], online.storage))
+    for limit in (0, 3, 11):
+        learn(jnp.zeros(()), {'dataset': data, 'online': replay.take(online, limit)}, jax.random.key(0))
+    assert len(traces) == 1 and learn._cache_size() == 1
+
+
+def test_the_second_call_moves_nothing_between_host_and_device():
+    learn = jax.jit(make_learn(listening(), Sampling(batch_size=8), num_updates=3, streams={'dataset': 1}))
+    state, sources, key = jnp.zeros(()), {'dataset': store([0, 1], [0, 1])}, jax.random.key(0)
+    state, _ = learn(state, sources, key)
+    with jax.transfer_guard('disallow'):
+        learn(state, sources, key)
+
+
+def composition(sampling, sources, streams):
+    """Share of rows from the data set (its rewards are at least 10) and share of successes, over many updates."""
+    agent = listening((), lambda b: {'dataset': (b.reward >= 10).mean(), 'wins': ((b.reward == 1) | (b.reward == 11)).mean()})
+    learn = make_learn(agent, sampling, num_updates=200, streams=streams)
+    _, metrics = jax.jit(learn)(jnp.zeros(()), sources, jax.random.key(3))
+    return {name: float(value) for name, value in metrics.items()}
+
+
+DATA = {'reward': [10.0] * 9 + [11.0], 'boundary': [0, 1] * 5}  # wins at the rate of one row in ten, in one trajectory of two
+ONLINE = {'reward': [0.0] * 29 + [1.0], 'boundary': [0, 1] * 15}
+BOTH = {'dataset': 1, 'online': 1}
+
+
+def test_batches_are_composed_as_the_mix_says():
+    sources = {'dataset': store(**DATA), 'online': store(**ONLINE)}
+    assert composition(Sampling(batch_size=8, mix={'dataset': 0.25, 'online': 0.75}), sources, BOTH)['dataset'] == 0.25
+    assert composition(Sampling(batch_size=8, mix='growing'), sources, BOTH)['dataset'] == 0.25
+    # 1,600 draws at 1/4: standard error 0.011.
+    assert abs(composition(Sampling(batch_size=8), sources, BOTH)['dataset'] - 0.25) < 0.045
+
+
+def test_success_rows_come_from_successes_in_proportion_to_their_number():
+    sources = {'dataset': store(**DATA), 'online': store(**ONLINE)}
+    every = composition(Sampling(batch_size=8, success_rows=8, success_unit='transition', success_reward=10.5), sources, BOTH)
+    assert every == {'dataset': 1.0, 'wins': 1.0}
+    mixed = Sampling(batch_size=8, success_rows=4, mix={'online': 1.0})
+    # Half of the batch is drawn from 10 rows of the data, all of them at least 1, and 2 online; standard error 0.013.
+    assert abs(composition(mixed, sources, BOTH)['dataset'] - 0.5 * 10 / 12) < 0.055
+
+
+def test_without_a_success_the_rows_come_from_the_mix():
+    sources = {'dataset': store(**DATA), 'online': store(**ONLINE)}
+    for mix, expected, tolerance in (({'online': 1.0}, 0.0, 0.0), ({'dataset': 1.0}, 1.0, 0.0), ('union', 0.25, 0.045)):
+        got = composition(Sampling(batch_size=8, mix=mix, success_rows=8, success_reward=100.0), sources, BOTH)['dataset']
+        assert abs(got - expected) <= tolerance
+
+
+@pytest.mark.parametrize(('settings', 'words'), [
+    ({'batch_size': 0}, 'batch_size must be greater than 0; got 0'),
+    ({'success_rows': 300}, 'success_rows must be at most batch_size, 256; got 300'),
+    ({'mix': 'unoin'}, "mix must be one of 'union', 'growing'; got 'unoin'"),
+    ({'mix': {'dataset': 0.5}}, 'sum to 1'),
+    ({'mix': {'dataset': 1.5, 'online': -0.5}}, '0 or more'),
+    ({'mix': {}}, 'sum to 1'),
+    ({'mix': {'data': 1.0}}, 'got data'),
+    ({'success_unit': 'row'}, "success_unit must be one of 'trajectory', 'transition'"),
+])  # fmt: skip
+def test_bad_sampling_is_refused(settings, words):
+    with pytest.raises(UsageError, match=words):
+        Sampling(**settings)
+
+
+def test_drawing_ahead_is_the_same_learning():
+    def update(state, batch, key):
+        noise = jax.random.normal(key, ())
+        return 0.9 * state + batch.observation.sum() + noise, {'sum': batch.observation.sum(), 'state': state}
+
+    agent = dataclasses.replace(listening(), update=update)
+    settings = {'sampling': Sampling(batch_size=4, success_rows=1), 'num_updates': 5, 'streams': {'dataset': 1, 'online': 2}}
+    sources = {'dataset': store(reward=[0, 1, 0, 0], boundary=[0, 1, 0, 1]), 'online': store(**STREAMS)}
+    draw, learn = make_learn_ahead(agent, **settings)
+    key = jax.random.key(7)
+    expected = make_learn(agent, **settings)(jnp.zeros(()), sources, key)
+    found = learn(jnp.zeros(()), draw(sources, key))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)

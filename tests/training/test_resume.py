@@ -1,0 +1,201 @@
+"""A run that was stopped, however it was stopped, and resumed ends with the same bits as one that was not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+import tomli_w
+from conftest import ROOT
+
+from ooorl.training import checkpoint
+
+AGENT = {'agent': 'iql', 'hidden': [8], 'normalise_observation': True, 'sampling': {'batch_size': 8, 'success_rows': 2}}
+SCHEME = {'pretrain_updates': 12, 'num_env_steps': 24, 'explore_updates': 12, 'retrain_updates': 12}
+MAZE = {
+    'name': 'maze',
+    # Three rounds a phase: 9 in all.
+    'run': {'scheme': 'ooo', 'seeds': '0:2', 'updates_per_round': 4, 'checkpoint_seconds': 0.0},
+    'environment': {'id': 'ooorl/UMaze-v0', 'num_envs': 2, 'settings': {'horizon': 7}},
+    'evaluation': {'num_episodes': 3},
+    'dataset': {'scripted': 'u_maze', 'settings': {'num_episodes': 6}},
+    'ooo': SCHEME,
+    'explore': {**AGENT, 'bonus': {'signal': 'rnd', 'scale': 1.0, 'hidden': [8], 'num_features': 4}},
+    'exploit': {**AGENT, 'bounds': {}},
+}
+PLAIN = {'agent': 'iql', 'hidden': [8], 'sampling': {'batch_size': 8}}
+LINE = {
+    'name': 'line',
+    'run': {'scheme': 'ooo', 'seeds': '0:2', 'updates_per_round': 4, 'checkpoint_seconds': 0.0},
+    'environment': {'id': 'NoisyLine-v0', 'num_envs': 2},
+    'evaluation': {'num_episodes': 3},
+    'dataset': {'path': 'line.npz'},
+    'ooo': SCHEME,
+    'explore': PLAIN,
+    'exploit': PLAIN,
+}
+
+# `ooorl run` in a process that stops itself: with SIGKILL=record:5 right after the fifth round, before its checkpoint; with
+# SIGKILL=rename:5 with the fifth checkpoint written but not yet in its place; with SIGTERM instead, that signal is sent.
+DRIVER = textwrap.dedent("""
+    import os, signal, sys
+    import line_world
+    from ooorl.runner import session
+    from ooorl.runner.cli import main
+
+    for name in ('SIGKILL', 'SIGTERM'):
+        if name in os.environ:
+            place, left = os.environ[name].split(':')
+            left, number = int(left), getattr(signal, name)
+
+            def count():
+                global left
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), number)
+
+            if place == 'record':
+                record = session._Session._record
+                session._Session._record = lambda self, event: (record(self, event), count())
+            else:
+                rename = os.rename
+
+                def counted(source, target):
+                    if os.path.basename(source).startswith('.writing-'):
+                        count()
+                    rename(source, target)
+
+                os.rename = counted
+    sys.exit(main(sys.argv[1:]))
+""")
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+    """A directory with the configs, the data and one store of compiled programs for all processes."""
+    directory = tmp_path_factory.mktemp('resume')
+    position = np.linspace(0.0, 1.9, 40, dtype=np.float32)[:, None]
+    columns = {
+        'observations': position,
+        'actions': np.full((40, 1), 0.05, np.float32),
+        'rewards': position[:, 0],
+        'terminals': np.arange(40) % 5 == 4,
+        'next_observations': position + 0.05,
+    }
+    np.savez(directory / 'line.npz', **columns)
+    for table in (MAZE, LINE):
+        (directory / f'{table["name"]}.toml').write_text(tomli_w.dumps(table))
+    return directory
+
+
+def environment(place, **more):
+    return {
+        **os.environ,
+        'PYTHONPATH': f'{ROOT}{os.pathsep}{ROOT / "tests"}',
+        'JAX_COMPILATION_CACHE_DIR': str(place / 'programs'),
+        'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+        **more,
+    }
+
+
+def run(place, name, out, *options, **stop):
+    """`ooorl run` to its end, or to where `stop` says; returns status and what it printed to stderr."""
+    command = [sys.executable, '-c', DRIVER, 'run', f'{name}.toml', '--out', out, *options]
+    done = subprocess.run(command, cwd=place, env=environment(place, **stop), capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stderr
+
+
+def finish(place, name, out, *options):
+    status, told = run(place, name, out, *options)
+    assert status == 0, told
+    return outcome(place / out)
+
+
+def outcome(out):
+    """What must not depend on interruptions: metrics, scores, and every array of the last checkpoint."""
+    newest = checkpoint.newest(out / 'checkpoint')
+    summary = json.loads((out / 'summary.json').read_text())
+    return {
+        'metrics': (out / 'metrics.jsonl').read_bytes(),
+        'table': (out / 'metrics.csv').read_bytes(),
+        'scores': [(phase['name'], phase['scores'], phase['online_rows']) for phase in summary['phases']],
+        'arrays': {key: (a.dtype, a.tobytes()) for key, a in checkpoint._restore_arrays(newest / 'arrays').items()},
+    }
+
+
+def evaluated(out):
+    """What `ooorl eval` writes."""
+    command = [sys.executable, '-c', DRIVER, 'eval', out.name, '--episodes', '4']
+    subprocess.run(command, cwd=out.parent, env=environment(out.parent), check=True, stdout=subprocess.DEVNULL, timeout=120)
+    return (out / 'eval.json').read_bytes()
+
+
+def assert_same(got, expected):
+    assert got['metrics'] == expected['metrics'] and got['table'] == expected['table']
+    assert got['scores'] == expected['scores']
+    assert got['arrays'].keys() == expected['arrays'].keys()
+    differing = [name for name in got['arrays'] if got['arrays'][name] != expected['arrays'][name]]
+    assert not differing
+
+
+def checkpoints(out):
+    return sorted(path.name for path in (out / 'checkpoint').iterdir())
+
+
+@pytest.fixture(scope='module')
+def maze(place):
+    found = finish(place, 'maze', 'maze-whole')
+    assert len(found['arrays']) > 50 and found['metrics'].count(b'\n') > 30
+    return found
+
+
+def test_killed_in_every_phase_with_a_checkpoint_every_round(place, maze):
+    out = place / 'often'
+    status, _ = run(place, 'maze', 'often', SIGKILL='record:2')  # the second round of pretraining, before its checkpoint
+    assert status == -signal.SIGKILL and checkpoints(out) == ['00000001']
+    status, told = run(place, 'maze', 'often', '--resume', SIGTERM='record:3')  # after rounds 2, 3 and one of exploring
+    assert status == 128 + signal.SIGTERM
+    assert told == 'ooorl: stopped after a checkpoint; the same command with --resume goes on\n'
+    assert checkpoints(out) == ['01000000', '01000001']
+    meta = out / 'checkpoint' / '01000001' / 'meta.json'
+    meta.write_bytes(meta.read_bytes()[:-9])  # damaged: the run goes on from the one before
+    # The second round of retraining, while it is saved.
+    status, _ = run(place, 'maze', 'often', '--resume', SIGKILL='rename:5')
+    assert status == -signal.SIGKILL
+    assert checkpoints(out)[0].startswith('.writing-') and checkpoints(out)[1:] == ['02000000', '02000001']
+    assert_same(finish(place, 'maze', 'often', '--resume'), maze)
+    assert checkpoints(out) == ['02000002', '03000000']
+
+
+def test_killed_with_checkpoints_at_the_ends_of_phases_only(place, maze):
+    rarely = ('--set', 'run.checkpoint_seconds=1e9')
+    status, _ = run(place, 'maze', 'rarely', *rarely, SIGKILL='record:5')  # the second round of exploring
+    assert status == -signal.SIGKILL and checkpoints(place / 'rarely') == ['01000000']
+    status, _ = run(place, 'maze', 'rarely', *rarely, '--resume', SIGKILL='record:5')  # the second round of retraining
+    assert status == -signal.SIGKILL and checkpoints(place / 'rarely') == ['01000000', '02000000']
+    assert_same(finish(place, 'maze', 'rarely', *rarely, '--resume'), maze)
+
+
+def test_killed_from_outside_at_an_unplanned_moment(place, maze):
+    command = [sys.executable, '-m', 'ooorl.runner.cli', 'run', 'maze.toml', '--out', 'outside']
+    process = subprocess.Popen(command, cwd=place, env=environment(place), stdout=subprocess.DEVNULL)
+    directory, until = place / 'outside' / 'checkpoint', time.monotonic() + 60
+    while not (directory.is_dir() and any(directory.iterdir())) and time.monotonic() < until:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert_same(finish(place, 'maze', 'outside', '--resume'), maze)
+
+
+def test_host_environments_go_on_in_mid_episode(place):
+    expected = finish(place, 'line', 'line-whole')
+    status, told = run(place, 'line', 'line', SIGKILL='record:6')  # exploring, two rounds in: rows of both environments under way
+    assert status == -signal.SIGKILL and checkpoints(place / 'line') == ['01000001', '01000002'], told
+    # With another number of processes, from where the environments stood to the same bits.
+    assert_same(finish(place, 'line', 'line', '--resume', '--set', 'environment.workers=1'), expected)
+    assert evaluated(place / 'line') == evaluated(place / 'line-whole')
