@@ -19,7 +19,7 @@ from ooorl.training.learn import Sampling, make_learn
 from ooorl.types import Spec
 from ooorl.wrap import with_extras
 
-CONFIGS = sorted((ROOT / 'configs').rglob('*.toml')) + [ROOT / 'ooorl' / 'demo.toml']
+CONFIGS = sorted((ROOT / 'configs').rglob('*.toml')) + [ROOT / 'ooorl' / 'runner' / 'demo.toml']
 ROWS = 12
 
 
