@@ -89,16 +89,16 @@ class DatasetConfig:
 class OfflineConfig:
     """The `[offline]` table, scheme 'offline'."""
 
-    num_updates: int = 1_000_000
+    num_updates: int = 1_000_000  # of the agent
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
     """The `[finetune]` table, scheme 'finetune'."""
 
-    offline_updates: int = 1_000_000
-    num_env_steps: int = 1_000_000
-    num_updates: int = 1_000_000
+    offline_updates: int = 1_000_000  # on the data set, before the first environment step
+    num_env_steps: int = 1_000_000  # environment steps a seed, all copies together
+    num_updates: int = 1_000_000  # online
     cycle_steps: int = 1  # steps of every copy between two blocks of updates
     fresh_optimizers: bool = False  # new optimiser states online, parameters kept
 
@@ -107,8 +107,8 @@ class FinetuneConfig:
 class OnlineConfig:
     """The `[online]` table, scheme 'online'."""
 
-    num_env_steps: int = 1_000_000
-    num_updates: int = 1_000_000
+    num_env_steps: int = 1_000_000  # environment steps a seed, all copies together; random ones count beside
+    num_updates: int = 1_000_000  # spread evenly over the steps
     cycle_steps: int = 1  # steps of every copy between two blocks of updates
     random_steps: int = 5_000  # uniformly random steps before the first update
 
@@ -119,9 +119,9 @@ class OOOConfig:
 
     pretrain_updates: int = 1_000_000  # 0: no pretraining, which is how to go without a data set
     random_steps: int = 0  # uniformly random steps before exploration, beside num_env_steps; OOO's RLPD 5000
-    num_env_steps: int = 1_000_000
-    explore_updates: int = 1_000_000
-    retrain_updates: int = 1_000_000
+    num_env_steps: int = 1_000_000  # environment steps of exploration a seed, all copies together
+    explore_updates: int = 1_000_000  # of the explorer, spread evenly over the steps
+    retrain_updates: int = 1_000_000  # of each fresh exploiter
     # Environment steps to retrain at, random ones counted, from scratch; empty: at the end; 0: data set only.
     retrain_at: tuple[int, ...] = ()
     cycle_steps: int = 1  # steps of every copy between two blocks of updates
@@ -136,9 +136,9 @@ class ReportConfig:
     map_columns: tuple[int, ...] = ()  # two observation columns; empty for no map
     map_seed: int = 0  # position in the list of seeds
     walls: tuple = ()  # segments [x0, y0, x1, y1]
-    goal: tuple[float, ...] = ()
-    goal_radius: float = 0.0
-    axes: tuple[str, ...] = ('x', 'y')
+    goal: tuple[float, ...] = ()  # [x, y] of its centre
+    goal_radius: float = 0.0  # in the units of the columns
+    axes: tuple[str, ...] = ('x', 'y')  # what the two columns are called
 
     def __post_init__(self):
         check_not_negative(map_seed=self.map_seed, goal_radius=self.goal_radius)
@@ -162,16 +162,16 @@ class AgentConfig:
 class RewardConfig:
     """Sub-table `reward` of an agent: r' = scale * r + shift on sampled batches."""
 
-    scale: float = 1.0
-    shift: float = 0.0
+    scale: float = 1.0  # factor, greater than 0
+    shift: float = 0.0  # added after scaling
 
 
 @dataclass(frozen=True, kw_only=True)
 class BoundsConfig:
     """Sub-table `bounds` of an agent; a bound that is absent comes from the data's rewards (`wrap.value_bounds`)."""
 
-    low: float | None = None
-    high: float | None = None
+    low: float | None = None  # in the agent's reward units
+    high: float | None = None  # likewise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,21 +186,21 @@ class BonusConfig:
 class HeadConfig:
     """Sub-table `head`: a classification critic on [low, high]."""
 
-    low: float
-    high: float
-    num_bins: int = 101
-    sigma_ratio: float = 0.75
+    low: float  # smallest value the head can express
+    high: float  # largest
+    num_bins: int = 101  # K
+    sigma_ratio: float = 0.75  # width of the smoothing Gaussian over the width of a bin
 
 
 @dataclass(frozen=True, kw_only=True)
 class CountsConfig:
     """Signal 'counts': see `signals.state_action_counts`."""
 
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    observation_bins: tuple[int, ...]
-    action_bins: tuple[int, ...]
-    observation_columns: tuple[int, ...] | None = None
+    low: tuple[float, ...]  # of each counted column; what lies outside falls into the outermost cell
+    high: tuple[float, ...]  # likewise
+    observation_bins: tuple[int, ...]  # cells along each counted column
+    action_bins: tuple[int, ...]  # cells along each action dimension
+    observation_columns: tuple[int, ...] | None = None  # which columns are counted; absent: the first ones
 
 
 SIGNALS = {'rnd': RNDConfig, 'disagreement': DisagreementConfig, 'counts': CountsConfig}
