@@ -1,10 +1,7 @@
 """Writes docs/config.md and docs/api.md from the dataclasses and docstrings: `python docs/generate.py` (or `make docs`)."""
 
 import ast
-import importlib
 import inspect
-import pkgutil
-import re
 from pathlib import Path
 
 import ooorl
@@ -17,76 +14,67 @@ from ooorl.runner.describe import settings_of
 
 HERE = Path(__file__).resolve().parent
 MADE = 'Made by `python docs/generate.py`; edit the dataclasses and docstrings instead.\n\n'
+# While policies have no names of their own there is nothing to list.
+POLICIES = getattr(policies, 'POLICIES', {})
 # Modules that are for the command line alone, or for the processes it starts.
-INNER = ('ooorl.runner.', 'ooorl.envs.host_worker', 'ooorl.envs.worker_pool', 'ooorl.reporting.', 'ooorl.envs.d4rl.')
+INNER = ('ooorl.runner', 'ooorl.reporting', 'ooorl.envs.host_worker', 'ooorl.envs.worker_pool', 'ooorl.envs.d4rl.')
 OFFERED = ('ooorl.reporting.stats', 'ooorl.reporting.diagnostics')
 
 
 def config_page() -> str:
     """Every key that a config file may have."""
     parts = ['# Config files\n\n', MADE, CONFIG_INTRODUCTION]
-    used = {key: kind for key, kind in settings.TABLES.items()}
-    for name, kind in used.items():
-        parts += [f'## `[{name}]`\n\n', f'{_first(kind)}\n\n', _settings_table(kind)]
-    parts += ['## Agent tables: `[agent]`, `[explore]`, `[exploit]`\n\n', AGENT_INTRODUCTION, _settings_table(settings.AgentConfig)]
-    for name, kind in settings.SUB_TABLES.items():
-        parts += [f'### Sub-table `{name}`\n\n', f'{_first(kind)}\n\n', _settings_table(kind)]
-    parts += ['### Sub-table `bonus`\n\n', f'{_first(settings.BonusConfig)}\n\n', _settings_table(settings.BonusConfig)]
-    for name, kind in settings.SIGNALS.items():
-        parts += [f'#### Keys of `bonus` with `signal = "{name}"`\n\n', _settings_table(kind)]
-    parts += ['### Sub-table `policy`\n\n', POLICY_INTRODUCTION]
-    for name, entry in policies.POLICIES.items():
-        parts += [f'#### Keys of `policy` with `kind = "{name}"`\n\n', f'{_first(entry.config)}\n\n', _settings_table(entry.config)]
+    parts += [_table(f'## `[{name}]`', kind) for name, kind in settings.TABLES.items()]
+    parts += [_table('## Agent tables: `[agent]`, `[explore]`, `[exploit]`', settings.AgentConfig)]
+    parts += [_table(f'### Sub-table `{name}`', kind) for name, kind in settings.SUB_TABLES.items()]
+    parts += [_table('### Sub-table `bonus`', settings.BonusConfig)]
+    parts += [_table(f'#### Keys of `bonus` with `signal = "{name}"`', kind) for name, kind in settings.SIGNALS.items()]
+    parts += [_table(f'### Sub-table `policy` with `kind = "{name}"`', entry.config) for name, entry in POLICIES.items()]
     parts += ['## Algorithms\n\n', _algorithms()]
-    for name, entry in ALGORITHMS.items():
-        parts += [f'### Keys of `agent = "{name}"`\n\n', f'{_first(entry.config)}\n\n', _settings_table(entry.config)]
+    parts += [_table(f'### Keys of `agent = "{name}"`', entry.config) for name, entry in ALGORITHMS.items()]
     return ''.join([*parts, '## Environments\n\n', _environments()])
 
 
 def api_page() -> str:
-    """Every public name with its docstring."""
-    parts = ['# Python interface\n\n', MADE, API_INTRODUCTION]
-    for info in sorted(pkgutil.walk_packages(ooorl.__path__, 'ooorl.'), key=lambda info: info.name):
-        if info.name.startswith(INNER) and info.name not in OFFERED:
-            continue
-        parts.append(_module(importlib.import_module(info.name)))
-    return ''.join(parts)
+    """Every public name with its docstring, read from the source without importing it."""
+    root = Path(ooorl.__file__).parent
+    names = {path: '.'.join(('ooorl', *path.relative_to(root).with_suffix('').parts)) for path in root.rglob('*.py')}
+    names = {path: name.removesuffix('.__init__') for path, name in names.items()}
+    offered = {path: name for path, name in names.items() if name in OFFERED or not name.startswith(INNER)}
+    modules = [_module(path, offered[path]) for path in sorted(offered)]
+    return ''.join(['# Python interface\n\n', MADE, API_INTRODUCTION, *modules])
 
 
-def _module(module):
-    names = [node.name for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-    names = [name for name in names if not name.startswith('_')]
-    heading = f'## `{module.__name__}`\n\n{_block(inspect.getdoc(module))}\n\n'
-    return heading + ''.join(_member(name, getattr(module, name)) for name in names)
+def _module(path, name):
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    public = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith('_')]
+    return f'## `{name}`\n\n{_block(ast.get_docstring(tree))}' + ''.join(map(_member, public))
 
 
-def _member(name, member):
-    return f'### `{name}{_signature(member)}`\n\n{_block(inspect.getdoc(member))}\n\n'
-
-
-def _signature(member):
-    if inspect.isclass(member) and (issubclass(member, BaseException) or hasattr(member, '__dataclass_fields__')):
-        return ''
-    try:
-        text = str(inspect.signature(member))
-    except (TypeError, ValueError):
-        return ''
-    text = re.sub(r' at 0x[0-9a-f]+', '', text)
-    text = re.sub(r'<function ([\w.]+)[^>]*>', r'\1', text)
-    return text.replace('jax._src.basearray.', '').replace('jaxlib._jax.', '')
+def _member(node):
+    """A function's signature, or a class's fields, above the docstring."""
+    if isinstance(node, ast.FunctionDef):
+        arguments = ast.unparse(node.args)
+        returns = f' -> {ast.unparse(node.returns)}' if node.returns else ''
+        shown = f'{node.name}({arguments}){returns}'
+    else:
+        fields = [ast.unparse(field) for field in node.body if isinstance(field, ast.AnnAssign)]
+        shown = '\n    '.join([f'class {node.name}', *fields])
+    return f'### `{node.name}`\n\n```python\n{shown}\n```\n\n{_block(ast.get_docstring(node))}'
 
 
 def _block(docstring):
-    return '```text\n' + (docstring or '') + '\n```'
+    return f'```text\n{docstring}\n```\n\n' if docstring else ''
 
 
 def _first(kind):
     return (inspect.getdoc(kind) or '').split('\n\n')[0].replace('\n', ' ')
 
 
-def _settings_table(kind):
+def _table(heading, kind):
     rows = [f'| `{s.name}` | {s.type} | {_code(s.default)} | {_cell(s.meaning)} |' for s in settings_of(kind)]
-    return '\n'.join(['| key | type | default | meaning |', '|---|---|---|---|', *rows]) + '\n\n' if rows else 'No keys.\n\n'
+    table = '\n'.join(['| key | type | default | meaning |', '|---|---|---|---|', *rows]) if rows else 'No keys.'
+    return f'{heading}\n\n{_first(kind)}\n\n{table}\n\n'
 
 
 def _code(text):
@@ -113,22 +101,18 @@ def _environments():
 
 
 CONFIG_INTRODUCTION = """A config is a TOML file; every key is checked, an unknown one is refused with the nearest known one, and
-`config.toml` in the run directory holds all of them with their defaults filled in. `--set table.key=value` changes one. A key that is
-`absent` by default can be left out, not set to nothing.
+`config.toml` in the run directory holds all of them with their defaults filled in. `--set table.key=value` changes one. A key
+that is absent by default can be left out, not set to nothing.
 
-A config is code as far as trust goes: `module:Id` of an environment and `module:builder` of an agent are imported. Run only what you
-would also run as a program.
+Schemes `offline`, `finetune` and `online` use `[agent]`; `ooo` uses `[explore]` and `[exploit]`. An agent table holds its own
+keys, those of its algorithm, and sub-tables.
 
-"""
-AGENT_INTRODUCTION = """Schemes `offline`, `finetune` and `online` use `[agent]`; `ooo` uses `[explore]` and `[exploit]`. An agent table
-holds the keys below, those of its algorithm, and sub-tables.
-
-"""
-POLICY_INTRODUCTION = """What the agent acts with, instead of its own default: `kind` names it, the other keys are its settings.
+A config is code as far as trust goes: `module:Id` of an environment and `module:builder` of an agent are imported. Run only what
+you would also run as a program.
 
 """
-API_INTRODUCTION = """Agents, wrappers, signals and phases are plain functions and frozen dataclasses; [design.md](design.md) says how they
-fit together, [algorithm.md](algorithm.md) how to write one. Modules of the command line are left out.
+API_INTRODUCTION = """Agents, wrappers, signals and phases are plain functions and frozen dataclasses; [design.md](design.md) says
+how they fit together, [algorithm.md](algorithm.md) how to write one. Modules of the command line are left out.
 
 """
 PAGES = {'config.md': config_page, 'api.md': api_page}

@@ -55,8 +55,10 @@ ALGORITHMS = {
         CalQLConfig, calql, BOTH, 'a policy with a density; returns-to-go (computed) where `calibrate`',
         'CQL: `calibrate = false`; antmaze: `target_gap = 0.8` instead of `conservative_weight`',
     ),
-    'odice': Algorithm(ODICEConfig, odice, 'offline', '', '`orthogonal = false`: plain sum of gradients; `eta = 0`: semi-gradient'),
-    'prdc': Algorithm(PRDCConfig, prdc, 'offline', 'a data set to search', '`beta` with `q_normalisation`: 2 and 2.5, antmaze 7.5 and 7.5'),
+    'odice': Algorithm(ODICEConfig, odice, 'offline', '', '`eta = 0`: semi-gradient; `orthogonal = false`: their sum'),
+    'prdc': Algorithm(
+        PRDCConfig, prdc, 'offline', 'a data set to search', '`beta` with `q_normalisation`: 2 and 2.5, antmaze 7.5 and 7.5'
+    ),
 }
 
 

@@ -9,7 +9,7 @@ import contextlib
 import os
 import sys
 import tomllib
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 
 from ooorl.errors import UsageError
@@ -48,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser():
     parser = argparse.ArgumentParser(prog='ooorl', description='Offline and online reinforcement learning in JAX.')
+    parser.add_argument('--version', action='version', version=f'ooorl {metadata.version("ooorl")}')
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
 
     demo = commands.add_parser('demo', help='offline -> online -> offline on a small task; needs no data and no download')
