@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 
+from ooorl.mapping import num_cores
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / 'results'
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'gymnasium', 'gymnasium-robotics', 'mujoco', 'h5py')
@@ -74,7 +76,7 @@ def machine() -> dict:
     return {
         'device': {'platform': device.platform, 'kind': device.device_kind, 'count': jax.local_device_count()},
         'processor': _processor(),
-        'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
+        'cores': num_cores(),
         'load': round(os.getloadavg()[0], 2),
         'python': platform.python_version(),
         'versions': versions,

@@ -29,6 +29,7 @@ from claims_table import ARMS, Cell, read_results, table
 
 from ooorl import wrap
 from ooorl.errors import UsageError
+from ooorl.mapping import num_cores
 from ooorl.reporting import writers
 from ooorl.runner import build, config
 from ooorl.runner.prepare import Prepared, prepare
@@ -220,7 +221,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _arguments(argv)
     if not arguments.table:
         if 'JAX_NUM_CPU_DEVICES' not in os.environ:
-            jax.config.update('jax_num_cpu_devices', min(os.cpu_count() or 1, len(parse_seeds(arguments.seeds))))
+            jax.config.update('jax_num_cpu_devices', min(num_cores(), len(parse_seeds(arguments.seeds))))
         cells = [parse_cell(text) for text in arguments.cells.split(',')] if arguments.cells else all_cells()
         paths = dict(text.split('=', 1) for text in arguments.dataset)
         for cell in cells:

@@ -1,15 +1,40 @@
-"""How one function is applied to many independent copies: ensemble members and seeds.
+"""How one function is applied to many independent copies, ensemble members and seeds, and on how many cores.
 
 An accelerator wants one wide program; a CPU wants one copy after another, because a second copy evicts the
-first from the cache. Both decisions are taken here and nowhere else.
+first from the cache. These decisions are taken here and nowhere else.
 """
 
+import os
+import pathlib
 from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
+
+GROUPS = pathlib.Path('/sys/fs/cgroup')  # where Linux says how much processor time a container may use
+
+
+def num_cores() -> int:
+    """Cores that this process may use: those of its affinity mask, or fewer where its container is allowed less time.
+
+    `os.cpu_count` counts the cores of the machine, of which a container or a batch job often owns a few.
+    """
+    mask = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    return max(1, min([mask, *_allowed_by_groups()]))
+
+
+def _allowed_by_groups() -> list[int]:
+    """Processor time over wall time, rounded up, of each control group (v2, v1) that limits it."""
+    found = []
+    for names in (('cpu.max',), ('cpu/cpu.cfs_quota_us', 'cpu/cpu.cfs_period_us')):
+        try:
+            quota, period, *_ = ' '.join((GROUPS / name).read_text() for name in names).split()
+            found += [-(-int(quota) // int(period))] if int(quota) > 0 else []
+        except (OSError, ValueError):  # no such file, or 'max': no limit
+            continue
+    return found
 
 
 def on_cpu() -> bool:

@@ -178,3 +178,8 @@ def test_importing_does_nothing_else():
 def test_importing_the_package_loads_no_jax_and_rooms_when_asked_for():
     program = "import sys, ooorl; assert 'jax' not in sys.modules; ooorl.agents.iql; assert 'jax' in sys.modules"
     subprocess.run([sys.executable, '-c', program], cwd=ROOT, check=True, timeout=60)
+
+
+def test_cores_are_counted_in_one_place():
+    counting = {NAMES[path] for path in FILES if 'cpu_count' in path.read_text(encoding='utf-8')}
+    assert counting == {'mapping', 'runner/doctor'}, 'os.cpu_count counts cores that the process may not use: mapping.num_cores'

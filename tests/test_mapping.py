@@ -1,10 +1,13 @@
 """One function over many copies: whatever the order of work, the numbers are those of a loop."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ooorl import mapping
 from ooorl.mapping import index_seed, map_members, map_seeds
 
 KEYS = jax.random.split(jax.random.key(0), 6)
@@ -56,3 +59,31 @@ def test_a_seed_can_be_taken_out():
     one = index_seed(tree, 1)
     np.testing.assert_array_equal(one['a'], [2, 3])
     assert one['b'][0] == 1
+
+
+def limits(folder, **files):
+    for name, text in files.items():
+        path = folder / name.replace('__', '/').replace('_max', '.max').replace('cfs', 'cpu.cfs')
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ('files', 'cores'),
+    [
+        ({}, 4),  # the mask decides where nothing limits the time
+        ({'cpu_max': 'max 100000\n'}, 4),
+        ({'cpu_max': '200000 100000\n'}, 2),
+        ({'cpu_max': '150000 100000\n'}, 2),  # one and a half: two, of which one is not always there
+        ({'cpu_max': '10000 100000\n'}, 1),
+        ({'cpu_max': '6400000 100000\n'}, 4),
+        ({'cpu__cfs_quota_us': '300000\n', 'cpu__cfs_period_us': '100000\n'}, 3),
+        ({'cpu__cfs_quota_us': '-1\n', 'cpu__cfs_period_us': '100000\n'}, 4),
+    ],
+)
+def test_cores_are_those_that_the_process_may_use(tmp_path, monkeypatch, files, cores):
+    monkeypatch.setattr(mapping, 'GROUPS', limits(tmp_path, **files))
+    monkeypatch.setattr(os, 'cpu_count', lambda: 64)
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda process: {3, 5, 8, 9}, raising=False)
+    assert mapping.num_cores() == cores

@@ -17,8 +17,9 @@ import jax
 import numpy as np
 
 from ooorl.envs.host_worker import Description
-from ooorl.envs.worker_pool import Pool, num_cores
+from ooorl.envs.worker_pool import Pool
 from ooorl.errors import UsageError
+from ooorl.mapping import num_cores
 from ooorl.types import Environment, Spec, TimeStep
 
 

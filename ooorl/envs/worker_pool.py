@@ -22,11 +22,6 @@ from ooorl.errors import UsageError
 WORKER_FILE = pathlib.Path(__file__).with_name('host_worker.py')
 
 
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
-
 class LocalGroup:
     """A group in this process: `send` does the work, `receive` hands over what came of it."""
 

@@ -139,11 +139,12 @@ def _use_all_cores(seeds):
     """Gives jax a CPU device per core, as far as there are seeds to share out, unless the user has decided about devices."""
     import jax
 
+    from ooorl.mapping import num_cores
     from ooorl.runner.settings import parse_seeds
 
     if 'xla_force_host_platform_device_count' not in os.environ.get('XLA_FLAGS', '') and 'JAX_NUM_CPU_DEVICES' not in os.environ:
         with contextlib.suppress(RuntimeError):  # a backend is already running: somebody else decides
-            jax.config.update('jax_num_cpu_devices', min(os.cpu_count() or 1, len(parse_seeds(seeds))))
+            jax.config.update('jax_num_cpu_devices', min(num_cores(), len(parse_seeds(seeds))))
 
 
 def _header(prepared, out):

@@ -16,11 +16,12 @@ NEEDED = ('jax', 'flax', 'optax', 'gymnasium', 'mujoco', 'h5py', 'orbax.checkpoi
 
 def diagnose() -> tuple[list[str], bool]:
     """Lines to print, and whether everything needed is there."""
+    from ooorl.mapping import num_cores
     from ooorl.runner.summary import versions
 
     missing = [name for name in NEEDED if importlib.util.find_spec(name.split('.')[0]) is None]
     lines = [f'{name} {version}' for name, version in versions().items()]
-    lines.append(f'system: {platform.platform()}, {os.cpu_count()} cores')
+    lines.append(f'system: {platform.platform()}, {num_cores()} of {os.cpu_count()} cores may be used')
     lines += [f'MISSING: {name}; pip install ooorl again' for name in missing]
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         lines.append(f'Python 3.11 to 3.13 is what is tested; this is {platform.python_version()}')

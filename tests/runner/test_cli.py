@@ -227,10 +227,10 @@ def test_a_run_leaves_its_files_and_says_what_it_did(tiny_run):
     assert resolved['explore']['gamma'] == 0.99 and resolved['explore']['sampling']['gamma'] == 0.99
 
 
-# `ooorl run` on a machine that says it has two cores, where no variable has decided about devices.
+# `ooorl run` in a process that may use two cores, where no variable has decided about devices.
 TWO_CORES = """
 import os, sys
-os.cpu_count = lambda: 2
+os.sched_getaffinity = lambda process: {0, 1}
 import jax
 from ooorl.runner.cli import main
 status = main(sys.argv[1:])

@@ -1,10 +1,10 @@
 """Many copies of one MuJoCo model stepped by several threads."""
 
-import os
-
 import mujoco
 import numpy as np
 from mujoco import rollout
+
+from ooorl.mapping import num_cores
 
 
 class ParallelSimulation:
@@ -13,12 +13,12 @@ class ParallelSimulation:
     Args:
       model: the compiled model.
       frame_skip: simulation steps of one `step`.
-      num_threads: threads; None for one per core.
+      num_threads: threads; None for one per core that this process may use.
     """
 
     def __init__(self, model, frame_skip: int, num_threads: int | None = None):
         self._model, self._frame_skip = model, frame_skip
-        num_threads = num_threads or os.cpu_count() or 1
+        num_threads = num_threads or num_cores()
         self._data = [mujoco.MjData(model) for _ in range(num_threads)]
         self._rollout = rollout.Rollout(nthread=num_threads)
         self._size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS)
