@@ -75,23 +75,58 @@ class Spec:
     action_dim: int
 
 
+def as_optimised(before: Params, after: Params) -> Params:
+    """The default `after_update`: what the optimiser has made."""
+    del before
+    return after
+
+
+def as_fitted(params: Params) -> Params:
+    """The default `deployed`: the parameters being fitted."""
+    return params
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Policy:
     """Something that draws actions and can be fitted to actions.
+
+    Losses and targets read the parameters as they are; acting reads `deployed(params)`, which differs where a policy keeps a
+    slow copy of itself (`ooorl.policies.averaged`). Where `decode` is given, `sample` is `decode` of standard-normal noise.
 
     Attributes:
       init: `(key) -> params`.
       sample: `(params, observation[..., O], key, num) -> [num, ..., A]`.
       mode: `(params, observation[..., O], key) -> [..., A]`, the action to deploy; a sampler with no
         density may draw it.
-      loss: `(params, observation[B, O], action[B, A], key) -> [B]`, one imitation loss a row; the caller
+      loss: `(params, observation[B, O], action[B, A], key) -> [B]`, one imitation loss a row, summed over A; the caller
         weights and averages.
+      decode: `(params, observation[..., O], noise[..., noise_dim]) -> [..., A]`, the action that this noise makes,
+        differentiable in parameters and noise; None where draws are not made so. Whoever climbs Q through the action or
+        steers its noise needs it.
+      noise_dim: numbers that one draw takes: A for a deterministic map of noise to action, more where steps add noise.
+      after_update: `(before, after) -> params`, applied to the parameters by every step of their optimiser.
+      deployed: `(params) -> params`, the parameters to act with, in place of those being fitted.
     """
 
     init: Callable[[Key], Params]
     sample: Callable[[Params, Array, Key, int], Array]
     mode: Callable[[Params, Array, Key], Array]
     loss: Callable[[Params, Array, Array, Key], Array]
+    decode: Callable[[Params, Array, Array], Array] | None = None
+    noise_dim: int | None = None
+    after_update: Callable[[Params, Params], Params] = as_optimised
+    deployed: Callable[[Params], Params] = as_fitted
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LikelihoodPolicy(Policy):
+    """A policy over finitely many actions that knows the probability of each.
+
+    Attributes:
+      log_prob: `(params, observation[..., O], action[..., A]) -> [...]`, of the action that the given one is rounded to.
+    """
+
+    log_prob: Callable[[Params, Array, Array], Array]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import optax
 
-from ooorl.agents.steps import acting, descend, learner
+from ooorl.agents.steps import acting, descend_policy, learner
 from ooorl.policies.gaussian import gaussian_policy
 from ooorl.types import Agent, Params, Policy, Spec
 from ooorl.validation import check_positive
@@ -47,7 +47,7 @@ def bc(spec: Spec, config: BCConfig = BCConfig(), *, policy: Policy | None = Non
         def loss_fn(params):
             return policy.loss(params, batch.observation, batch.action, key).mean(), None
 
-        state, loss, _ = descend(state, 'policy', loss_fn, optimizer)
+        state, loss, _ = descend_policy(state, policy, loss_fn, optimizer)
         return state, {'policy/loss': loss}
 
     return Agent(init=init, update=update, **acting(policy))

@@ -46,10 +46,12 @@ from ooorl.agents.steps import (
     acting,
     apply_gradient,
     descend,
+    descend_policy,
     draw_members,
     init_q,
     learner,
     pick_members,
+    require_density,
     temperature_step,
 )
 from ooorl.errors import UsageError
@@ -241,7 +243,7 @@ def _actor_parts(spec: Spec, config: CalQLConfig, policy: DensityPolicy, critic:
             q = critic.q_values(state.critic.q, batch.observation, action[0]).min(axis=0)
             return (temperature * log_prob[0] - q).mean(), (-log_prob[0].mean(), action[1:], log_prob[1:])
 
-        state, loss, (entropy, *spare) = descend(state, 'policy', loss_fn, optimizer)
+        state, loss, (entropy, *spare) = descend_policy(state, policy, loss_fn, optimizer)
         state, metrics = temperature_step(state, entropy - target_entropy, lambda log: log, optimizer)
         return state, {'policy/loss': loss, 'policy/entropy': entropy} | metrics, spare
 
@@ -275,8 +277,7 @@ def calql(
       >>> agent = calql(Spec(observation_dim=4, action_dim=2), CalQLConfig(target_gap=0.8))
     """
     policy = policy or tanh_gaussian_policy(spec, config.hidden, log_std_affine=(1.0, -1.0), last_init='small')
-    if not isinstance(policy, DensityPolicy):
-        raise UsageError('calql needs a policy that knows its density; got one without; use tanh_gaussian_policy or parl')
+    require_density(policy, 'calql')
     critic = _critic_parts(spec, config, head or scalar_head(), grad_transform)
     optimizer, update_with = _actor_parts(spec, config, policy, critic, grad_transform)
 

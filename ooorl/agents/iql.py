@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ooorl.agents.steps import acting, descend, init_q, learner
+from ooorl.agents.steps import acting, descend, descend_policy, init_q, learner
 from ooorl.nn.heads import scalar_head
 from ooorl.nn.losses import awr_weight, backup, bounded, expectile_loss
 from ooorl.nn.networks import ensemble_q, mlp
@@ -166,7 +166,7 @@ def iql(
         def loss_fn(params):
             return (weight * policy.loss(params, batch.observation, batch.action, key)).mean(), None
 
-        state, loss, _ = descend(state, 'policy', loss_fn, policy_optimizer)
+        state, loss, _ = descend_policy(state, policy, loss_fn, policy_optimizer)
         return state, {'policy/loss': loss, 'policy/advantage': advantage.mean(), 'policy/weight': weight.mean()}
 
     def update(state: IQLState, batch: Transition, key) -> tuple[IQLState, Metrics]:

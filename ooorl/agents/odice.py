@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ooorl.agents.steps import acting, apply_gradient, descend, learner
+from ooorl.agents.steps import acting, apply_gradient, descend_policy, learner
 from ooorl.nn.heads import scalar_head
 from ooorl.nn.losses import backup
 from ooorl.nn.networks import ensemble, mlp
@@ -150,7 +150,7 @@ def odice(
         def loss_fn(params):
             return (weight * policy.loss(params, batch.observation, batch.action, key)).mean(), None
 
-        state, loss, _ = descend(state, 'policy', loss_fn, policy_optimizer)
+        state, loss, _ = descend_policy(state, policy, loss_fn, policy_optimizer)
         return state, {'policy/loss': loss, 'policy/weight': weight.mean()}
 
     def update(state: ODICEState, batch: Transition, key) -> tuple[ODICEState, Metrics]:

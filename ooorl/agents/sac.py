@@ -38,12 +38,14 @@ import optax
 from ooorl.agents.steps import (
     acting,
     descend,
+    descend_policy,
     draw_members,
     init_q,
     interleaved_slices,
     last_slice,
     learner,
     pick_members,
+    require_density,
     temperature_step,
 )
 from ooorl.errors import UsageError
@@ -150,7 +152,7 @@ def _parts(spec: Spec, config: SACConfig, policy: DensityPolicy, head: ValueHead
             q = reduce(q_values(state.q, batch.observation, action), axis=0)
             return (temperature * log_prob - q).mean(), -log_prob.mean()
 
-        state, loss, entropy = descend(state, 'policy', loss_fn, optimizer)
+        state, loss, entropy = descend_policy(state, policy, loss_fn, optimizer)
         moved, metrics = temperature_step(state, entropy - target_entropy, jnp.exp, optimizer)
         metrics = {'policy/loss': loss, 'policy/entropy': entropy} | metrics
         return moved if config.learn_temperature else state, metrics
@@ -182,9 +184,7 @@ def sac(
       >>> rlpd = SACConfig(num_critics=10, num_target_critics=2, critic_layer_norm='before', utd=20, policy_value='mean')
       >>> agent = sac(Spec(observation_dim=4, action_dim=2), rlpd)
     """
-    policy = policy or tanh_gaussian_policy(spec, config.hidden, kernel_init=config.kernel_init)
-    if not isinstance(policy, DensityPolicy):
-        raise UsageError('sac needs a policy that knows its density; got one without; use tanh_gaussian_policy')
+    policy = require_density(policy or tanh_gaussian_policy(spec, config.hidden, kernel_init=config.kernel_init), 'sac')
     parts = _parts(spec, config, policy, head or scalar_head(), grad_transform)
 
     def update(state: SACState, batch: Transition, key) -> tuple[SACState, Metrics]:

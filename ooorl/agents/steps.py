@@ -12,7 +12,7 @@ import optax
 
 from ooorl.errors import UsageError
 from ooorl.nn.networks import Network
-from ooorl.types import Array, Key, Metrics, Params, Policy, Spec, State, Transition
+from ooorl.types import Array, DensityPolicy, Key, Metrics, Params, Policy, Spec, State, Transition
 
 
 def learner(name: str, params: Params, optimizer: optax.GradientTransformation, *, slow: bool = False) -> dict[str, Any]:
@@ -30,9 +30,37 @@ def init_q(network: Network, spec: Spec, key: Key) -> Params:
 def acting(policy: Policy) -> dict[str, Callable]:
     """`sample_action` and `best_action` of an `Agent` whose state has the policy's parameters as `policy`."""
     return {
-        'sample_action': lambda state, observation, key: policy.sample(state.policy, observation, key, 1)[0],
-        'best_action': lambda state, observation, key: policy.mode(state.policy, observation, key),
+        'sample_action': lambda state, obs, key: policy.sample(policy.deployed(state.policy), obs, key, 1)[0],
+        'best_action': lambda state, obs, key: policy.mode(policy.deployed(state.policy), obs, key),
     }
+
+
+def require_decode(policy: Policy, who: str, why: str) -> Policy:
+    """The policy, if it makes its actions from noise.
+
+    Raises:
+      UsageError: if it does not.
+    """
+    if policy.decode is None or policy.noise_dim is None:
+        raise UsageError(
+            f'{who} {why}, which needs a policy with decode and noise_dim; got one without; use a Gaussian, flow or diffusion '
+            'policy, or an agent that only imitates, such as iql'
+        )
+    return policy
+
+
+def require_density(policy: Policy, who: str) -> Policy:
+    """The policy, if it knows the density of its own draws.
+
+    Raises:
+      UsageError: if it does not.
+    """
+    if not isinstance(policy, DensityPolicy):
+        raise UsageError(
+            f'{who} needs a policy that knows the density of its draws; got one without; use tanh_gaussian_policy, or iql with '
+            'this policy'
+        )
+    return policy
 
 
 def descend(
@@ -43,6 +71,15 @@ def descend(
     (loss, more), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
     params, opt = apply_gradient(optimizer, gradient, getattr(state, f'{name}_opt'), params)
     return state._replace(**{name: params, f'{name}_opt': opt}), loss, more
+
+
+def descend_policy(
+    state: State, policy: Policy, loss_fn: Callable[[Params], tuple[Array, Any]], optimizer: optax.GradientTransformation
+) -> tuple[State, Array, Any]:
+    """`descend` for `state.policy`, with what the policy does to its parameters after a step (`Policy.after_update`)."""
+    before = state.policy
+    state, loss, more = descend(state, 'policy', loss_fn, optimizer)
+    return state._replace(policy=policy.after_update(before, state.policy)), loss, more
 
 
 def temperature_step(

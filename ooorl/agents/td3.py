@@ -37,7 +37,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ooorl.agents.steps import acting, bounded_normal, descend, init_q, interleaved_slices, last_slice, learner
+from ooorl.agents.steps import (
+    acting,
+    bounded_normal,
+    descend,
+    descend_policy,
+    init_q,
+    interleaved_slices,
+    last_slice,
+    learner,
+    require_decode,
+)
 from ooorl.nn.heads import scalar_head
 from ooorl.nn.losses import backup
 from ooorl.nn.networks import ensemble_q
@@ -168,7 +178,7 @@ def _parts(
             loss = -scale * q.mean() + config.cloning_weight * cloning
             return loss, {'policy/q': q.mean(), 'policy/cloning': cloning, 'policy/q_scale': scale}
 
-        state, loss, metrics = descend(state, 'policy', loss_fn, optimizer)
+        state, loss, metrics = descend_policy(state, policy, loss_fn, optimizer)
         return state, {'policy/loss': loss} | metrics
 
     def move_targets(state):
@@ -217,6 +227,7 @@ def td3(
     policy = policy or deterministic_policy(
         spec, config.hidden, exploration_std=config.exploration_noise, layer_norm=config.policy_layer_norm
     )
+    require_decode(policy, 'td3', 'climbs Q through the action')
     parts = _parts(spec, config, policy, head or scalar_head(), grad_transform, cloning_target)
 
     def update(state: TD3State, batch: Transition, key) -> tuple[TD3State, Metrics]:

@@ -8,11 +8,11 @@ deviation does not depend on the state; draws are clipped to the box. It is not 
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 
-from ooorl.nn.distributions import gaussian_log_prob, tanh_gaussian_log_prob, tanh_gaussian_sample
+from ooorl.nn.distributions import gaussian_log_prob, tanh_gaussian_from_noise, tanh_gaussian_log_prob, tanh_gaussian_sample
 from ooorl.nn.networks import mlp
+from ooorl.policies.noise import beside, drawing
 from ooorl.types import DensityPolicy, Policy, Spec
 
 
@@ -44,17 +44,16 @@ def gaussian_policy(
     def log_std(params):
         return jnp.clip(params['log_std'], *log_std_bounds)
 
-    def sample(params, observation, key, num):
-        centre = mean(params, observation)
-        noise = jax.random.normal(key, (num, *centre.shape))
-        std = jnp.broadcast_to(jnp.exp(log_std(params)), noise.shape)
-        return jnp.clip(centre[None] + std * noise, -1.0, 1.0)
+    def decode(params, observation, noise):
+        std = beside(noise, jnp.exp(log_std(params)))
+        return jnp.clip(beside(noise, mean(params, observation)) + std * noise, -1.0, 1.0)
 
     def loss(params, observation, action, key):
         centre = mean(params, observation, key if dropout else None)
         return -gaussian_log_prob(action, centre, log_std(params))
 
-    return Policy(init=init, sample=sample, mode=lambda params, observation, key: mean(params, observation), loss=loss)
+    drawn = drawing(decode, spec.action_dim) | {'mode': lambda params, observation, key: mean(params, observation)}
+    return Policy(init=init, **drawn, loss=loss)
 
 
 def tanh_gaussian_policy(
@@ -96,6 +95,8 @@ def tanh_gaussian_policy(
     return DensityPolicy(
         init=init,
         sample=lambda params, observation, key, num: sample_and_log_prob(params, observation, key, num)[0],
+        decode=lambda params, observation, noise: tanh_gaussian_from_noise(noise, *moments(params, observation))[0],
+        noise_dim=spec.action_dim,
         mode=lambda params, observation, key: jnp.tanh(moments(params, observation)[0]),
         loss=lambda params, observation, action, key: -tanh_gaussian_log_prob(action, *moments(params, observation)),
         sample_and_log_prob=sample_and_log_prob,
@@ -108,17 +109,15 @@ def deterministic_policy(
     """a = tanh(f(s)); `sample` adds Gaussian noise of `exploration_std` and clips; `loss` is the squared error summed over A."""
     network = mlp(hidden, spec.action_dim, **network_settings)
 
-    def mode(params, observation, key=None):
+    def centre(params, observation):
         return jnp.tanh(network.apply(params, observation))
 
-    def sample(params, observation, key, num):
-        centre = mode(params, observation)
-        noise = exploration_std * jax.random.normal(key, (num, *centre.shape))
-        return jnp.clip(centre[None] + noise, -1.0, 1.0)
+    def decode(params, observation, noise):
+        return jnp.clip(beside(noise, centre(params, observation)) + exploration_std * noise, -1.0, 1.0)
 
+    drawn = drawing(decode, spec.action_dim) | {'mode': lambda params, observation, key=None: centre(params, observation)}
     return Policy(
         init=lambda key: network.init(key, jnp.zeros((1, spec.observation_dim))),
-        sample=sample,
-        mode=mode,
-        loss=lambda params, observation, action, key: ((mode(params, observation) - action) ** 2).sum(axis=-1),
+        **drawn,
+        loss=lambda params, observation, action, key: ((centre(params, observation) - action) ** 2).sum(axis=-1),
     )

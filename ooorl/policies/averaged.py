@@ -1,0 +1,49 @@
+"""A policy that acts with a slow average of the parameters it fits."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ooorl.types import Params, Policy
+from ooorl.validation import check_unit
+
+
+class Averaged(NamedTuple):
+    """Parameters being fitted, and their exponential moving average."""
+
+    fitted: Params
+    slow: Params
+
+
+def averaged(policy: Policy, rate: float) -> Policy:
+    """The policy with a slow copy of its parameters, which is what acts.
+
+        slow <- (1 - rate) * slow + rate * fitted        after every step of the optimiser
+
+    Losses and Bellman targets read the fitted parameters, `deployed(params)` puts the slow ones in their place. The slow copy
+    gets no gradient, and whatever an optimiser does to it beside (weight decay) is undone.
+
+    Raises:
+      UsageError: if the rate does not lie in [0, 1].
+    """
+    check_unit(ema_rate=rate)
+
+    def init(key):
+        fitted = policy.init(key)
+        # A copy, so that the state can be donated.
+        return Averaged(fitted, jax.tree.map(jnp.copy, fitted))
+
+    def after_update(before, after):
+        fitted = policy.after_update(before.fitted, after.fitted)
+        return Averaged(fitted, jax.tree.map(lambda new, old: rate * new + (1.0 - rate) * old, fitted, before.slow))
+
+    def of_fitted(function):
+        return function and (lambda params, *args: function(params.fitted, *args))
+
+    names = ('sample', 'mode', 'loss', 'decode', 'log_prob', 'sample_and_log_prob')
+    functions = {name: of_fitted(getattr(policy, name)) for name in names if hasattr(policy, name)}
+    return replace(
+        policy, **functions, init=init, after_update=after_update, deployed=lambda params: Averaged(params.slow, params.slow)
+    )
