@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ooorl.envs.host_worker import Description
+from ooorl.envs.host_worker import Description, EnvironmentFailure
 from ooorl.envs.worker_pool import Pool
 from ooorl.errors import UsageError
 from ooorl.mapping import num_cores
@@ -73,6 +73,15 @@ def _check(description: Description, horizon: int | None, name: str) -> tuple[Sp
     return spec, min(limits)
 
 
+def _refusal(failure: EnvironmentFailure, name: str, elapsed: np.ndarray | None = None) -> UsageError:
+    """The failure as a sentence; `elapsed`, the steps before it in the episode of each environment, where it was in a step."""
+    which = when = ''
+    if failure.row is not None and elapsed is not None:
+        which = f', copy {failure.row} of {len(elapsed)},' if len(elapsed) > 1 else ''
+        when = f' in step {int(elapsed[failure.row]) + 1} of an episode'
+    return UsageError(f'{failure.needed} was needed; {name}{which} {failure.given}{when}; mend the environment or use another')
+
+
 class _Live:
     """The live environments, and the state that they are in.
 
@@ -81,8 +90,8 @@ class _Live:
       flat: the same with one leading axis, and its actions in memory that can be written.
     """
 
-    def __init__(self, pool: Pool, shape: tuple[int, ...], horizon: int, spec: Spec):
-        self._pool, self._shape, self._horizon = pool, shape, horizon
+    def __init__(self, name: str, pool: Pool, shape: tuple[int, ...], horizon: int, spec: Spec):
+        self._name, self._pool, self._shape, self._horizon = name, pool, shape, horizon
         self._block = pool.attach(spec.observation_dim, spec.action_dim)
         self._record_shape = (math.prod(shape), horizon, spec.action_dim)
         self._every = np.arange(math.prod(shape))
@@ -113,7 +122,10 @@ class _Live:
         zeros = np.zeros(len(entropy), np.int32)
         seeds = np.array(_seeds(entropy, zeros, self._shape[-1], self._every), np.int32)
         self._block.seed[:] = seeds
-        self._pool.ask('reset')
+        try:
+            self._pool.ask('reset')
+        except EnvironmentFailure as failure:
+            raise _refusal(failure, self._name) from failure
         flat = HostState(entropy, zeros, seeds, zeros, np.zeros(self._record_shape, np.float32))
         self._seed_resets(flat, self._every)
         return self._hold(flat), self._answer.observation.copy()
@@ -132,8 +144,11 @@ class _Live:
             same_actions = np.all(known.actions == flat.actions, axis=(1, 2))
             stale = ~((known.episode_seed == flat.episode_seed) & (known.elapsed == flat.elapsed) & same_actions)
         jobs = [(i, int(flat.episode_seed[i]), flat.actions[i, : flat.elapsed[i]]) for i in np.flatnonzero(stale).tolist()]
-        if jobs:
-            self._pool.replay(jobs)
+        try:
+            if jobs:
+                self._pool.replay(jobs)
+        except EnvironmentFailure as failure:
+            raise _refusal(failure, self._name) from failure
         self._seed_resets(flat, self._every)
         self._hold(flat)
 
@@ -145,7 +160,10 @@ class _Live:
         np.minimum(block.action, 1.0, out=block.action)
         elapsed = flat.elapsed + np.int32(1)
         np.greater_equal(elapsed, self._horizon, out=block.at_limit)
-        self._pool.ask('step')
+        try:
+            self._pool.ask('step')
+        except EnvironmentFailure as failure:
+            raise _refusal(failure, self._name, flat.elapsed) from failure
         flat.actions[self._every, flat.elapsed] = block.action
         flat = flat._replace(elapsed=elapsed)
         if (ended := block.terminated | block.truncated).any():
@@ -216,17 +234,19 @@ def gymnasium_spec(name: str):
     if module:
         try:
             importlib.import_module(module)
-        except ImportError as error:
+        except (Exception, SystemExit) as error:  # somebody's module may do anything
+            said = f'{type(error).__name__}: {error}'.partition('\n')[0]
             raise UsageError(
-                f'a module was needed before the colon of {name!r}; it cannot be imported ({error}); install it, or put its '
-                'folder on PYTHONPATH'
+                f'a module was needed before the colon of {name!r}; it cannot be imported ({said}); install or mend it, or put '
+                'its folder on PYTHONPATH'
             ) from error
     return gymnasium.spec(env_id)
 
 
 def _constructor(make_env, horizon: int | None, settings: dict) -> tuple[Callable, str]:
     if not isinstance(make_env, str):
-        return functools.partial(make_env, **settings), getattr(make_env, '__name__', 'the environment')
+        named = getattr(make_env, 'func', make_env)  # of a partial
+        return functools.partial(make_env, **settings), getattr(named, '__name__', 'the environment')
     import gymnasium
 
     try:
@@ -267,15 +287,20 @@ def host(
       An environment with `compiled=False`, whose state is a `HostState`; `step` ignores its key.
 
     Raises:
-      UsageError: if the id is unknown, a space is not a bounded vector, or there is no time limit.
+      UsageError: if the id is unknown, a space is not a bounded vector, there is no time limit, or the environment cannot be
+        made. Its `reset` and `step` raise one, naming environment, step and value, for whatever the environment raises and for
+        answers of a wrong shape or with numbers that are not finite; nothing of such a step is handed on.
     """
     shape = (batch_shape,) if isinstance(batch_shape, int) else tuple(batch_shape)
     if not shape or min(shape) < 1 or workers < -1:
         raise UsageError(f'batch_shape must be positive and workers -1, 0 or more; got {batch_shape} and {workers}')
     constructor, name = _constructor(make_env, horizon, settings)
-    pool = Pool(constructor, math.prod(shape), num_cores() - 1 if workers < 0 else workers)
+    try:
+        pool = Pool(constructor, math.prod(shape), num_cores() - 1 if workers < 0 else workers)
+    except EnvironmentFailure as failure:
+        raise _refusal(failure, name) from failure
     spec, horizon = _check(pool.description, horizon, name)
-    live = _Live(pool, shape, horizon, spec)
+    live = _Live(name, pool, shape, horizon, spec)
 
     def reset(key):
         return live.reset(_entropy(key, shape))

@@ -9,6 +9,7 @@ every step go through a `Block` in memory that both map.
 import math
 import mmap
 import os
+import pathlib
 import pickle
 import select
 import signal
@@ -19,11 +20,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+RESET, STEP = ('observation', 'info'), ('observation', 'reward', 'terminated', 'truncated', 'info')
 SUCCESS_KEYS = ('success', 'is_success', 'goal_achieved')
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class Description(NamedTuple):
-    """Plain facts of an environment, for the adapter to judge."""
+    """Plain facts of an environment."""
 
     observation_space: str
     observation_shape: tuple[int, ...] | None
@@ -62,17 +65,9 @@ class Block(NamedTuple):
 def _layout(num_envs: int, observation_dim: int, action_dim: int) -> Block:
     """(dtype, shape) of each array."""
     number, flag, seen = (np.float32, (num_envs,)), (np.bool_, (num_envs,)), (np.float32, (num_envs, observation_dim))
-    return Block(
-        action=(np.float32, (num_envs, action_dim)),
-        seed=(np.int32, (num_envs,)),
-        at_limit=flag,
-        observation=seen,
-        next_observation=seen,
-        reward=number,
-        terminated=flag,
-        truncated=flag,
-        success=flag,
-    )
+    action, seed = (np.float32, (num_envs, action_dim)), (np.int32, (num_envs,))
+    return Block(action, seed, flag, observation=seen, next_observation=seen, reward=number, terminated=flag, truncated=flag,
+                 success=flag)
 
 
 def _aligned(size: int) -> int:
@@ -128,12 +123,72 @@ def describe(env) -> Description:
     )
 
 
-def _success(info: dict) -> bool:
+class EnvironmentFailure(Exception):
+    """An environment that raised, or gave an answer that cannot be stored.
+
+    Attributes:
+      needed, given: halves of a sentence, "... was needed" and what the environment did.
+      row: which of the group's environments.
+    """
+
+    def __init__(self, needed: str, given: str, row: int | None = None):
+        super().__init__(needed, given, row)
+        self.needed, self.given, self.row = needed, given, row
+
+
+def failure_of(error: BaseException, call: str, row: int | None) -> EnvironmentFailure:
+    """What an exception out of the environment in `row` amounts to, with the line that raised it."""
+    if isinstance(error, EnvironmentFailure):
+        return EnvironmentFailure(error.needed, error.given, row)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    what = f'{type(error).__name__}: {" ".join(str(error).split())}'.removesuffix(': ')
+    given = f'raised {what[:300]} ({pathlib.Path(frame.filename).name}, line {frame.lineno})'
+    return EnvironmentFailure(f'an environment whose {call} runs', given, row)
+
+
+def _parts(answer, names: tuple):
+    if not isinstance(answer, tuple) or len(answer) != len(names):
+        shown = f'{len(answer)} values' if isinstance(answer, tuple) else f'a {type(answer).__name__} alone'
+        raise EnvironmentFailure(f'an answer of ({", ".join(names)})', f'gave {shown}')
+    return answer
+
+
+def _vector(value, shape: tuple) -> np.ndarray:
+    """An observation of the promised shape; nothing is broadcast into a row."""
+    array = value if isinstance(value, np.ndarray) else np.asarray(value)
+    if array.shape != shape or array.dtype.kind not in 'fiub':
+        raise EnvironmentFailure(f'an observation of numbers and shape {shape}', f'gave {array.dtype} of shape {array.shape}')
+    return array
+
+
+def _number(value) -> float:
+    if not isinstance(value, float):
+        array = np.asarray(value)
+        if array.size != 1 or array.dtype.kind not in 'fiub':
+            raise EnvironmentFailure('a reward that is one number', f'gave {value!r}')
+        value = float(array.item())
+    if not abs(value) <= _LARGEST:
+        raise EnvironmentFailure('a finite reward', f'gave {value}')
+    return value
+
+
+def _flag(value, name: str) -> bool:
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in 'fiub' or array.item() not in (0, 1):
+        raise EnvironmentFailure(f'true or false as {name}', f'gave {value!r}')
+    return bool(array.item())
+
+
+def _success(info) -> bool:
+    if not isinstance(info, dict):
+        raise EnvironmentFailure('an info that is a dict', f'gave {info!r}')
     for name in SUCCESS_KEYS:
         if name in info:
             value = info[name]
-            # np.all of one truth value takes as long as much of a step.
-            return bool(value) if isinstance(value, bool | np.bool_) else bool(np.all(value))
+            # np.all of one truth value takes as long as much of a step; what is not a number is no success.
+            return bool(value) if isinstance(value, bool | np.bool_) else bool(np.all(np.equal(value, True)))
     return False
 
 
@@ -143,19 +198,24 @@ class EnvGroup:
     Args:
       make_env: `() -> gymnasium.Env`, called once for each environment.
       num_envs: how many.
+
+    Answers of wrong shapes and numbers that are not finite raise `EnvironmentFailure`; what an environment raises itself
+    passes. `row` says then which one it was, and what the block holds means nothing. `description` is that of the first one.
     """
 
     def __init__(self, make_env, num_envs: int):
-        self._envs = [make_env() for _ in range(num_envs)]
-        self._block = None
-
-    def describe(self) -> Description:
-        """The facts of the first environment."""
-        return describe(self._envs[0])
+        self._envs, self._block, self.row = [], None, None
+        try:
+            for _ in range(num_envs):
+                self._envs.append(make_env())
+            self.description = describe(self._envs[0])
+        except (Exception, SystemExit) as error:
+            raise failure_of(error, 'constructor', len(self._envs)) from error
 
     def attach(self, block: Block) -> None:
         """Says where actions are found and answers go; comes before any reset or step."""
-        self._block = block
+        self._block, self._shape = block, block.observation.shape[1:]
+        self._zeros = np.zeros_like(block.observation)
         space = self._envs[0].action_space
         low, high = space.low.astype(np.float64).reshape(-1), space.high.astype(np.float64).reshape(-1)
         self._low, self._span, self._bounds = low, high - low, (space.low, space.high)
@@ -171,40 +231,57 @@ class EnvGroup:
         np.maximum(boxed, low, out=boxed)
         return np.minimum(boxed, high, out=boxed)
 
+    def _begin(self, row: int) -> np.ndarray:
+        """The first observation of an episode with the block's seed, checked."""
+        self.row = row
+        observation, _ = _parts(self._envs[row].reset(seed=int(self._block.seed[row])), RESET)
+        observation = _vector(observation, self._shape).astype(np.float32)
+        return self._check_finite(observation[None])[0]
+
     def reset(self) -> None:
         """Begins an episode everywhere."""
-        for row, env in enumerate(self._envs):
-            self._block.observation[row] = env.reset(seed=int(self._block.seed[row]))[0]
+        for row in range(len(self._envs)):
+            self._block.observation[row] = self._begin(row)
 
     def replay(self, jobs: list[tuple[int, int, np.ndarray]]) -> None:
         """For each (index, seed, actions[t, A]): bring that environment to where the actions lead after the seed."""
-        for index, seed, actions in jobs:
-            env = self._envs[index]
+        for row, seed, actions in jobs:
+            env, self.row = self._envs[row], row
             env.reset(seed=int(seed))
             for action in self._to_box(actions):
                 env.step(action)
 
     def step(self) -> None:
         """One step everywhere, and a reset with the block's seed where an episode ended or is at its limit."""
-        block, rewards, ends, cuts, successes = self._block, [], [], [], []
-        resets = []
+        block, shape, rewards, ends, cuts, successes, resets = self._block, self._shape, [], [], [], [], []
         for row, (env, action, last) in enumerate(
             zip(self._envs, self._to_box(block.action), block.at_limit.tolist(), strict=True)
         ):
+            self.row = row
+            observation, reward, terminated, truncated, info = _parts(env.step(action), STEP)
             # Copied at once, because an environment may hand out a buffer that its own reset overwrites.
-            block.next_observation[row], reward, terminated, truncated, info = env.step(action)
-            terminated = bool(terminated)
-            truncated = (bool(truncated) or last) and not terminated
-            if terminated or truncated:
-                resets.append((row, env.reset(seed=int(block.seed[row]))[0]))
-            rewards.append(float(reward))
+            block.next_observation[row] = _vector(observation, shape)
+            terminated = _flag(terminated, 'terminated')
+            truncated = (_flag(truncated, 'truncated') or last) and not terminated
+            rewards.append(_number(reward))
             ends.append(terminated)
             cuts.append(truncated)
             successes.append(_success(info))
+            if terminated or truncated:
+                resets.append((row, self._begin(row)))
+        self._check_finite(block.next_observation)
         block.observation[:] = block.next_observation
         for row, observation in resets:
             block.observation[row] = observation
         block.reward[:], block.terminated[:], block.truncated[:], block.success[:] = rewards, ends, cuts, successes
+
+    def _check_finite(self, observations: np.ndarray) -> np.ndarray:
+        # A product with zeros is zero, or else NaN: a tenth of what isfinite and all take together.
+        if not math.isfinite(np.vdot(observations, self._zeros[: len(observations)])):
+            row, column = np.argwhere(~np.isfinite(observations))[0].tolist()
+            self.row = row if len(observations) > 1 else self.row
+            raise EnvironmentFailure('a finite observation', f'gave {observations[row, column]} in column {column}')
+        return observations
 
     def close(self) -> None:
         """Closes the environments."""
@@ -225,7 +302,7 @@ class _Worker:
         sys.path[:] = search_path
         self.group = EnvGroup(cloudpickle.loads(pickled), num_envs)
         # A plain tuple, because this file has another module name in the parent.
-        return tuple(self.group.describe())
+        return tuple(self.group.description)
 
     def attach(self, sizes, start, stop):
         memory = mmap.mmap(self._memory_file, block_bytes(*sizes))
@@ -246,8 +323,9 @@ def _serve(connection, worker) -> None:
             break
         try:
             answer = number, True, getattr(worker, name)(*arguments)
-        except Exception:  # noqa: BLE001 - reported to the parent, which raises
-            answer = number, False, traceback.format_exc()
+        except (Exception, SystemExit) as error:  # reported to the parent, which raises
+            row = getattr(error, 'row', None) if worker.group is None else worker.group.row
+            answer = number, False, failure_of(error, name, row).args
         try:
             connection.send_bytes(pickle.dumps(answer))
         except OSError:

@@ -1,5 +1,6 @@
 """Where environments live: in this process, or partly in worker processes that step theirs at the same time."""
 
+import contextlib
 import itertools
 import mmap
 import multiprocessing
@@ -16,7 +17,7 @@ from collections.abc import Callable
 import cloudpickle
 import numpy as np
 
-from ooorl.envs.host_worker import Block, Description, EnvGroup, block_bytes, block_in, wait_awake
+from ooorl.envs.host_worker import Block, Description, EnvGroup, EnvironmentFailure, block_bytes, block_in, failure_of, wait_awake
 from ooorl.errors import UsageError
 
 WORKER_FILE = pathlib.Path(__file__).with_name('host_worker.py')
@@ -27,7 +28,7 @@ class LocalGroup:
 
     def __init__(self, make_env: Callable, num_envs: int):
         self._group = EnvGroup(make_env, num_envs)
-        self._answer, self._error = self._group.describe(), None
+        self._answer, self._error = self._group.description, None
 
     def attach(self, memory, sizes: tuple, start: int, stop: int) -> None:
         """Shows the group its rows of the block in `memory`."""
@@ -38,8 +39,8 @@ class LocalGroup:
         self._answer = self._error = None
         try:
             self._answer = getattr(self._group, name)(*arguments)
-        except Exception as error:  # noqa: BLE001 - raised where answers are received, once all groups have answered
-            self._error = error
+        except (Exception, SystemExit) as error:  # raised where answers are received, once all groups have answered
+            self._error = failure_of(error, name, self._group.row)
 
     def receive(self):
         """The answer to the last `send`, or at first the description."""
@@ -78,6 +79,7 @@ class WorkerGroup:
         process = subprocess.Popen(command, pass_fds=inherited, stdin=subprocess.DEVNULL)
         # Closed here so that the worker's death shows as an end of file.
         theirs.close()
+        self._process = process
         self._finalizer = weakref.finalize(self, _end, self._connection, process)
         self._poller = select.poll()
         self._poller.register(self._connection.fileno(), select.POLLIN)
@@ -93,10 +95,16 @@ class WorkerGroup:
     def send(self, name: str, arguments: tuple) -> None:
         """Asks the worker to call the method `name` of its group."""
         self._number += 1
-        try:
+        with contextlib.suppress(OSError):  # a worker that is gone shows where its answer is awaited
             self._connection.send_bytes(pickle.dumps((self._number, name, arguments)))
-        except OSError as error:
-            raise RuntimeError('an environment worker has died; its own output says why') from error
+
+    def _death(self) -> EnvironmentFailure:
+        try:
+            status = self._process.wait(timeout=2.0)
+            how = f'by signal {-status}' if status < 0 else f'with exit status {status}'
+        except subprocess.TimeoutExpired:
+            how = 'in an unknown way'
+        return EnvironmentFailure('a worker process that lives', f'ended its worker {how}')
 
     def receive(self):
         """Waits for the answer to the last `send`, or at first for the description."""
@@ -106,9 +114,9 @@ class WorkerGroup:
                 wait_awake(self._poller)
                 number, succeeded, answer = pickle.loads(self._connection.recv_bytes())
             except (EOFError, OSError) as error:
-                raise RuntimeError('an environment worker has died; its own output says why') from error
+                raise self._death() from error
         if not succeeded:
-            raise RuntimeError(f'an environment failed in a worker:\n{answer}')
+            raise EnvironmentFailure(*answer)
         return answer
 
 
@@ -150,7 +158,7 @@ class Pool:
         """Has all environments `reset` or `step`, as the block says.
 
         Raises:
-          RuntimeError: if an environment in a worker failed, or the worker; what an environment raises here passes.
+          EnvironmentFailure: for the first environment that failed, its `row` counted over all; or for a worker that died.
         """
         for group in self._groups:
             group.send(name, ())
@@ -164,11 +172,12 @@ class Pool:
 
     def _receive(self) -> list:
         answers, errors = [], []
-        for group in self._groups:
+        for group, (start, _) in zip(self._groups, self._bounds, strict=True):
             # Every group is heard, also after a failure, so that none is still at work when this returns.
             try:
                 answers.append(group.receive())
-            except Exception as error:  # noqa: BLE001 - the first is raised below
+            except EnvironmentFailure as error:
+                error.row = None if error.row is None else start + error.row
                 errors.append(error)
         if errors:
             raise errors[0]
