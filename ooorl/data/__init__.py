@@ -4,13 +4,15 @@ import hashlib
 import os
 
 from ooorl import catalogue
-from ooorl.data import arrays, d4rl, fixups, hdf5, minari
+from ooorl.data import action_box, arrays, d4rl, fixups, hdf5, minari
+from ooorl.data.action_box import Box
 from ooorl.data.arrays import from_arrays
 from ooorl.data.dataset import Columns, Dataset, assemble
 from ooorl.data.refusals import check_spec
 from ooorl.errors import UsageError
 
 __all__ = [
+    "Box",
     "Columns",
     "Dataset",
     "FORMATS",
@@ -26,14 +28,26 @@ FORMATS = ("d4rl", "npz", "minari")
 
 
 def load(
-    path, *, format=None, clip_actions=False, observation_keys=None, infos=(), terminal_ends_episode=None
+    path,
+    *,
+    format=None,
+    clip_actions=False,
+    action_low=None,
+    action_high=None,
+    environment_box=None,
+    observation_keys=None,
+    infos=(),
+    terminal_ends_episode=None,
 ) -> Dataset:
     """Reads a data set from a file, whatever of the known formats it is in.
 
     Args:
       path: a D4RL HDF5 file, an npz file, a Minari HDF5 file or a Minari data set's directory.
       format: 'd4rl', 'npz' or 'minari'; None to look at the content, never at the name.
-      clip_actions: clip actions that leave [-1, 1] instead of refusing the file.
+      clip_actions: clip actions that leave their box instead of refusing the file.
+      action_low, action_high: the box that actions were recorded in, a number or one for each entry; they are rescaled to
+        [-1, 1]. None for the box that the file names.
+      environment_box: the `Box` of the environment the data are for, where neither says one.
       observation_keys: for Minari's dict observations, the entries to put one behind the other.
       infos: names under `infos/` to read as well, such as 'qpos' and 'qvel'.
       terminal_ends_episode: False where a terminal row is followed by more of its episode; None to find out.
@@ -51,6 +65,8 @@ def load(
         name=os.path.basename(path),
         sha256=sha256(path),
         clip_actions=clip_actions,
+        stated_box=action_box.stated(action_low, action_high),
+        environment_box=environment_box,
         terminal_ends_episode=terminal_ends_episode,
     )
 

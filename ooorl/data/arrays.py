@@ -5,8 +5,9 @@ import zipfile
 
 import numpy as np
 
+from ooorl.data import action_box
 from ooorl.data.d4rl import as_columns
-from ooorl.data.dataset import Columns, assemble
+from ooorl.data.dataset import UNCLEAR_ENDS, Columns, assemble
 from ooorl.errors import UsageError
 
 _NAMES = {
@@ -24,14 +25,17 @@ _NEEDED = ("observations", "actions", "rewards")
 _LARGEST_RATIO = 1100
 
 
-def from_arrays(arrays, *, name="arrays", clip_actions=False, terminal_ends_episode=None):
+def from_arrays(
+    arrays, *, name="arrays", clip_actions=False, action_low=None, action_high=None, terminal_ends_episode=None
+):
     """A data set from a mapping of arrays, named as in an npz file.
 
     Args:
       arrays: observations, actions, rewards, and of next_observations, terminals, timeouts, discounts (or
         masks), boundary those there are.
       name: the data set's name.
-      clip_actions: clip actions that leave [-1, 1] instead of refusing them.
+      clip_actions: clip actions that leave their box instead of refusing them.
+      action_low, action_high: the box that actions were recorded in, a number or one for each entry; they are rescaled.
       terminal_ends_episode: False where a terminal row is followed by more of its episode; None to find out.
 
     Raises:
@@ -43,6 +47,7 @@ def from_arrays(arrays, *, name="arrays", clip_actions=False, terminal_ends_epis
         source=name,
         name=name,
         clip_actions=clip_actions,
+        stated_box=action_box.stated(action_low, action_high),
         terminal_ends_episode=terminal_ends_episode,
     )
 
@@ -90,7 +95,9 @@ def _columns(given, read_column, source):
     goes_on = [name for name in _CONTINUE if name in given]
     if "terminals" not in found and goes_on:
         found["terminals"] = _ended(read_column(goes_on[0]), goes_on[0], source)
-    return Columns(**found)
+    bounds = [read_column(name) if name in given else None for name in ("action_low", "action_high")]
+    found["action_box"] = action_box.in_file(*bounds, source)
+    return Columns(**found, unread=tuple(name for name in UNCLEAR_ENDS if name in given))
 
 
 def _ended(discount, name, source):

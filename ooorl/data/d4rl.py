@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ooorl.data import hdf5
-from ooorl.data.dataset import Columns
+from ooorl.data import action_box, hdf5
+from ooorl.data.dataset import UNCLEAR_ENDS, Columns
 
 _COLUMNS = ("terminals", "timeouts", "next_observations", "boundary")
 
@@ -24,8 +24,10 @@ def read(path, infos=()) -> Columns:
             key: hdf5.column(file, key, path, given=given) for key in ("observations", "actions", "rewards")
         }
         found = {key: hdf5.column(file, key, path, needed=False, given=given) for key in _COLUMNS}
+        bounds = [hdf5.column(file, f"action_{side}", path, needed=False, given=given) for side in ("low", "high")]
         wanted = {key: hdf5.column(file, f"infos/{key}", path, given=given) for key in infos}
-    return Columns(**needed, **found, infos=wanted)
+    unread = tuple(name for name in UNCLEAR_ENDS if name in given)
+    return Columns(**needed, **found, infos=wanted, unread=unread, action_box=action_box.in_file(*bounds, path))
 
 
 def write(dataset, path):
@@ -50,4 +52,5 @@ def as_columns(dataset):
         "terminals": terminals,
         "timeouts": np.asarray(boundary & ~terminals),
         "boundary": boundary,
+        **{f"action_{side}": np.full(dataset.spec.action_dim, bound, np.float32) for side, bound in (("low", -1), ("high", 1))},
     }

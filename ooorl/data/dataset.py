@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ooorl.data import refusals
+from ooorl.data.action_box import Box, normalised
 from ooorl.errors import UsageError
 from ooorl.types import Spec, Transition
 
@@ -67,6 +68,8 @@ class Columns(NamedTuple):
       boundary: `[N]` bool where the file gives the last rows of its episodes itself, with true successors; or
         None.
       infos: further columns `[N, ...]`.
+      unread: names of columns that look like ends of episodes and do not say which kind.
+      action_box: the box that the file says actions were recorded in, or None.
     """
 
     observations: np.ndarray
@@ -77,9 +80,25 @@ class Columns(NamedTuple):
     next_observations: np.ndarray | None = None
     boundary: np.ndarray | None = None
     infos: dict[str, np.ndarray] = {}
+    unread: tuple[str, ...] = ()
+    action_box: Box | None = None
 
 
-def assemble(columns, *, source, name, sha256="", clip_actions=False, terminal_ends_episode=None) -> Dataset:
+# Columns that end episodes without saying how: the MDP may have ended, or time run out.
+UNCLEAR_ENDS = ("dones", "done", "ends", "episode_ends")
+
+
+def assemble(
+    columns,
+    *,
+    source,
+    name,
+    sha256="",
+    clip_actions=False,
+    terminal_ends_episode=None,
+    stated_box=None,
+    environment_box=None,
+) -> Dataset:
     """Checks columns and makes a data set of them.
 
     Args:
@@ -87,15 +106,27 @@ def assemble(columns, *, source, name, sha256="", clip_actions=False, terminal_e
       source: what error messages call the data.
       name: the data set's name.
       sha256: of the file.
-      clip_actions: clip actions that leave [-1, 1] instead of refusing them.
+      clip_actions: clip actions that leave their box instead of refusing them.
       terminal_ends_episode: False where a terminal row is followed by more of its episode; None to find out.
+      stated_box: the `Box` that the user says actions were recorded in; None for what the file says.
+      environment_box: the `Box` of the environment the data are for, for files that say nothing.
 
     Raises:
       UsageError: where the columns cannot be used.
     """
     notes = []
     columns = refusals.columns(columns, source)
-    actions = refusals.actions(columns.actions, source, clip_actions, notes)
+    actions = normalised(
+        columns.actions,
+        source,
+        notes,
+        stated=stated_box,
+        recorded=columns.action_box,
+        environment=environment_box,
+        clip=clip_actions,
+    )
+    if columns.unread:
+        notes.append(f"column {columns.unread[0]!r} is not read: it does not say which kind of end it marks")
     ends = _episode_ends(columns, terminal_ends_episode, notes)
     boundary, keep, next_observation = _successors(columns, ends, source, notes)
     if keep.sum() < 2:
@@ -172,7 +203,7 @@ def _successors(columns, ends, source, notes):
                 " each ends its episode, with discount as recorded"
             )
         ends |= hidden
-    _refuse_no_ends(ends, source)
+    _refuse_no_ends(ends, source, columns.unread)
     keep = np.ones(len(ends), bool)
     if columns.boundary is None and columns.timeouts is not None:
         terminals = _zeros_if_none(columns.terminals, len(ends))
@@ -203,7 +234,7 @@ def _usable(columns, own, differs, ends, notes):
 
 def _successors_from_next_row(columns, ends, source, notes):
     """Row i + 1 inside an episode; where there is none, only terminal rows can stay."""
-    _refuse_no_ends(ends, source)
+    _refuse_no_ends(ends, source, columns.unread)
     terminals = _zeros_if_none(columns.terminals, len(ends))
     keep = ~ends | terminals
     keep[-1] = terminals[-1]
@@ -239,12 +270,19 @@ def _after_dropping(ends, keep, reason, notes, unfinished=False):
     return boundary
 
 
-def _refuse_no_ends(ends, source):
-    if not ends.any():
-        raise UsageError(
-            f"The ends of episodes are needed; no row of {source} is terminal, timed out or followed by a"
-            " jump; set 'timeouts' to 1 on the last row of each episode."
+def _refuse_no_ends(ends, source, unread):
+    if ends.any():
+        return
+    advice = "set 'timeouts' to 1 on the last row of each episode"
+    if unread:
+        advice = (
+            f"its column '{unread[0]}' was not read, because it does not say which kind of end it marks: name it"
+            " 'terminals' where the MDP ended, 'timeouts' where time ran out"
         )
+    raise UsageError(
+        f"The ends of episodes are needed; no row of {source} is terminal, timed out or followed by a"
+        f" jump; {advice}."
+    )
 
 
 def _same_rows(left, right):

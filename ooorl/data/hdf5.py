@@ -83,8 +83,7 @@ def column(group, key, path, needed=True, given=None):
             f"A column that fits in its file is needed; '{key}' of {path} claims {claimed} bytes in a file"
             f" of {size}; it is damaged: fetch it again."
         )
-    if item.ndim == 2:
-        _refuse_missing_blocks(item, key, path)
+    _refuse_missing_blocks(item, key, path)
     return np.asarray(item[()])
 
 

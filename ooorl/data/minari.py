@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from ooorl.data import hdf5
+from ooorl.data.action_box import box
 from ooorl.data.dataset import Columns
 from ooorl.errors import UsageError
 
@@ -47,6 +48,7 @@ def read(path, observation_keys=None) -> Columns:
     joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
     observations, following, actions, rewards, terminals, truncations, boundary = joined
     boundary[-1] = terminals[-1] or truncations[-1]
+    facts = metadata(path)
     return Columns(
         observations=observations,
         actions=actions,
@@ -55,7 +57,54 @@ def read(path, observation_keys=None) -> Columns:
         timeouts=truncations,
         next_observations=following,
         boundary=boundary,
+        action_box=_box_of(facts.get("action_space"), path),
     )
+
+
+def metadata(path):
+    """What Minari wrote beside the HDF5 file, or in older versions into it, as a dict; empty where nothing is there.
+
+    Raises:
+      UsageError: where it is damaged.
+    """
+    beside = os.path.join(os.path.dirname(path), "metadata.json")
+    try:
+        if os.path.isfile(beside):
+            with open(beside, encoding="utf-8") as file:
+                facts = json.load(file)
+        else:
+            with hdf5.opened(path) as file:
+                facts = {key: str(file.attrs[key]) for key in ("action_space", "env_spec") if key in file.attrs}
+        facts = {key: json.loads(value) if isinstance(value, str) and value[:1] == "{" else value for key, value in facts.items()}
+    except (ValueError, AttributeError) as error:
+        raise UsageError(
+            f"Minari's metadata as JSON are needed; {beside} cannot be read ({error}); fetch the data set again, or"
+            " remove that file."
+        ) from None
+    return facts
+
+
+def environment(path):
+    """`(id, keyword settings)` of the environment that was recorded, by the metadata; ('', {}) where they name none."""
+    spec = metadata(path).get("env_spec")
+    if not isinstance(spec, dict) or not isinstance(spec.get("id"), str):
+        return "", {}
+    settings = spec.get("kwargs")
+    return spec["id"], settings if isinstance(settings, dict) else {}
+
+
+def _box_of(space, path):
+    """The box of an action space in Minari's words; None where it is no box with finite bounds."""
+    if not isinstance(space, dict) or space.get("type") != "Box" or not {"low", "high"} <= set(space):
+        return None
+    try:
+        return box(space["low"], space["high"], "Minari's metadata")
+    except (TypeError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(
+            f"Bounds of actions as numbers are needed; the metadata of {path} have {space['low']!r}; fetch the data set again."
+        ) from None
 
 
 def write(dataset, path):
@@ -147,7 +196,7 @@ def _observations(group, source, path, observation_keys, given):
     elif not observation_keys:
         raise UsageError(
             f"Observations in one array are needed; {source} has a dict of {', '.join(hdf5.names(item))};"
-            " name what to put together with observation_keys."
+            " name what to put together with observation_keys, of [dataset] in a config or --observation-keys."
         )
     else:
         keys, group, given = tuple(observation_keys), item, None

@@ -4,8 +4,6 @@ import numpy as np
 
 from ooorl.errors import UsageError
 
-_SLACK = 1e-6
-
 
 def columns(given, source):
     """Checks the columns of a file against each other and makes flags bool and per-row columns flat.
@@ -14,7 +12,7 @@ def columns(given, source):
       UsageError: on wrong shapes, types, lengths, on NaN or infinity, and on fewer than 2 rows.
     """
     observations = _matrix(given.observations, "observations", source)
-    actions_ = _matrix(given.actions, "actions", source)
+    actions = _matrix(given.actions, "actions", source)
     rewards = _flat(given.rewards, "rewards", source)
     following = given.next_observations
     if following is not None:
@@ -25,7 +23,7 @@ def columns(given, source):
     }
     present = {
         "observations": observations,
-        "actions": actions_,
+        "actions": actions,
         "rewards": rewards,
         "next_observations": following,
     }
@@ -43,30 +41,8 @@ def columns(given, source):
         if name in present:
             _finite(present[name], name, source)
     return given._replace(
-        observations=observations, actions=actions_, rewards=rewards, next_observations=following, **flags
+        observations=observations, actions=actions, rewards=rewards, next_observations=following, **flags
     )
-
-
-def actions(given, source, clip, notes):
-    """Actions as float32 in [-1, 1]; clips them on request.
-
-    Raises:
-      UsageError: where actions leave [-1, 1] by more than rounding and `clip` is False.
-    """
-    result = np.ascontiguousarray(given, np.float32)
-    largest = max(float(result.max()), -float(result.min()))
-    if largest <= 1.0:
-        return result
-    outside = (np.abs(result) > 1.0 + _SLACK).any(axis=1)
-    count = int(outside.sum())
-    if count and not clip:
-        raise UsageError(
-            f"Actions in [-1, 1] are needed; {count} of {len(result)} rows of {source} leave it (largest size"
-            f" {largest:.4g}); load with clip_actions=true, or rescale the file's actions."
-        )
-    if count:
-        notes.append(f"actions of {count} rows clipped to [-1, 1] (largest size {largest:.4g})")
-    return np.clip(result, -1.0, 1.0)
 
 
 def check_spec(dataset, spec, environment="the environment"):
