@@ -163,7 +163,7 @@ def _advance(setup: Setup, state, last: dict, spent: dict):
     for number in range(begun or 0, len(setup.phases)):
         phase = setup.phases[number]
         sizes = round_sizes(phase, setup)
-        with writers.progress(f'{phase.name:<16}', sum(u or c for u, c in sizes), unit='updates') as advance:
+        with writers.progress(f'{phase.name:<16}', sizes.done(len(sizes))[phase.num_updates == 0], unit='updates') as advance:
             for event in events:
                 state = event.state
                 size = sizes[(state.round or len(sizes)) - 1]

@@ -150,7 +150,9 @@ def _check_batches(setup):
     for number, phase in enumerate(setup.phases):
         if not phase.num_updates:
             continue
-        available = rows + env_steps(setup, number, sum(c for _, c in round_sizes(phase, setup)))
+        sizes = round_sizes(phase, setup)
+        _, cycles = sizes.done(len(sizes))
+        available = rows + env_steps(setup, number, cycles)
         if phase.sampling.batch_size > available:
             raise UsageError(
                 f'batch_size must be at most the number of rows, {available} in phase {phase.name!r}; '

@@ -131,8 +131,7 @@ class _Session:
         setup = self.prepared.setup
         sizes = round_sizes(phase, setup)
         resumed = self.state is not None and self.state.round or 0
-        total = sum(u or c for u, c in sizes)
-        done = sum(u or c for u, c in sizes[:resumed])
+        total, done = (updates or cycles for updates, cycles in (sizes.done(len(sizes)), sizes.done(resumed)))
         unit = 'updates' if phase.num_updates else 'cycles'
         with _progress(f'{phase.name:<16}', total, done, unit, quiet) as advance:
             for event in events:

@@ -25,7 +25,8 @@ def summarise(prepared: Prepared, rows: list[dict], meta: Mapping) -> dict:
     for number, phase in enumerate(setup.phases):
         found = [last.get((phase.name, seed)) for seed in setup.seeds]
         names = [n for n in SCORES if all(row and n in row for row in found)]
-        cycles = sum(c for _, c in round_sizes(phase, setup))
+        sizes = round_sizes(phase, setup)
+        _, cycles = sizes.done(len(sizes))
         phases.append({
             'name': phase.name,
             'agent': _agent_name(prepared.config, phase.name),

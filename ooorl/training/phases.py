@@ -63,7 +63,7 @@ class Setup:
       environment: to collect from; compiled `(N,)` or host `(S, N)`; None for purely offline runs.
       evaluation: to evaluate in; its last batch axis is the number of episodes; None for no evaluation.
       updates_per_round: updates (or cycles of collection) in one dispatch.
-      evaluate_every: also evaluate whenever so many updates have passed; None means at the end of each phase only.
+      evaluate_every: also evaluate whenever so many updates of a phase have passed; None means at its end only.
       seed_group: seeds mapped together on a CPU (see `mapping.map_seeds`).
       score_range: which score normalises to 0 and 100 and where, or None.
     """
@@ -101,14 +101,65 @@ def check(setup: Setup) -> None:
         round_sizes(phase, setup)
 
 
-def round_sizes(phase: Phase, setup: Setup) -> list[tuple[int, int]]:
-    """(updates, cycles of collection) of each round: equal but for the last, which takes the rest.
+@dataclass(frozen=True)
+class Rounds(Sequence):
+    """(updates, cycles of collection) of each round of a phase, computed where asked for: a phase may have any number of them.
+
+    A phase is a row of periods, at whose ends it is evaluated, and a period is a row of rounds, equal but for its last one. All
+    lengths are counted in cycles, or in updates where nothing is collected.
+
+    Attributes:
+      total: length of the phase.
+      period: length of a period; of the last one, what is left.
+      most: length of a round.
+      updates_per_cycle: of learning; None where nothing is collected.
+    """
+
+    total: int
+    period: int
+    most: int
+    updates_per_cycle: int | None = None
+
+    def __len__(self):
+        whole, rest = divmod(self.total, self.period)
+        return max(1, whole * self._per_period() + -(-rest // self.most))
+
+    def __getitem__(self, number: int) -> tuple[int, int]:
+        if not -len(self) <= number < len(self):
+            raise IndexError(number)
+        number %= len(self)
+        return self._counts(self._passed(number + 1) - self._passed(number))
+
+    def done(self, number: int) -> tuple[int, int]:
+        """(updates, cycles) of the first `number` rounds together."""
+        return self._counts(self._passed(number))
+
+    def ends_period(self, number: int) -> bool:
+        """Whether the first `number` rounds are a whole number of periods."""
+        return self._passed(number) % self.period == 0
+
+    def _per_period(self):
+        return -(-self.period // self.most)
+
+    def _passed(self, number):
+        periods, rounds = divmod(number, self._per_period())
+        return min(self.total, periods * self.period + min(rounds * self.most, self.period))
+
+    def _counts(self, length):
+        return (length, 0) if self.updates_per_cycle is None else (length * self.updates_per_cycle, length)
+
+
+def round_sizes(phase: Phase, setup: Setup) -> Rounds:
+    """The rounds of a phase: at most `updates_per_round` updates each, cut where an evaluation is due.
+
+    Every length of a round is a program of its own. So between two evaluations the rounds are equal where that makes them no
+    shorter than half of `updates_per_round`; else the last one is shorter than the others.
 
     Raises:
-      UsageError: if steps and updates do not divide into whole cycles.
+      UsageError: if steps and updates do not divide into whole cycles, or an evaluation is due in the middle of one.
     """
     if not phase.num_env_steps:
-        return [(size, 0) for size in _split(phase.num_updates, setup.updates_per_round)]
+        return _rounds(phase.num_updates, setup.updates_per_round, setup.evaluate_every)
     block = setup.environment.batch_shape[-1] * phase.cycle_steps
     if phase.num_env_steps % block:
         raise UsageError(
@@ -121,15 +172,21 @@ def round_sizes(phase: Phase, setup: Setup) -> list[tuple[int, int]]:
             f'num_updates of phase {phase.name!r} must be a multiple of its {cycles} cycles of collection; '
             f'got {phase.num_updates}'
         )
-    per_cycle = phase.num_updates // cycles
-    return [(size * per_cycle, size) for size in _split(cycles, max(1, setup.updates_per_round // max(per_cycle, 1)))]
+    per_cycle, every = phase.num_updates // cycles, setup.evaluate_every
+    if per_cycle and every is not None and every < phase.num_updates and every % per_cycle:
+        raise UsageError(
+            f'evaluate_every must be a multiple of the {per_cycle} updates of one cycle of phase {phase.name!r}; got {every}'
+        )
+    most = max(1, setup.updates_per_round // max(per_cycle, 1))
+    return _rounds(cycles, most, every // per_cycle if per_cycle and every is not None else None, per_cycle)
 
 
-def _split(total, most):
-    if total == 0:
-        return [0]
-    whole, rest = divmod(total, most)
-    return [most] * whole + ([rest] if rest else [])
+def _rounds(total, most, period, updates_per_cycle=None):
+    if not period or period >= total:
+        return Rounds(total, max(1, total), most, updates_per_cycle)
+    most = min(most, period)
+    equal = next(size for size in range(most, 0, -1) if period % size == 0)
+    return Rounds(total, period, equal if 2 * equal >= most else most, updates_per_cycle)
 
 
 def env_steps(setup: Setup, phase_number: int, cycles: int) -> int:

@@ -72,8 +72,8 @@ def iterate(setup: Setup, *, resume: RunState | None = None) -> Iterator[Event]:
             rows = _metric_rows(setup, state, phase, sizes, metrics, finished)
             rows += _diagnostic_rows(setup, state, sizes, gauge.measure(state, phase))
             done = state.round == len(sizes)
-            updates = sum(u for u, _ in sizes[: state.round])
-            if setup.evaluation is not None and (done or _evaluation_due(setup, sizes, state.round)):
+            updates, _ = sizes.done(state.round)
+            if setup.evaluation is not None and (done or sizes.ends_period(state.round)):
                 rows += _evaluation_rows(programs, state, phase, updates)
             if done:
                 state = state._replace(
@@ -91,16 +91,8 @@ def initial(setup: Setup) -> RunState:
     return RunState(0, 0, None, {}, {}, {})
 
 
-def _evaluation_due(setup, sizes, done_rounds):
-    if setup.evaluate_every is None:
-        return False
-    after = sum(u or c for u, c in sizes[:done_rounds])
-    before = after - (sizes[done_rounds - 1][0] or sizes[done_rounds - 1][1])
-    return after // setup.evaluate_every > before // setup.evaluate_every
-
-
 def _row(setup, state, sizes, seed_number, kind):
-    updates, cycles = (sum(column) for column in zip(*sizes[: state.round], strict=True))
+    updates, cycles = sizes.done(state.round)
     return {
         'kind': kind,
         'phase': setup.phases[state.phase].name,

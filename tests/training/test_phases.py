@@ -87,16 +87,53 @@ def test_the_other_schemes():
 
 def test_rounds_cover_every_update_and_every_step():
     phase = Phase(name='a', agent=AGENT, num_updates=25)
-    assert round_sizes(phase, setup(phase, updates_per_round=10)) == [(10, 0), (10, 0), (5, 0)]
-    assert round_sizes(phase, setup(phase, updates_per_round=100)) == [(25, 0)]
+    assert list(round_sizes(phase, setup(phase, updates_per_round=10))) == [(10, 0), (10, 0), (5, 0)]
+    assert list(round_sizes(phase, setup(phase, updates_per_round=100))) == [(25, 0)]
     phase = Phase(name='a', agent=AGENT, num_updates=60, num_env_steps=40, cycle_steps=2, store='online')
     # 40 steps are 10 cycles of 2 copies x 2 steps with 6 updates each; 20 updates a round are 3 cycles.
-    assert round_sizes(phase, setup(phase, updates_per_round=20)) == [(18, 3)] * 3 + [(6, 1)]
-    assert round_sizes(phase, setup(phase, updates_per_round=1)) == [(6, 1)] * 10
+    assert list(round_sizes(phase, setup(phase, updates_per_round=20))) == [(18, 3)] * 3 + [(6, 1)]
+    assert list(round_sizes(phase, setup(phase, updates_per_round=1))) == [(6, 1)] * 10
     phase = Phase(name='a', agent=AGENT, num_updates=0, num_env_steps=40, store='online')
     assert sum(c for _, c in round_sizes(phase, setup(phase, updates_per_round=7))) == 20
     phase = Phase(name='a', agent=AGENT, num_updates=0)
-    assert round_sizes(phase, setup(phase)) == [(0, 0)]
+    assert list(round_sizes(phase, setup(phase))) == [(0, 0)]
+
+
+@pytest.mark.parametrize(('updates', 'most', 'every', 'sizes'), [
+    (10_000, 1_000, 2_500, {625}),  # equal rounds, one program
+    (10_000, 1_000, 5_000, {1_000}),  # as without evaluations
+    (10_000, 1_000, 500, {500}),
+    (5_006, 1_000, 2_503, {1_000, 503}),  # a prime has no equal parts
+    (6_000, 1_000, 2_500, {625, 375}),
+    (900, 1_000, 2_500, {900}),
+])  # fmt: skip
+def test_rounds_end_where_an_evaluation_is_due(updates, most, every, sizes):
+    phase = Phase(name='a', agent=AGENT, num_updates=updates)
+    rounds = round_sizes(phase, setup(phase, updates_per_round=most, evaluate_every=every))
+    assert {size for size, _ in rounds} == sizes and sum(size for size, _ in rounds) == updates
+    ends = [rounds.done(number)[0] for number in range(1, len(rounds) + 1)]
+    assert ends == np.cumsum([size for size, _ in rounds]).tolist()
+    due = [end for number, end in enumerate(ends, 1) if rounds.ends_period(number)]
+    assert due == [*range(every, updates + 1, every)] or updates < every
+    assert rounds[-1] == list(rounds)[-1]
+
+
+def test_evaluations_between_cycles_and_never_within_one():
+    phase = Phase(name='a', agent=AGENT, num_updates=60, num_env_steps=40, cycle_steps=2, store='online')
+    # 10 cycles of 6 updates: every 12 updates are every 2 cycles.
+    rounds = round_sizes(phase, setup(phase, updates_per_round=1_000, evaluate_every=12))
+    assert list(rounds) == [(12, 2)] * 5 and all(map(rounds.ends_period, range(1, 6)))
+    with pytest.raises(UsageError, match="evaluate_every must be a multiple of the 6 updates of one cycle of phase 'a'; got 20"):
+        check(setup(phase, evaluate_every=20))
+    assert len(round_sizes(phase, setup(phase, evaluate_every=61))) == 1  # beyond the phase: at its end alone
+    still = Phase(name='a', agent=AGENT, num_updates=0, num_env_steps=40, store='online')
+    assert len(round_sizes(still, setup(still, updates_per_round=100, evaluate_every=3))) == 1
+
+
+def test_rounds_take_no_memory():
+    phase = Phase(name='a', agent=AGENT, num_updates=10**15)
+    rounds = round_sizes(phase, setup(phase, updates_per_round=1_000))
+    assert rounds.done(len(rounds)) == (10**15, 0) and rounds[10**12 - 1] == (1_000, 0)
 
 
 def test_experience_counts_what_a_phase_may_read():
