@@ -11,13 +11,14 @@ from typing import NamedTuple
 import optax
 
 from ooorl.agents.steps import acting, descend_policy, learner
+from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.gaussian import gaussian_policy
 from ooorl.types import Agent, Params, Policy, Spec
 from ooorl.validation import check_positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class BCConfig:
+class BCConfig(Scheduled):
     """Settings of `bc`."""
 
     hidden: tuple[int, ...] = (256, 256)  # widths of the default policy
@@ -25,6 +26,7 @@ class BCConfig:
     dropout: float = 0.0  # rate in the default policy, while fitting
 
     def __post_init__(self):
+        super().__post_init__()
         check_positive(learning_rate=self.learning_rate)
 
 
@@ -38,7 +40,7 @@ class BCState(NamedTuple):
 def bc(spec: Spec, config: BCConfig = BCConfig(), *, policy: Policy | None = None) -> Agent:
     """Behaviour cloning of any `Policy`; the default is IQL's Gaussian."""
     policy = policy or gaussian_policy(spec, config.hidden, dropout=config.dropout)
-    optimizer = optax.adam(config.learning_rate)
+    optimizer = scheduled_adam(config, 'policy', config.learning_rate)
 
     def init(key):
         return BCState(**learner('policy', policy.init(key), optimizer))

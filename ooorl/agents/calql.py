@@ -58,13 +58,14 @@ from ooorl.errors import UsageError
 from ooorl.nn.heads import scalar_head
 from ooorl.nn.losses import backup, calibrated, conservative_gap
 from ooorl.nn.networks import ensemble_q
+from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.gaussian import tanh_gaussian_policy
 from ooorl.types import Agent, Array, Critic, DensityPolicy, Metrics, Params, Spec, Transition, ValueHead
 from ooorl.validation import check_choice, check_not_negative, check_positive, check_unit
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalQLConfig:
+class CalQLConfig(Scheduled):
     """Settings of `calql`; the defaults are Cal-QL's with a fixed weight."""
 
     gamma: float = 0.99  # discount factor
@@ -92,6 +93,7 @@ class CalQLConfig:
     num_gap_critics: int | None = None  # members drawn for the gap; None means all; PA-RL 2
 
     def __post_init__(self):
+        super().__post_init__()
         check_unit(gamma=self.gamma, polyak=self.polyak)
         check_positive(learning_rate=self.learning_rate, policy_learning_rate=self.policy_learning_rate)
         check_positive(num_actions=self.num_actions, gap_temperature=self.gap_temperature, num_critics=self.num_critics)
@@ -143,7 +145,7 @@ def _critic_parts(spec: Spec, config: CalQLConfig, head: ValueHead, grad_transfo
         config.critic_hidden, head.num_outputs, num_members=config.num_critics, layer_norm=config.critic_layer_norm,
         activation=config.critic_activation, last_init='small', unit_features=config.critic_unit_features,
     )
-    optimizer = optax.chain(grad_transform, optax.adam(config.learning_rate))
+    optimizer = scheduled_adam(config, 'critic', config.learning_rate, grad_transform)
 
     def init(key):
         q, log_dual = init_q(network, spec, key), jnp.asarray(config.init_log_dual, jnp.float32)
@@ -232,7 +234,7 @@ def _uniform(key, config, batch):
 
 def _actor_parts(spec: Spec, config: CalQLConfig, policy: DensityPolicy, critic: _CriticParts, grad_transform):
     """`optimizer` and `update_with(state, batch, uniform, now_key, next_key, members_key)`."""
-    optimizer = optax.chain(grad_transform, optax.adam(config.policy_learning_rate))
+    optimizer = scheduled_adam(config, 'policy', config.policy_learning_rate, grad_transform)
     target_entropy = -float(spec.action_dim) if config.target_entropy is None else config.target_entropy
 
     def policy_step(state, batch, key):

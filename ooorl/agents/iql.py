@@ -11,8 +11,8 @@ regression and the Bellman target and leave the advantage alone; a bonus is adde
 
 Source: Kostrikov, Nair & Levine, "Offline Reinforcement Learning with Implicit Q-Learning", ICLR 2022, arXiv:2110.06169;
 order and constants of ikostrikov/implicit_q_learning@09d7002. OOO's code takes the mean over critics instead of the sum
-(`q_loss='mean'`): Adam all but cancels the difference. The policy's cosine decay, which the official offline script uses over
-its million updates, is `policy_decay_updates`; None (OOO, and all fine-tuning) keeps the rate constant. Rewards are used as
+(`q_loss='mean'`): Adam all but cancels the difference. The official offline script lets the policy's rate fall to 0 over its
+million updates: `schedule='cosine', schedule_of='policy'`; OOO, and all fine-tuning, keeps it constant. Rewards are used as
 given: wrap with `rescaled_reward`.
 """
 
@@ -28,13 +28,14 @@ from ooorl.agents.steps import acting, descend, descend_policy, init_q, learner
 from ooorl.nn.heads import scalar_head
 from ooorl.nn.losses import awr_weight, backup, bounded, expectile_loss
 from ooorl.nn.networks import ensemble_q, mlp
+from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.gaussian import gaussian_policy
 from ooorl.types import Agent, Critic, Metrics, Params, Policy, Spec, Transition, ValueHead
 from ooorl.validation import check_choice, check_fraction, check_not_negative, check_positive, check_unit
 
 
 @dataclass(frozen=True, kw_only=True)
-class IQLConfig:
+class IQLConfig(Scheduled):
     """Settings of `iql`; the defaults are the paper's for locomotion."""
 
     gamma: float = 0.99  # discount factor
@@ -43,7 +44,6 @@ class IQLConfig:
     max_weight: float = 100.0  # cap of the policy weights
     polyak: float = 0.005  # share of q in target_q after each update
     learning_rate: float = 3e-4  # Adam, all three networks
-    policy_decay_updates: int | None = None  # cosine decay of the policy's rate to 0 over so many updates
     hidden: tuple[int, ...] = (256, 256)  # widths of all networks
     dropout: float = 0.0  # rate in the policy; kitchen and adroit 0.1
     log_std_min: float = -5.0  # of the default policy
@@ -52,6 +52,7 @@ class IQLConfig:
     q_loss: str = 'sum'  # over members: 'sum' (official) or 'mean' (OOO)
 
     def __post_init__(self):
+        super().__post_init__()
         check_fraction(expectile=self.expectile)
         check_unit(gamma=self.gamma, polyak=self.polyak)
         check_positive(max_weight=self.max_weight, learning_rate=self.learning_rate, num_critics=self.num_critics)
@@ -89,7 +90,7 @@ def _critic_parts(spec: Spec, config: IQLConfig, head: ValueHead, grad_transform
     layer_norm = 'before' if config.layer_norm else None
     value_network = mlp(config.hidden, 1, layer_norm=layer_norm)
     q_network = ensemble_q(config.hidden, head.num_outputs, num_members=config.num_critics, layer_norm=layer_norm)
-    optimizer = optax.chain(grad_transform, optax.adam(config.learning_rate))
+    optimizer = scheduled_adam(config, 'critic', config.learning_rate, grad_transform)
 
     def init(key):
         value_key, q_key = jax.random.split(key)
@@ -149,10 +150,7 @@ def iql(
         spec, config.hidden, dropout=config.dropout, log_std_bounds=(config.log_std_min, 2.0)
     )
     parts = _critic_parts(spec, config, head or scalar_head(), grad_transform)
-    rate = config.learning_rate
-    if config.policy_decay_updates is not None:
-        rate = optax.cosine_decay_schedule(config.learning_rate, config.policy_decay_updates)
-    policy_optimizer = optax.chain(grad_transform, optax.adam(rate))
+    policy_optimizer = scheduled_adam(config, 'policy', config.learning_rate, grad_transform)
 
     def init(key):
         critic_key, policy_key = jax.random.split(key)

@@ -30,13 +30,14 @@ from ooorl.agents.steps import acting, apply_gradient, descend_policy, learner
 from ooorl.nn.heads import scalar_head
 from ooorl.nn.losses import backup
 from ooorl.nn.networks import ensemble, mlp
+from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.gaussian import gaussian_policy
 from ooorl.types import Agent, Array, Metrics, Params, Policy, Spec, Transition, ValueHead
 from ooorl.validation import check_not_negative, check_positive, check_unit
 
 
 @dataclass(frozen=True, kw_only=True)
-class ODICEConfig:
+class ODICEConfig(Scheduled):
     """Settings of `odice`; the defaults are the released code's for locomotion."""
 
     gamma: float = 0.99  # discount factor
@@ -53,6 +54,7 @@ class ODICEConfig:
     layer_norm: bool = True  # in V, before the activation
 
     def __post_init__(self):
+        super().__post_init__()
         check_unit(gamma=self.gamma, polyak=self.polyak, trust=self.trust)
         check_positive(max_weight=self.max_weight, learning_rate=self.learning_rate, num_members=self.num_members)
         check_not_negative(eta=self.eta, policy_weight_decay=self.policy_weight_decay)
@@ -123,9 +125,9 @@ def odice(
     policy, head = policy or gaussian_policy(spec, config.policy_hidden), head or scalar_head()
     layer_norm = 'before' if config.layer_norm else None
     network = ensemble(mlp(config.hidden, head.num_outputs, layer_norm=layer_norm), config.num_members)
-    value_optimizer = optax.chain(grad_transform, optax.adam(config.learning_rate))
+    value_optimizer = scheduled_adam(config, 'critic', config.learning_rate, grad_transform)
     decay = optax.add_decayed_weights(config.policy_weight_decay)
-    policy_optimizer = optax.chain(grad_transform, decay, optax.adam(config.learning_rate))
+    policy_optimizer = scheduled_adam(config, 'policy', config.learning_rate, grad_transform, decay)
 
     def init(key):
         value_key, policy_key = jax.random.split(key)

@@ -52,13 +52,14 @@ from ooorl.errors import UsageError
 from ooorl.nn.heads import scalar_head
 from ooorl.nn.losses import backup
 from ooorl.nn.networks import ensemble_q
+from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.gaussian import tanh_gaussian_policy
 from ooorl.types import Agent, Array, DensityPolicy, Metrics, Params, Spec, Transition, ValueHead
 from ooorl.validation import check_choice, check_positive, check_unit
 
 
 @dataclass(frozen=True, kw_only=True)
-class SACConfig:
+class SACConfig(Scheduled):
     """Settings of `sac`; the defaults are SAC's."""
 
     gamma: float = 0.99  # discount factor
@@ -77,6 +78,7 @@ class SACConfig:
     kernel_init: str = 'orthogonal'  # of `networks.mlp`; RLPD 'xavier_uniform'
 
     def __post_init__(self):
+        super().__post_init__()
         check_unit(gamma=self.gamma, polyak=self.polyak)
         check_positive(learning_rate=self.learning_rate, utd=self.utd, num_critics=self.num_critics)
         check_positive(num_target_critics=self.num_target_critics, init_temperature=self.init_temperature)
@@ -112,7 +114,8 @@ def _parts(spec: Spec, config: SACConfig, policy: DensityPolicy, head: ValueHead
         config.hidden, head.num_outputs, num_members=config.num_critics, layer_norm=config.critic_layer_norm,
         kernel_init=config.kernel_init,
     )
-    optimizer = optax.chain(grad_transform, optax.adam(config.learning_rate))
+    optimizer = scheduled_adam(config, 'policy', config.learning_rate, grad_transform)
+    q_optimizer = scheduled_adam(config, 'critic', config.learning_rate, grad_transform, steps_per_update=config.utd)
     target_entropy = -spec.action_dim / 2 if config.target_entropy is None else config.target_entropy
 
     def init(key):
@@ -122,7 +125,7 @@ def _parts(spec: Spec, config: SACConfig, policy: DensityPolicy, head: ValueHead
             **learner('policy', policy.init(policy_key), optimizer),
             log_temperature=log_temperature,
             temperature_opt=optimizer.init(log_temperature),
-            **learner('q', init_q(network, spec, q_key), optimizer, slow=True),
+            **learner('q', init_q(network, spec, q_key), q_optimizer, slow=True),
         )
 
     def q_values(params, observation, action):
@@ -139,7 +142,7 @@ def _parts(spec: Spec, config: SACConfig, policy: DensityPolicy, head: ValueHead
             raw = network.apply(params, batch.observation, batch.action)
             return head.loss(raw, target).mean(), head.value(raw).mean()
 
-        state, loss, mean = descend(state, 'q', loss_fn, optimizer)
+        state, loss, mean = descend(state, 'q', loss_fn, q_optimizer)
         slow = optax.incremental_update(state.q, state.target_q, config.polyak)
         return state._replace(target_q=slow), {'q/loss': loss, 'q/mean': mean, 'q/target': target.mean()}
 

@@ -51,13 +51,14 @@ from ooorl.agents.steps import (
 from ooorl.nn.heads import scalar_head
 from ooorl.nn.losses import backup
 from ooorl.nn.networks import ensemble_q
+from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.gaussian import deterministic_policy
 from ooorl.types import Agent, Array, Metrics, Params, Policy, Spec, Transition, ValueHead
 from ooorl.validation import check_choice, check_not_negative, check_positive, check_unit
 
 
 @dataclass(frozen=True, kw_only=True)
-class TD3Config:
+class TD3Config(Scheduled):
     """Settings of `td3`; the defaults are TD3's."""
 
     gamma: float = 0.99  # discount factor
@@ -83,6 +84,7 @@ class TD3Config:
     q_loss: str = 'sum'  # over members: 'sum' or 'mean'
 
     def __post_init__(self):
+        super().__post_init__()
         check_unit(gamma=self.gamma, polyak=self.polyak)
         check_positive(learning_rate=self.learning_rate, adam_eps=self.adam_eps, policy_delay=self.policy_delay)
         check_positive(num_critics=self.num_critics, q_normalisation=self.q_normalisation)
@@ -127,13 +129,16 @@ def _parts(
     network = ensemble_q(
         config.hidden, head.num_outputs, num_members=config.num_critics, layer_norm=config.critic_layer_norm
     )
-    optimizer = optax.chain(grad_transform, optax.adam(config.learning_rate, eps=config.adam_eps))
+    policy_optimizer = scheduled_adam(config, 'policy', config.learning_rate, grad_transform, eps=config.adam_eps)
+    q_optimizer = scheduled_adam(
+        config, 'critic', config.learning_rate, grad_transform, steps_per_update=config.policy_delay, eps=config.adam_eps
+    )
 
     def init(key):
         policy_key, q_key = jax.random.split(key)
         return TD3State(
-            **learner('policy', policy.init(policy_key), optimizer, slow=True),
-            **learner('q', init_q(network, spec, q_key), optimizer, slow=True),
+            **learner('policy', policy.init(policy_key), policy_optimizer, slow=True),
+            **learner('q', init_q(network, spec, q_key), q_optimizer, slow=True),
         )
 
     def q_values(params, observation, action):
@@ -160,7 +165,7 @@ def _parts(
             members = head.loss(raw, target).mean(axis=-1)
             return getattr(members, config.q_loss)(), head.value(raw).mean()
 
-        state, loss, mean = descend(state, 'q', loss_fn, optimizer)
+        state, loss, mean = descend(state, 'q', loss_fn, q_optimizer)
         return state, {'q/loss': loss, 'q/mean': mean, 'q/target': target.mean()}
 
     def policy_step(state, batch, key):
@@ -178,7 +183,7 @@ def _parts(
             loss = -scale * q.mean() + config.cloning_weight * cloning
             return loss, {'policy/q': q.mean(), 'policy/cloning': cloning, 'policy/q_scale': scale}
 
-        state, loss, metrics = descend_policy(state, policy, loss_fn, optimizer)
+        state, loss, metrics = descend_policy(state, policy, loss_fn, policy_optimizer)
         return state, {'policy/loss': loss} | metrics
 
     def move_targets(state):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ooorl.mapping import map_seeds
+from ooorl.nn import schedules
 from ooorl.nn.optimizers import restarted
 from ooorl.training import collect as collection
 from ooorl.training import replay
@@ -77,15 +78,23 @@ def begin(programs: Programs, state: RunState, phase) -> RunState:
         stores[phase.store] = _new_store(setup, phase)
         collectors[phase.store] = _start_collection(programs, programs.keys(state.phase, 0, 0))
     if phase.start is not None:
-        agent = jax.tree.map(jnp.copy, state.finished[phase.start])
+        agent = schedules.begin(jax.tree.map(jnp.copy, state.finished[phase.start]), phase.num_updates)
         if phase.fresh_optimizers:
-            fresh = programs.call(('init', phase.agent), jax.vmap(phase.agent.init), programs.keys(state.phase, 0, 1))
-            agent = restarted(agent, fresh)
+            agent = restarted(agent, _fresh(programs, state, phase))
     else:
-        keys = programs.keys(state.phase, 0, 1)
-        agent = programs.call(('init', phase.agent), jax.vmap(phase.agent.init), keys)
+        agent = _fresh(programs, state, phase)
     agent = _observe_stored(programs, phase, agent, stores)
     return state._replace(agent=agent, stores=stores, collectors=collectors)
+
+
+def _fresh(programs, state, phase):
+    name = ('init', phase.agent, phase.num_updates)
+    return programs.call(name, jax.vmap(_initial(phase)), programs.keys(state.phase, 0, 1))
+
+
+def _initial(phase):
+    """`(key) -> state`: a new agent at the start of the phase."""
+    return lambda key: schedules.begin(phase.agent.init(key), phase.num_updates)
 
 
 def _new_store(setup, phase):
@@ -305,7 +314,7 @@ def template(setup: Setup, phase_number: int, under_way: bool) -> tuple:
     keys = jax.eval_shape(lambda: jax.vmap(jax.random.key)(jnp.zeros(len(setup.seeds), jnp.uint32)))
 
     def agent_of(phase):
-        return jax.eval_shape(jax.vmap(phase.agent.init), keys)
+        return jax.eval_shape(jax.vmap(_initial(phase)), keys)
 
     done = setup.phases[:phase_number]
     begun = setup.phases[: phase_number + under_way]

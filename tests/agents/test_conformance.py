@@ -18,6 +18,7 @@ from ooorl.agents.odice import ODICEConfig, odice
 from ooorl.agents.prdc import PRDCConfig, prdc
 from ooorl.agents.sac import SACConfig, sac
 from ooorl.agents.td3 import TD3Config, td3
+from ooorl.nn import schedules
 from ooorl.nn.heads import hl_gauss_head
 from ooorl.signals import DisagreementConfig, RNDConfig, ensemble_disagreement, rnd, state_action_counts
 from ooorl.types import Spec
@@ -59,32 +60,36 @@ class Row:
 
 
 SMALL = {'hidden': (8,)}
-IQL_CHANGES = {
+LINEAR = {'schedule': 'linear'}
+SCHEDULE_CHANGES = {
+    'schedule': 'cosine', 'schedule_of': Given('critic', LINEAR), 'schedule_end': Given(0.5, LINEAR), 'schedule_warmup': 0.9,
+}  # fmt: skip
+IQL_CHANGES = SCHEDULE_CHANGES | {
     'gamma': 0.5, 'expectile': 0.9, 'inverse_temperature': 1.0, 'max_weight': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3,
-    'policy_decay_updates': 2, 'hidden': (9,), 'dropout': 0.5, 'log_std_min': 0.5, 'num_critics': 3, 'layer_norm': True,
+    'hidden': (9,), 'dropout': 0.5, 'log_std_min': 0.5, 'num_critics': 3, 'layer_norm': True,
     # Adam hides the factor of a loss except from gradients as small as its epsilon.
     'q_loss': 'mean',
 }  # fmt: skip
-TD3_CHANGES = {
+TD3_CHANGES = SCHEDULE_CHANGES | {
     'gamma': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3, 'adam_eps': 1e-3, 'policy_delay': 3, 'split_batch': True,
     'target_noise': 1.0, 'noise_clip': 0.01, 'target_policy': False, 'policy_action': 'sample', 'policy_value': 'min',
     'q_normalisation': 2.5, 'cloning_weight': 1.0, 'cloning_reduce': 'mean', 'critic_cloning_weight': 0.5,
     'exploration_noise': 0.5, 'hidden': (9,), 'num_critics': 3, 'critic_layer_norm': 'after', 'policy_layer_norm': 'before',
     'q_loss': 'mean',
 }  # fmt: skip
-SAC_CHANGES = {
+SAC_CHANGES = SCHEDULE_CHANGES | {
     'gamma': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3, 'utd': 2, 'num_critics': 3, 'num_target_critics': 1,
     'entropy_backup': False, 'policy_value': 'mean', 'init_temperature': 0.5, 'learn_temperature': False,
     'target_entropy': -3.0, 'hidden': (9,), 'critic_layer_norm': 'before', 'kernel_init': 'xavier_uniform',
 }  # fmt: skip
-CALQL_CHANGES = {
+CALQL_CHANGES = SCHEDULE_CHANGES | {
     'gamma': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3, 'policy_learning_rate': 1e-3, 'conservative_weight': 1.0,
     'target_gap': 0.8, 'init_log_dual': Given(0.0, {'target_gap': 0.8}), 'num_actions': 4, 'importance_sampling': False,
     'gap_temperature': 2.0, 'max_target_backup': False, 'calibrate': False, 'calibrate_random': True,
     'init_temperature': 0.5, 'target_entropy': -3.0, 'hidden': (9,), 'critic_hidden': (9,), 'critic_layer_norm': 'before',
     'critic_activation': 'swish', 'critic_unit_features': True, 'num_critics': 3, 'num_target_critics': 1, 'num_gap_critics': 1,
 }  # fmt: skip
-ODICE_CHANGES = {
+ODICE_CHANGES = SCHEDULE_CHANGES | {
     'gamma': 0.5, 'trust': 0.9, 'eta': 0.5, 'orthogonal': False, 'max_weight': 0.1, 'polyak': 0.5, 'learning_rate': 1e-3,
     'policy_weight_decay': 0.1, 'hidden': (9,), 'policy_hidden': (9,), 'num_members': 3, 'layer_norm': False,
 }  # fmt: skip
@@ -107,7 +112,8 @@ def _prdc(config):
 
 AGENTS = {
     'bc': Row(
-        lambda config: bc(SPEC, config), BCConfig, SMALL, {'hidden': (9,), 'learning_rate': 1e-3, 'dropout': 0.5}
+        lambda config: bc(SPEC, config), BCConfig, SMALL,
+        SCHEDULE_CHANGES | {'hidden': (9,), 'learning_rate': 1e-3, 'dropout': 0.5},
     ),
     'iql': Row(lambda config: iql(SPEC, config), IQLConfig, SMALL, IQL_CHANGES),
     'iql_hl_gauss': Row(lambda config: iql(SPEC, config, head=hl_gauss_head(-5.0, 5.0, 11)), IQLConfig, SMALL),
@@ -273,7 +279,7 @@ def _fingerprint(name, **settings):
     Uncompiled: operations are compiled once for all settings, whole updates would be once for each.
     """
     made, key = ROW_OF[name].make(**settings), jax.random.key(0)
-    state = made.init(key)
+    state = schedules.begin(made.init(key), 4)
     yield state
     for seed in range(2):
         state, metrics = _update_of(name, made)(state, _batch(name, seed), KEYS[seed])
@@ -282,6 +288,29 @@ def _fingerprint(name, **settings):
     else:
         acts = (made.sample_action, made.best_action)
         yield state, metrics, [act(state, _batch(name).observation, key) for act in acts]
+
+
+def _learnt(state):
+    """The parameters that gradients move, by name; slow copies and optimisers left out."""
+    found = {}
+    for name, value in state._asdict().items():
+        if hasattr(value, '_asdict'):
+            found |= _learnt(value)
+        elif not name.startswith('target_') and not name.endswith('_opt'):
+            found[name] = value
+    return found
+
+
+@pytest.mark.parametrize('name', ['bc', 'iql', 'td3', 'sac', 'rlpd', 'odice', 'calql'])
+def test_every_rate_falls_to_zero_with_the_phase(name):
+    agent, states = ROW_OF[name].make(schedule='linear'), []
+    state = schedules.begin(agent.init(jax.random.key(0)), 2)
+    for seed in range(3):
+        state, _ = agent.update(state, _batch(name, seed), KEYS[seed])
+        states.append(_learnt(state))
+    moved = {part for part in states[0] if not _same(states[0][part], states[1][part])}
+    assert moved == set(states[0]) - {'log_dual'}
+    assert all(_same(states[1][part], states[2][part]) for part in states[0])
 
 
 _fingerprint_of_defaults = functools.cache(lambda name: tuple(_fingerprint(name)))

@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from ooorl.agents.iql import IQLConfig, _critic_parts, iql
+from ooorl.nn import schedules
 from ooorl.nn.heads import scalar_head
 from ooorl.policies.gaussian import gaussian_policy
 from ooorl.signals.novelty import RNDConfig, _rnd_parts
@@ -77,8 +78,8 @@ def _check_means(comparison, step, metrics, names):
 @pytest.mark.parametrize('name', ['iql_e07_b3_const', 'iql_e07_b3_cosine', 'iql_e09_b10_const', 'iql_e09_b10_cosine'])
 def test_official_iql(golden_dir, name):
     arrays = golden.load(golden_dir, name)
-    decay = int(arrays['hp_cosine_steps']) if arrays['hp_cosine'] else None
-    config = _config(arrays, policy_decay_updates=decay)
+    cosine = {'schedule': 'cosine', 'schedule_of': 'policy'} if arrays['hp_cosine'] else {}
+    config = _config(arrays, **cosine)
     policy = gaussian_policy(SPEC, (8, 8))
     agent = iql(SPEC, config, grad_transform=golden.recorded_gradient())
     parts = _critic_parts(SPEC, config, scalar_head(), optax.identity())
@@ -97,7 +98,7 @@ def test_official_iql(golden_dir, name):
         }  # fmt: skip
 
     update, comparison = jax.jit(agent.update), golden.Comparison(arrays)
-    state = _state(agent, arrays)
+    state = schedules.begin(_state(agent, arrays), int(arrays['hp_cosine_steps']) if cosine else 0)
     for step in range(1, 6):
         batch, old = golden.batch(arrays, step), state
         state, metrics = update(old, batch, jax.random.key(step))

@@ -10,6 +10,7 @@ from golden import recorded_gradient
 from ooorl.agents.bc import BCConfig, bc
 from ooorl.agents.iql import IQLConfig, _critic_parts, iql, iql_critic
 from ooorl.errors import UsageError
+from ooorl.nn import schedules
 from ooorl.nn.heads import hl_gauss_head, scalar_head
 from ooorl.types import Spec, Transition
 
@@ -161,9 +162,9 @@ def test_target_moves_by_polyak_towards_the_new_q():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), new.target_q, expected)
 
 
-def test_policy_decay_ends_at_zero():
-    agent = iql(SPEC, IQLConfig(hidden=(8,), policy_decay_updates=4))
-    state, update = agent.init(jax.random.key(0)), jax.jit(agent.update)
+def test_a_schedule_of_the_policy_alone_ends_at_zero_and_leaves_the_critic():
+    agent = iql(SPEC, IQLConfig(hidden=(8,), schedule='cosine', schedule_of='policy'))
+    state, update = schedules.begin(agent.init(jax.random.key(0)), 4), jax.jit(agent.update)
     for _ in range(4):
         state, _ = update(state, _bandit(), jax.random.key(1))
     after, _ = update(state, _bandit(), jax.random.key(1))

@@ -57,8 +57,8 @@ def test_every_setting_of_every_signal_can_be_set(name):
 
 
 def test_types_are_checked_and_whole_numbers_are_floats_too():
-    parsed = config.parse(IQLConfig, {'gamma': 1, 'hidden': [4, 5], 'policy_decay_updates': 7}, '[agent]')
-    assert (parsed.gamma, parsed.hidden, parsed.policy_decay_updates) == (1.0, (4, 5), 7)
+    parsed = config.parse(IQLConfig, {'gamma': 1, 'hidden': [4, 5], 'num_critics': 7}, '[agent]')
+    assert (parsed.gamma, parsed.hidden, parsed.num_critics) == (1.0, (4, 5), 7)
     assert isinstance(parsed.gamma, float)
     for key, value in (('gamma', True), ('hidden', [4.5]), ('num_critics', 2.0), ('layer_norm', 1), ('q_loss', 3)):
         with pytest.raises(UsageError, match=f'{key} in \\[agent\\] must be of type'):

@@ -15,7 +15,8 @@ from conftest import ROOT
 
 from ooorl.training import checkpoint
 
-AGENT = {'agent': 'iql', 'hidden': [8], 'normalise_observation': True, 'sampling': {'batch_size': 8, 'success_rows': 2}}
+SAMPLING = {'batch_size': 8, 'success_rows': 2}
+AGENT = {'agent': 'iql', 'hidden': [8], 'schedule': 'cosine', 'normalise_observation': True, 'sampling': SAMPLING}
 SCHEME = {'pretrain_updates': 12, 'num_env_steps': 24, 'explore_updates': 12, 'retrain_updates': 12}
 MAZE = {
     'name': 'maze',

@@ -1,5 +1,6 @@
 """Runs: what the stores hold, who learns from what, which seeds and rounds matter."""
 
+import dataclasses
 from collections import Counter
 
 import jax
@@ -13,6 +14,7 @@ from ooorl.agents.iql import IQLConfig, iql
 from ooorl.envs import batched, host, make
 from ooorl.envs.scripted import u_maze_offline
 from ooorl.errors import UsageError
+from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.runner.build import uniform
 from ooorl.training import rounds
 from ooorl.training import run as running
@@ -305,6 +307,27 @@ def _loud_signal():
         return jnp.full(batch.reward.shape, 7.0)
 
     return Signal(init=lambda key: jnp.zeros(()), update=lambda s, b, k: (s, score(s, b), {}), score=score)
+
+
+@pytest.mark.parametrize('fresh_optimizers', [False, True])
+def test_every_phase_goes_through_its_own_schedule(fresh_optimizers):
+    # With a constant gradient each step is the rate: a linear decay over n updates moves by (n + 1) / 2, whatever the rounds.
+    optimizer = scheduled_adam(Scheduled(schedule='linear'), 'policy', 1.0, eps=0.0)
+
+    def update(state, batch, key):
+        del batch, key
+        step, opt = optimizer.update(jnp.ones(()), state['opt'])
+        return {'value': state['value'] + step, 'opt': opt}, {}
+
+    agent = dataclasses.replace(
+        recorder(observe=False), init=lambda key: {'value': 0.0 * jax.random.uniform(key), 'opt': optimizer.init(jnp.zeros(()))},
+        update=update,
+    )
+    lengths = {'offline_updates': 6, 'num_env_steps': 24, 'num_updates': 12}
+    setup = line_setup(finetune(agent, **lengths, fresh_optimizers=fresh_optimizers), evaluation=None)
+    finished = running.run(setup).finished
+    np.testing.assert_allclose(finished['offline']['value'], -3.5, rtol=1e-4)
+    np.testing.assert_allclose(finished['finetune']['value'], -3.5 - 6.5, rtol=1e-4)
 
 
 def test_numbers_that_are_not_finite_stop_the_run():
