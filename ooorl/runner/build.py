@@ -38,7 +38,7 @@ def _counts(spec, config):
 
 def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = True) -> Agent:
     """The agent of a resolved agent table, wrapped as the table says (see `ooorl.wrap` for the order)."""
-    config_type, builder = algorithm(table['agent'])
+    config_type, builder, *_ = algorithm(table['agent'])
     config = parse(config_type, {k: v for k, v in table.items() if k in fields(config_type)}, '[agent]')
     takes, seams = inspect.signature(builder).parameters, {}
     if 'head' in table:

@@ -13,6 +13,7 @@ from small import random_batch
 
 from ooorl import catalogue, envs
 from ooorl.errors import UsageError
+from ooorl.nn import schedules
 from ooorl.runner import build, config
 from ooorl.training import replay
 from ooorl.training.learn import Sampling, make_learn
@@ -67,7 +68,7 @@ def _one_update(phase, data, spec):
     learn = make_learn(phase.agent, sampling, num_updates=1, streams={'dataset': 1})
 
     def step(key, data):
-        state = phase.agent.init(key)
+        state = schedules.begin(phase.agent.init(key), phase.num_updates)
         if phase.agent.observe is not None:
             state = phase.agent.observe(state, data)
         return learn(state, {'dataset': replay.full(data)}, key)
