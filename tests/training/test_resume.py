@@ -97,7 +97,7 @@ def place(tmp_path_factory):
 def environment(place, **more):
     return {
         **os.environ,
-        'PYTHONPATH': f'{ROOT}{os.pathsep}{ROOT / "tests"}',
+        'PYTHONPATH': f'{ROOT}{os.pathsep}{ROOT / "tests" / "support"}',
         'JAX_COMPILATION_CACHE_DIR': str(place / 'programs'),
         'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
         **more,
