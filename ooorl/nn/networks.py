@@ -1,4 +1,4 @@
-"""Networks as `Network(init, apply)`; the only file that knows flax."""
+"""Networks as `Network(init, apply)`; this file and `transformer` are the only ones that know flax."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ from ooorl.errors import UsageError
 from ooorl.mapping import map_members
 from ooorl.types import Array, Key, Params
 
-ACTIVATIONS = {'relu': nn.relu, 'gelu': nn.gelu, 'tanh': nn.tanh, 'swish': nn.swish}
+ACTIVATIONS = {'relu': nn.relu, 'gelu': nn.gelu, 'tanh': nn.tanh, 'swish': nn.swish, 'mish': jax.nn.mish, 'elu': nn.elu}
+TIME_FEATURES = ('plain', 'fourier', 'sinusoidal')
 
 
 def orthogonal(gain: float) -> Callable:
@@ -105,7 +106,7 @@ def mlp(
     Args:
       hidden: widths of the hidden layers.
       num_outputs: width of the last layer, which is linear.
-      activation: 'relu', 'gelu' (tanh form), 'tanh' or 'swish'.
+      activation: 'relu', 'gelu' (tanh form), 'tanh', 'swish', 'mish' or 'elu'.
       layer_norm: None, or 'before' / 'after' the activation of every hidden layer.
       dropout: rate after every activation; active only where `apply` is given a key.
       kernel_init: 'orthogonal' (gain sqrt 2), 'xavier_uniform' or 'small' (orthogonal, gain 0.01); biases start at 0.
@@ -122,11 +123,118 @@ def mlp(
         kernel_init=kernel_init, last_init=last_init or kernel_init, unit_features=unit_features,
     )
 
+    return as_network(module)
+
+
+def as_network(module: nn.Module) -> Network:
+    """A module whose call takes `train`, which is on where `apply` is given a key for dropout."""
+
     def apply(params, *inputs, key: Key | None = None):
         rngs = None if key is None else {'dropout': key}
         return module.apply(params, *inputs, train=key is not None, rngs=rngs)
 
     return Network(init=module.init, apply=apply)
+
+
+class _LNResNet(nn.Module):
+    width: int
+    num_blocks: int
+    num_outputs: int
+    activation: str
+    dropout: float
+    kernel_init: str
+
+    @nn.compact
+    def __call__(self, *inputs, train=False):
+        activation, kernel_init = ACTIVATIONS[self.activation], INITIALISERS[self.kernel_init]
+        x = nn.Dense(self.width, kernel_init=kernel_init)(jnp.concatenate(inputs, axis=-1))
+        for _ in range(self.num_blocks):
+            y = nn.Dropout(self.dropout, deterministic=not train)(x) if self.dropout else x
+            y = nn.Dense(4 * self.width, kernel_init=kernel_init)(nn.LayerNorm(epsilon=1e-6)(y))
+            x = x + nn.Dense(self.width, kernel_init=kernel_init)(activation(y))
+        # Without an activation before the head antmaze suffers.
+        return nn.Dense(self.num_outputs, kernel_init=kernel_init)(activation(x))
+
+
+class _TimeConditioned(nn.Module):
+    body: nn.Module
+    features: str
+    num_features: int
+    hidden: Sequence[int]
+    activation: str
+    kernel_init: str
+
+    @nn.compact
+    def __call__(self, x, observation, time, train=False):
+        # Once for all rows where they share one time, as in sampling.
+        condition = self._condition(jnp.asarray(time)[..., None])
+        inputs = (jnp.broadcast_to(part, (*x.shape[:-1], part.shape[-1])) for part in (x, observation, condition))
+        return self.body(*inputs, train=train)
+
+    def _condition(self, time):
+        if self.features == 'plain':
+            return time
+        half = self.num_features // 2
+        if self.features == 'fourier':
+            frequencies = 2.0 * jnp.pi * self.param('frequencies', nn.initializers.normal(0.2), (half,))
+        else:
+            frequencies = jnp.exp(-jnp.log(10_000.0) * jnp.arange(half) / max(half - 1, 1))
+        angle = time * frequencies.reshape((1,) * (time.ndim - 1) + (half,))
+        x = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+        for number, width in enumerate(self.hidden):
+            x = ACTIVATIONS[self.activation](x) if number else x
+            x = nn.Dense(width, kernel_init=INITIALISERS[self.kernel_init])(x)
+        return x
+
+
+def ln_resnet(
+    width: int, num_blocks: int, num_outputs: int, *, activation: str = 'mish', dropout: float = 0.0,
+    kernel_init: str = 'xavier_uniform',
+) -> Network:  # fmt: skip
+    """Residual blocks over the concatenated inputs: `[..., I] -> [..., num_outputs]`.
+
+        x = W i;   x <- x + W2 act(W1 LayerNorm(dropout(x))),   W1 four times as wide;   output W' act(x)
+
+    Source: Hansen-Estruch et al., "IDQL", arXiv:2304.10573.
+    """
+    return as_network(_LNResNet(width, num_blocks, num_outputs, activation, dropout, kernel_init))
+
+
+def time_conditioned(
+    hidden: Sequence[int], num_outputs: int, *, body: str = 'mlp', activation: str = 'gelu', layer_norm: str | None = None,
+    dropout: float = 0.0, time_features: str = 'plain', num_time_features: int = 64, time_hidden: Sequence[int] = (128, 128),
+    kernel_init: str = 'xavier_uniform',
+) -> Network:  # fmt: skip
+    """Noise or velocity at (x, observation, time): `apply(params, x[..., A], observation[..., O], time[...]) -> [..., outputs]`.
+
+    Observation and time may lack leading axes of x. The body sees x, the observation and the features of time, in that order.
+
+    Args:
+      hidden: widths of an MLP's layers, or one width for each block of an LN-ResNet.
+      num_outputs: width of the output.
+      body: 'mlp' or 'ln_resnet'.
+      activation: of `mlp`, in body and time features.
+      layer_norm: of `mlp`; an LN-ResNet has its own.
+      dropout: rate in the body; active only where `apply` is given a key.
+      time_features: 'plain' (the number itself), 'sinusoidal' (fixed frequencies from 1 down to 1 / 10,000) or 'fourier' (learnt
+        ones, begun as N(0, 0.2^2) turns per unit); the last two pass through a small MLP.
+      num_time_features: cosines and sines together.
+      time_hidden: widths of that MLP; its last layer is linear.
+      kernel_init: of `mlp`.
+
+    Raises:
+      UsageError: if an LN-ResNet is asked for blocks of different widths.
+    """
+    if body == 'ln_resnet' and len(set(hidden)) != 1:
+        raise UsageError(f'an LN-ResNet needs one width, given once for each of its blocks; got hidden = {list(hidden)}')
+    if body == 'ln_resnet':
+        trunk = _LNResNet(hidden[0], len(hidden), num_outputs, activation, dropout, kernel_init)
+    else:
+        trunk = _MLP(
+            hidden=tuple(hidden), num_outputs=num_outputs, activation=activation, layer_norm=layer_norm, dropout=dropout,
+            kernel_init=kernel_init, last_init=kernel_init, unit_features=False,
+        )
+    return as_network(_TimeConditioned(trunk, time_features, num_time_features, tuple(time_hidden), activation, kernel_init))
 
 
 def ensemble(network: Network, num_members: int) -> Network:

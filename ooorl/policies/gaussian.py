@@ -7,6 +7,7 @@ deviation does not depend on the state; draws are clipped to the box. It is not 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 
@@ -14,6 +15,50 @@ from ooorl.nn.distributions import gaussian_log_prob, tanh_gaussian_from_noise, 
 from ooorl.nn.networks import mlp
 from ooorl.policies.noise import beside, drawing
 from ooorl.types import DensityPolicy, Policy, Spec
+from ooorl.validation import check_choice, check_not_negative
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianConfig:
+    """Settings of `gaussian_policy`, IQL's; `hidden` and the like of the agent are then those of its other networks."""
+
+    hidden: tuple[int, ...] = (256, 256)  # widths
+    dropout: float = 0.0  # rate, while fitting
+    layer_norm: str | None = None  # None, or 'before' / 'after' the activation
+    log_std_min: float = -5.0  # bounds of the logarithm of the deviation
+    log_std_max: float = 2.0
+    init_log_std: float = 0.0  # where it starts
+
+    def __post_init__(self):
+        check_not_negative(dropout=self.dropout)
+        check_choice((None, 'before', 'after'), layer_norm=self.layer_norm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TanhGaussianConfig:
+    """Settings of `tanh_gaussian_policy`, SAC's."""
+
+    hidden: tuple[int, ...] = (256, 256)  # widths
+    layer_norm: str | None = None  # None, or 'before' / 'after' the activation
+    kernel_init: str = 'orthogonal'  # of `networks.mlp`; RLPD 'xavier_uniform'
+    last_init: str | None = None  # of the last layer; Cal-QL 'small'
+    log_std_affine: tuple[float, ...] | None = None  # learnable factor and offset of the log-deviation; Cal-QL (1, -1)
+
+    def __post_init__(self):
+        check_choice((None, 'before', 'after'), layer_norm=self.layer_norm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeterministicConfig:
+    """Settings of `deterministic_policy`, TD3's."""
+
+    hidden: tuple[int, ...] = (256, 256)  # widths
+    layer_norm: str | None = None  # None, or 'before' / 'after' the activation
+    exploration_std: float = 0.1  # deviation of the noise on draws
+
+    def __post_init__(self):
+        check_not_negative(exploration_std=self.exploration_std)
+        check_choice((None, 'before', 'after'), layer_norm=self.layer_norm)
 
 
 def gaussian_policy(
