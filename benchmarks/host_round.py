@@ -69,7 +69,7 @@ def measure(arguments, utd):
     """Times rounds by turns, plain and with the stopwatch, and records the parts."""
     programs, phase, state, cycles = prepared(arguments, utd)
     sizes = phases.round_sizes(phase, programs.setup)
-    plain_step, plain_call, plain_collect = programs.setup.environment.step, programs.call, rounds.collection.collect
+    plain_step, plain_call, plain_collect = programs.setup.environment.step, programs.call, rounds.collection.collect_keyed
     held = {'state': state}
 
     def one_round():
@@ -87,11 +87,11 @@ def measure(arguments, utd):
         environment = replace(programs.setup.environment, step=watch.around('step', plain_step, wait=False))
         setup = programs.setup
         programs.setup, programs.call = replace(setup, environment=environment), call
-        rounds.collection.collect = watch.around('collect', plain_collect, wait=True)
+        rounds.collection.collect_keyed = watch.around('collect', plain_collect, wait=True)
         try:
             total = one_round()
         finally:
-            programs.setup, programs.call, rounds.collection.collect = setup, plain_call, plain_collect
+            programs.setup, programs.call, rounds.collection.collect_keyed = setup, plain_call, plain_collect
         parts = dict(watch.seconds)
         learning, collecting = parts.pop('after'), parts.pop('collect')
         split[:] = [*split, {

@@ -45,11 +45,6 @@ def step_keys(key: Key, num_steps: int) -> tuple[Key, Key]:
     return keys[:, 0], keys[:, 1]
 
 
-@jax.jit
-def _sums(finished):
-    return {name: value.sum(axis=(0, -1)) for name, value in finished.items()}
-
-
 def collect(
     environment: Environment,
     act: Callable[[Array, Key], Array],
@@ -70,7 +65,13 @@ def collect(
       the new state; transitions `[T, *batch]` with `boundary` in extras; sums over the copies along the last batch axis of the
       episodes that ended: `num_episodes`, `return_sum`, `length_sum`, `num_successes`.
     """
+    return collect_keyed(environment, act, state, step_keys(key, num_steps))
 
+
+def collect_keyed(
+    environment: Environment, act: Callable[[Array, Key], Array], state: CollectState, keys: tuple[Key, Key]
+) -> tuple[CollectState, Transition, Metrics]:
+    """`collect` with keys `[T]` to act with and `[T]` to step with, for callers that make those of many calls at once."""
     xp = _arrays(environment)
 
     def step(carry, keys):
@@ -104,8 +105,8 @@ def collect(
         )
         return carry, (transition, finished)
 
-    state, (transitions, finished) = environment.scan(step, state, step_keys(key, num_steps))
-    return state, transitions, _sums(finished)
+    state, (transitions, finished) = environment.scan(step, state, keys)
+    return state, transitions, {name: value.sum(axis=(0, -1)) for name, value in finished.items()}
 
 
 def rows(transitions: Transition) -> Transition:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ooorl.errors import UsageError
 from ooorl.training import episodes
 from ooorl.training.replay import ReplayState, View, capacity, sample_views, shares, view, where
-from ooorl.types import Agent, Metrics, State, Transition
+from ooorl.types import Agent, Array, Metrics, State, Transition
 from ooorl.validation import check_choice, check_not_negative, check_positive
 from ooorl.wrap import with_extras
 
@@ -96,10 +96,22 @@ def _step_keys(key, num):
 def _updates(agent, state, inputs, batch_of):
     def step(state, inputs):
         drawn, update_key = inputs
-        return agent.update(state, batch_of(drawn), update_key)
+        state, metrics = agent.update(state, batch_of(drawn), update_key)
+        return state, packed(metrics)
 
     state, metrics = jax.lax.scan(step, state, inputs)
-    return state, jax.tree.map(lambda values: values.mean(axis=0), metrics)
+    return state, unpacked(jax.tree.map(lambda values: values.mean(axis=0), metrics))
+
+
+def packed(metrics: Metrics) -> dict[tuple[str, ...], Array]:
+    """Scalars by name as one vector under all of their names: a loop writes one row for them and not one number for each."""
+    names = tuple(sorted(metrics))
+    return {names: jnp.stack([jnp.asarray(metrics[name], jnp.float32) for name in names])} if names else {}
+
+
+def unpacked(rows: Mapping[tuple[str, ...], Array]) -> Metrics:
+    """What was `packed`, by name; the vectors may have got leading axes."""
+    return {name: values[..., place] for names, values in rows.items() for place, name in enumerate(names)}
 
 
 def _draw_from(agent, sources, streams, sampling):

@@ -13,7 +13,7 @@ from ooorl.nn import schedules
 from ooorl.nn.optimizers import restarted
 from ooorl.training import collect as collection
 from ooorl.training import replay
-from ooorl.training.learn import make_learn, make_learn_ahead
+from ooorl.training.learn import make_learn, make_learn_ahead, packed, unpacked
 from ooorl.training.phases import Setup, rows_known
 from ooorl.types import State, Transition, ignore_data
 
@@ -200,12 +200,13 @@ def _compiled_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles
             metrics = {}
             if updates_per_cycle:
                 agent, metrics = learn(agent, _both(dataset, store), learn_key)
-                metrics = {**metrics, FINITE: _finite(agent)}
-            return (agent, store, collector), (metrics, finished)
+            return (agent, store, collector), (packed(metrics), finished)
 
         carry, (metrics, finished) = jax.lax.scan(cycle, (agent, store, collector), jax.random.split(key, num_cycles))
-        mean = jax.tree.map(lambda values: values.mean(axis=0), metrics)
-        return *carry, mean, jax.tree.map(lambda values: values.sum(axis=0), finished)
+        mean = unpacked(jax.tree.map(lambda values: values.mean(axis=0), metrics))
+        # Once a round: a number that is not finite stays, and the check costs a third of a small update.
+        checked = {FINITE: _finite(carry[0])} if updates_per_cycle else {}
+        return *carry, mean | checked, jax.tree.map(lambda values: values.sum(axis=0), finished)
 
     mapped = programs.over_seeds(one, (0, 0, 0, 0, None))
     rows = state.stores[phase.store].storage.reward.shape
@@ -222,7 +223,7 @@ def _both(dataset, store):
 
 
 def _after_host_collection(programs, phase, num_updates):
-    """`(agent, store, transitions[S, T, N], keys[S], dataset) -> (agent, store, metrics)`, once a cycle.
+    """`(agent, store, transitions[S, T, N], key words[S], dataset) -> (agent, store, packed metrics)`, once a cycle.
 
     The stores stay out of what is mapped in groups of seeds: that would copy all of them in every cycle.
     """
@@ -238,13 +239,13 @@ def _after_host_collection(programs, phase, num_updates):
         if not num_updates:
             return agent, {}
         agent, metrics = learn(agent, drawn)
-        return agent, {**metrics, FINITE: _finite(agent)}
+        return agent, packed(metrics)
 
     together = map_seeds(stored, (0, 0, 0, None), group=len(programs.setup.seeds))
     in_groups = programs.over_seeds(learnt, (0, 0, 0))
 
-    def after(agent, store, transitions, keys, dataset):
-        store, rows, drawn = together(store, transitions, keys, dataset)
+    def after(agent, store, transitions, words, dataset):
+        store, rows, drawn = together(store, transitions, jax.random.wrap_key_data(words), dataset)
         agent, metrics = in_groups(agent, rows, drawn)
         return agent, store, metrics
 
@@ -256,38 +257,50 @@ def _host_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles):
     after = _after_host_collection(programs, phase, updates_per_cycle)
     act = over_seeds_split(programs, phase.agent.sample_action)
     agent, store, collector = state.agent, state.stores[phase.store], state.collectors[phase.store]
+    rows = store.storage.reward.shape
+    name = ('after', phase.agent, id(phase.sampling), updates_per_cycle, phase.cycle_steps, rows)
     all_metrics, all_finished = [], []
     # Whatever small work there is lies inside a program or in numpy: outside, each jax operation costs as much as a step.
-    for collect_key, learn_keys in zip(*map(list, _cycle_keys(keys, num_cycles)), strict=True):
+    for words, learn_words in zip(*jax.device_get(_cycle_words(keys, num_cycles, phase.cycle_steps)), strict=True):
 
-        def sample(observation, key, agent=agent):
-            return programs.call(('act', phase.agent), act, agent, observation, key)
+        def sample(observation, words, agent=agent):
+            return programs.call(('act', phase.agent), act, agent, observation, words)
 
-        collector, transitions, finished = collection.collect(environment, sample, collector, collect_key, phase.cycle_steps)
+        collector, transitions, finished = collection.collect_keyed(environment, sample, collector, (words, words))
         seed_first = jax.tree.map(lambda leaf: np.moveaxis(leaf, 0, 1), transitions)
-        rows = store.storage.reward.shape
-        name = ('after', phase.agent, id(phase.sampling), updates_per_cycle, phase.cycle_steps, rows)
         agent, store, metrics = programs.call(
-            name, after, agent, store, seed_first, learn_keys, programs.dataset, donate=(0, 1)
+            name, after, agent, store, seed_first, learn_words, programs.dataset, donate=(0, 1)
         )
         all_metrics.append(metrics)
         all_finished.append(finished)
-    mean = jax.tree.map(lambda *values: np.mean(values, axis=0), *jax.device_get(all_metrics))
-    total = jax.tree.map(lambda *values: np.sum(values, axis=0), *jax.device_get(all_finished))
+    mean = unpacked(jax.tree.map(lambda *values: np.mean(values, axis=0), *jax.device_get(all_metrics)))
+    if updates_per_cycle:
+        mean[FINITE] = programs.call(('finite', phase.agent), jax.vmap(_finite), agent)
+    total = jax.tree.map(lambda *values: np.sum(values, axis=0), *all_finished)
     return _collected(state, phase, agent, store, collector), mean, total
 
 
 def over_seeds_split(programs: Programs, act):
-    """`(agent states [S], observation [S, ...], key) -> action [S, ...]`: every seed acts with its own part of the key."""
+    """`(agent states [S], observation [S, ...], key) -> action [S, ...]`: every seed acts with its own part of the key.
+
+    The key may come as its words, which is cheaper where a call is small.
+    """
     mapped, num_seeds = programs.over_seeds(act, (0, 0, 0)), len(programs.setup.seeds)
-    return lambda agent, observation, key: mapped(agent, observation, jax.random.split(key, num_seeds))
+
+    def split(agent, observation, key):
+        key = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
+        return mapped(agent, observation, jax.random.split(key, num_seeds))
+
+    return split
 
 
-@partial(jax.jit, static_argnums=1)
-def _cycle_keys(keys, num_cycles):
-    """For every cycle a key to collect with, which the first seed's stands for, and keys `[S]` to learn with."""
+@partial(jax.jit, static_argnums=(1, 2))
+def _cycle_words(keys, num_cycles, num_steps):
+    """Words of the keys `[C, T]` to act with, which the first seed's key stands for, and of keys `[C, S]` to learn with."""
     learn = jnp.swapaxes(jax.vmap(lambda key: jax.random.split(key, num_cycles))(keys), 0, 1)
-    return jax.vmap(lambda key: jax.random.fold_in(key, 0))(learn[:, 0]), learn
+    collect = jax.vmap(lambda key: jax.random.fold_in(key, 0))(learn[:, 0])
+    act, _ = jax.vmap(lambda key: collection.step_keys(key, num_steps))(collect)
+    return jax.random.key_data(act), jax.random.key_data(learn)
 
 
 def _collected(state, phase, agent, store, collector):
