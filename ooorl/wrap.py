@@ -181,11 +181,20 @@ def normalised_observation(agent: Agent, mean: Array, std: Array) -> Agent:
     )
 
 
-def reranked(agent: Agent, q: Callable[[State, Array, Array], Array], *, num_candidates: int) -> Agent:
+def reranked(
+    agent: Agent, q: Callable[[State, Array, Array], Array], *, num_candidates: int, collecting: bool = False
+) -> Agent:
     """Acts with the best of `num_candidates` draws of the agent under `q(state, observation, action) -> [...]`.
 
-    Learning is untouched. With one candidate, the deployed action is a draw of the agent's policy.
+    Learning is untouched. With one candidate, the deployed action is a draw of the agent's policy. Data are collected with
+    single draws, or if `collecting` with the best of several as well. Over `iql` with a policy that imitates without weights
+    this is IDQL (a diffusion policy) or IFQL (a flow policy).
+
+    Raises:
+      UsageError: if there are no candidates.
     """
+    if num_candidates < 1:
+        raise UsageError(f'reranked needs at least one candidate to act with; got num_candidates = {num_candidates}')
 
     def best_action(state, observation, key):
         keys = jax.random.split(key, num_candidates)
@@ -194,4 +203,4 @@ def reranked(agent: Agent, q: Callable[[State, Array, Array], Array], *, num_can
         best = values.argmax(axis=0)
         return jnp.take_along_axis(candidates, best[None, ..., None], axis=0)[0]
 
-    return replace(agent, best_action=best_action)
+    return replace(agent, best_action=best_action, sample_action=best_action if collecting else agent.sample_action)

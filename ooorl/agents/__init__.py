@@ -28,6 +28,7 @@ class Algorithm(NamedTuple):
       used: "offline", "online" or both, as its authors use it.
       needs: what it needs beside transitions.
       together: keys of its table that are changed together, and what for.
+      of_default_policy: keys of its table that mean nothing where another policy is given.
     """
 
     config: type
@@ -35,16 +36,24 @@ class Algorithm(NamedTuple):
     used: str = ''
     needs: str = ''
     together: str = ''
+    of_default_policy: tuple[str, ...] = ()
 
 
 BOTH = 'offline, online'
 ALGORITHMS = {
-    'bc': Algorithm(BCConfig, bc, 'offline', '', 'rewards are not read'),
-    'iql': Algorithm(IQLConfig, iql, BOTH, '', '`expectile` with `inverse_temperature`: .7 and 3 locomotion, .9 and 10 antmaze'),
+    'bc': Algorithm(BCConfig, bc, 'offline', '', 'rewards are not read', ('hidden', 'dropout')),
+    'iql': Algorithm(
+        IQLConfig, iql, BOTH, '',
+        '`expectile` with `inverse_temperature`: .7 and 3 locomotion, .9 and 10 antmaze; '
+        'IDQL: `inverse_temperature = 0` with sub-tables `policy` (`kind = "diffusion"`; IFQL: flow) and `reranked`',
+        ('dropout', 'log_std_min'),
+    ),
     'td3': Algorithm(
-        TD3Config, td3, BOTH, '`next_action` where `critic_cloning_weight` > 0',
+        TD3Config, td3, BOTH, '`next_action` where `critic_cloning_weight` > 0; a policy with `decode`',
         'TD3+BC: `q_normalisation = 2.5`, `cloning_weight = 1`, `cloning_reduce = "mean"`; '
-        'ReBRAC: `q_normalisation = 1`, `policy_value = "min"`, both cloning weights, `critic_layer_norm = "after"`',
+        'ReBRAC: `q_normalisation = 1`, `policy_value = "min"`, both cloning weights, `critic_layer_norm = "after"`; '
+        'Diffusion-QL: `policy_action = "sample"`, `cloning_weight = 1`, `q_normalisation` its eta, and a diffusion policy',
+        ('exploration_noise', 'policy_layer_norm'),
     ),
     'sac': Algorithm(
         SACConfig, sac, 'online', 'a policy with a density',
@@ -53,11 +62,14 @@ ALGORITHMS = {
     ),
     'calql': Algorithm(
         CalQLConfig, calql, BOTH, 'a policy with a density; returns-to-go (computed) where `calibrate`',
-        'CQL: `calibrate = false`; antmaze: `target_gap = 0.8` instead of `conservative_weight`',
+        'CQL: `calibrate = false`; antmaze: `target_gap = 0.8` instead of `conservative_weight`', ('hidden',),
     ),
-    'odice': Algorithm(ODICEConfig, odice, 'offline', '', '`eta = 0`: semi-gradient; `orthogonal = false`: their sum'),
+    'odice': Algorithm(
+        ODICEConfig, odice, 'offline', '', '`eta = 0`: semi-gradient; `orthogonal = false`: their sum', ('policy_hidden',)
+    ),
     'prdc': Algorithm(
-        PRDCConfig, prdc, 'offline', 'a data set to search', '`beta` with `q_normalisation`: 2 and 2.5, antmaze 7.5 and 7.5'
+        PRDCConfig, prdc, 'offline', 'a data set to search', '`beta` with `q_normalisation`: 2 and 2.5, antmaze 7.5 and 7.5',
+        ('exploration_noise', 'policy_layer_norm'),
     ),
 }
 

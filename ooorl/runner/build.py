@@ -12,6 +12,7 @@ from ooorl import catalogue, signals, wrap
 from ooorl.agents import algorithm
 from ooorl.errors import UsageError
 from ooorl.nn.heads import hl_gauss_head
+from ooorl.policies import policy_kind
 from ooorl.runner.config import fields, parse
 from ooorl.runner.settings import SIGNALS
 from ooorl.training import phases
@@ -45,6 +46,10 @@ def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = 
         if 'head' not in takes:
             raise UsageError(f'{table["agent"]} has no critic to give a head to; remove the sub-table head')
         seams['head'] = hl_gauss_head(**table['head'])
+    if 'policy' in table:
+        if 'policy' not in takes:
+            raise UsageError(f'{table["agent"]} brings a policy of its own; remove the sub-table policy')
+        seams['policy'] = _policy(table['policy'], spec)
     if 'observation' in takes:
         seams |= _pairs(table, dataset)
     agent = builder(spec, config, **seams)
@@ -63,7 +68,24 @@ def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = 
         agent = wrap.terminal_at_reward(agent, reward=table['terminal_reward'])
     if table['normalise_observation']:
         agent = wrap.normalised_observation(agent, *_statistics(dataset))
-    return agent
+    return _reranked(agent, table) if 'reranked' in table else agent
+
+
+def _policy(table, spec):
+    kind = policy_kind(table['kind'])
+    return kind.builder(spec, parse(kind.config, {k: v for k, v in table.items() if k in fields(kind.config)}, '[policy]'))
+
+
+def _reranked(agent, table):
+    if agent.q is None:
+        raise UsageError(f'{table["agent"]} has no Q to rank candidates by; remove the sub-table reranked')
+    settings = table['reranked']
+
+    def value(state, observation, action):
+        q = agent.q(state, observation, action)
+        return q.min(axis=0) if settings['value'] == 'min' else q.mean(axis=0)
+
+    return wrap.reranked(agent, value, num_candidates=settings['num_candidates'], collecting=settings['collecting'])
 
 
 def _statistics(dataset):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ooorl.agents import algorithm
 from ooorl.errors import UsageError
-from ooorl.runner.settings import AGENT_TABLES, SCHEMES, SIGNALS, SUB_TABLES, TABLES, AgentConfig, BonusConfig, RunConfig
+from ooorl.runner.settings import AGENT_TABLES, CHOSEN, SCHEMES, SUB_TABLES, TABLES, AgentConfig, RunConfig
 from ooorl.validation import check_choice
 
 
@@ -83,27 +83,40 @@ def resolve(table: Mapping) -> dict:
 def _resolve_agent(table, where):
     own = parse(AgentConfig, {k: v for k, v in table.items() if k in fields(AgentConfig)}, where)
     config_type = algorithm(own.agent).config
-    subs = {key: table[key] for key in (*SUB_TABLES, 'bonus') if key in table}
+    subs = {key: table[key] for key in (*SUB_TABLES, *CHOSEN) if key in table}
     settings = {key: value for key, value in table.items() if key not in subs and key not in fields(AgentConfig)}
-    known = (*fields(config_type), *fields(AgentConfig), *SUB_TABLES, 'bonus')
+    known = (*fields(config_type), *fields(AgentConfig), *SUB_TABLES, *CHOSEN)
     _refuse_unknown(settings, known, where)
     resolved = _plain(own) | _plain(parse(config_type, settings, where))
     for key, value in subs.items():
-        if key != 'bonus':
+        place = f'{where[:-1]}.{key}]'
+        if key in CHOSEN:
+            resolved[key] = _resolve_chosen(value, place, *CHOSEN[key])
+        else:
             if key.endswith('sampling') and 'gamma' in resolved:
                 value = {'gamma': resolved['gamma'], **value}
-            resolved[key] = _plain(parse(SUB_TABLES[key], value, f'{where[:-1]}.{key}]'))
-    if 'bonus' in subs:
-        resolved['bonus'] = _resolve_bonus(subs['bonus'], f'{where[:-1]}.bonus]')
-    return resolved
+            resolved[key] = _plain(parse(SUB_TABLES[key], value, place))
+    return _without_default_policy(own.agent, resolved, settings, where) if 'policy' in subs else resolved
 
 
-def _resolve_bonus(table, where):
-    own = parse(BonusConfig, {k: v for k, v in table.items() if k in fields(BonusConfig)}, where)
-    check_choice(tuple(SIGNALS), signal=own.signal)
-    config_type = SIGNALS[own.signal]
-    settings = {key: value for key, value in table.items() if key not in fields(BonusConfig)}
-    _refuse_unknown(settings, (*fields(config_type), *fields(BonusConfig)), where)
+def _without_default_policy(agent, resolved, settings, where):
+    """The table without the settings of the policy that a sub-table `policy` replaces."""
+    idle = algorithm(agent).of_default_policy
+    for key in settings:
+        if key in idle:
+            raise UsageError(f'{key} in {where} belongs to the default policy, which the sub-table policy replaces; remove one')
+    return {key: value for key, value in resolved.items() if key not in idle}
+
+
+def _resolve_chosen(table, where, own_type, name, kinds):
+    """A table whose key `name` chooses, among `kinds`, the config that its other keys belong to."""
+    if not isinstance(table, Mapping):
+        raise UsageError(f'{where} must be a table; got {table!r}')
+    own = parse(own_type, {k: v for k, v in table.items() if k in fields(own_type)}, where)
+    check_choice(tuple(kinds), **{name: getattr(own, name)})
+    config_type = kinds[getattr(own, name)]
+    settings = {key: value for key, value in table.items() if key not in fields(own_type)}
+    _refuse_unknown(settings, (*fields(config_type), *fields(own_type)), where)
     return _plain(own) | _plain(parse(config_type, settings, where))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ooorl.errors import UsageError
+from ooorl.policies import POLICIES
 from ooorl.signals import DisagreementConfig, RNDConfig
 from ooorl.training.learn import Sampling
 from ooorl.validation import check_choice, check_not_negative, check_positive, check_regions
@@ -183,6 +184,26 @@ class BonusConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """The key of sub-table `policy` beside those of the policy itself, which takes the place of the agent's default one."""
+
+    kind: str = 'gaussian'  # a name of `ooorl.policies.POLICIES`
+
+
+@dataclass(frozen=True, kw_only=True)
+class RerankedConfig:
+    """Sub-table `reranked`: act with the best of several draws under the agent's own Q (IDQL, IFQL)."""
+
+    num_candidates: int = 32  # draws for each action
+    value: str = 'min'  # over the members of Q: 'min' or 'mean'
+    collecting: bool = False  # while collecting data too, not only in evaluation
+
+    def __post_init__(self):
+        check_positive(num_candidates=self.num_candidates)
+        check_choice(('min', 'mean'), value=self.value)
+
+
+@dataclass(frozen=True, kw_only=True)
 class HeadConfig:
     """Sub-table `head`: a classification critic on [low, high]."""
 
@@ -220,8 +241,14 @@ SUB_TABLES = {
     'reward': RewardConfig,
     'bounds': BoundsConfig,
     'head': HeadConfig,
+    'reranked': RerankedConfig,
     'sampling': Sampling,
     'online_sampling': Sampling,
+}
+# Sub-tables in which one key chooses what the others mean: (the config of that key, its name, what it chooses among).
+CHOSEN = {
+    'bonus': (BonusConfig, 'signal', SIGNALS),
+    'policy': (PolicyConfig, 'kind', {name: entry.config for name, entry in POLICIES.items()}),
 }
 
 
