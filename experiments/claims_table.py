@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ooorl import catalogue
-from ooorl.reporting import stats, writers
+from ooorl.reporting import intervals, tables, writers
 
 PREFIX = 'ooo_claims-'
 
@@ -31,17 +31,18 @@ CLAIMS = {
 }
 
 class Score(NamedTuple):
-    """How a task is scored: a column of the evaluation, moved so that `low` is 0 and `high` is 1."""
+    """How a task is scored: a column of the evaluation, moved so that `low` is 0, `high` 1; the `bounds` of what results."""
 
     column: str = 'success'
     low: float = 0.0
     high: float = 1.0
+    bounds: tuple[float, float] | None = (0.0, 1.0)
 
 
 def _reference(task_id: str) -> Score:
     """D4RL's normalised score / 100."""
     entry = catalogue.lookup(task_id)
-    return Score('return', entry.reference_min, entry.reference_max)
+    return Score('return', entry.reference_min, entry.reference_max, bounds=None)
 
 
 SCORES = {
@@ -85,30 +86,26 @@ def score(cell: Cell, arm: Mapping) -> np.ndarray:
     return (np.asarray(arm[how.column], np.float64) - how.low) / (how.high - how.low)
 
 
-def interval(values: np.ndarray) -> stats.Interval:
-    """IQM over seeds with its stratified bootstrap interval; the exact binomial one where all are 0 or all are 1."""
-    found = stats.stratified_bootstrap(values[:, None], stats.iqm)
-    if found.method == 'all equal' and values[0] in (0.0, 1.0):
-        return stats.bootstrap_interval(values, np.mean)
-    return found
+def bounds(task: str) -> tuple[float, float] | None:
+    """The range that a task's scores cannot leave, where there is one."""
+    return SCORES.get(task, Score()).bounds
 
 
-def shown(found: stats.Interval) -> str:
-    """'.62 [.29, .89]'; a dagger marks an exact binomial interval, no bracket that there is none."""
+def shown(task: str, values: np.ndarray) -> str:
+    """'0.62 [0.29, 0.89]', the mean over seeds and its interval; no bracket where there is none."""
+    found = intervals.interval(values, bounds=bounds(task))
     if not np.isfinite(found.low):
-        return f'{found.point:.2f}'
-    mark = '†' if found.method == 'clopper-pearson' else ''
-    return f'{found.point:.2f} [{found.low:.2f}, {found.high:.2f}]{mark}'
+        return f'{found.point:.2f} ({found.method})'
+    return f'{found.point:.2f} [{found.low:.2f}, {found.high:.2f}]{tables.mark(found)}'
 
 
-def verdict(difference: np.ndarray) -> str:
-    """What a paired difference [S] says, with its mean and interval."""
-    found = stats.paired_difference(difference, np.zeros_like(difference))
-    if found.method == 'all equal':
-        word = 'no difference' if found.point == 0 else 'held' if found.point > 0 else 'reversed'
-        return f'{word}: {found.point:+.2f} in every seed'
+def verdict(task: str, x: np.ndarray, y: np.ndarray) -> str:
+    """What the difference of two arms `[S]` on the same seeds says, with its mean and interval."""
+    found = intervals.paired_difference(x, y, bounds=bounds(task))
+    if not np.isfinite(found.low):
+        return f'not separated: {found.point:+.2f} ({found.method})'
     word = 'held' if found.low > 0 else 'reversed' if found.high < 0 else 'not separated'
-    return f'{word}: {found.point:+.2f} [{found.low:+.2f}, {found.high:+.2f}]'
+    return f'{word}: {found.point:+.2f} [{found.low:+.2f}, {found.high:+.2f}]{tables.mark(found)}'
 
 
 def all_arms(results: Mapping[Cell, dict], cell: Cell) -> dict[str, np.ndarray]:
@@ -125,15 +122,15 @@ def table(results: Mapping[Cell, dict]) -> str:
     cells = [cell for cell in results if cell.signal != 'none']
     seeds = sorted({len(result['seeds']) for result in results.values()})
     lines = [
-        f'IQM over {" or ".join(map(str, seeds))} seeds [95 % stratified bootstrap interval]; † all seeds 0 or all 1: mean and '
-        'exact binomial interval.',
+        f'Mean over {" or ".join(map(str, seeds))} seeds [95 % interval]: t, within the possible range; † every seed 0 or 1, or '
+        'close to it: exact binomial interval, or the one that generalises it.',
         '',
         '| cell | ' + ' | '.join(ARMS.values()) + ' |',
         '|---' * (len(ARMS) + 1) + '|',
     ]
     for cell in cells:
         arms = all_arms(results, cell)
-        entries = [shown(interval(arms[name])) if name in arms else 'not run' for name in ARMS]
+        entries = [shown(cell.task, arms[name]) if name in arms else 'not run' for name in ARMS]
         lines.append(f'| {cell} | ' + ' | '.join(entries) + ' |')
     lines += ['', 'Successful rows among those collected, by seed:', '', '| cell | with bonus | without |', '|---|---|---|']
     for cell in cells:
@@ -141,11 +138,12 @@ def table(results: Mapping[Cell, dict]) -> str:
         without = shared['buffer']['plain']['success_rows'] if shared else ()
         counts = [' '.join(map(str, rows)) or 'not run' for rows in (results[cell]['buffer']['online']['success_rows'], without)]
         lines.append(f'| {cell} | ' + ' | '.join(counts) + ' |')
-    lines += ['', 'Mean paired difference, by cell:', '', '| cell | ' + ' | '.join(f'OOO - {ARMS[c]}' for c in CLAIMS) + ' |']
+    lines += ['', 'Mean paired difference, by cell; † equal in every seed, or close to -1 or 1 in each:', '']
+    lines.append('| cell | ' + ' | '.join(f'OOO - {ARMS[c]}' for c in CLAIMS) + ' |')
     lines.append('|---' * (len(CLAIMS) + 1) + '|')
     for cell in cells:
         arms = all_arms(results, cell)
-        entries = [verdict(arms['retrain'] - arms[name]) if name in arms else 'not run' for name in CLAIMS]
+        entries = [verdict(cell.task, arms['retrain'], arms[name]) if name in arms else 'not run' for name in CLAIMS]
         lines.append(f'| {cell} | ' + ' | '.join(entries) + ' |')
     return '\n'.join([*lines, '', *_by_method(results, cells)])
 
@@ -171,7 +169,7 @@ def _by_method(results, cells):
         for group in groups.values():
             arms = [all_arms(results, cell) for cell in group]
             arms = [found for found in arms if name in found]
-            differences = [found['retrain'] - found[name] for found in arms]
-            entries.append(verdict(np.mean(differences, axis=0)) if differences else 'not run')
+            both = [np.mean([found[arm] for found in arms], axis=0) for arm in ('retrain', name) if arms]
+            entries.append(verdict(group[0].task, *both) if arms else 'not run')
         lines.append(f'| {claim} | ' + ' | '.join(entries) + ' |')
     return lines

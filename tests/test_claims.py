@@ -104,9 +104,9 @@ def test_table_says_what_held(tables, tmp_path):
         tables.writers.write_json(tables.Cell('umaze', 'iql', signal).path(tmp_path), result)
     text = tables.table(tables.read_results(tmp_path))
     assert '| umaze:iql:counts | 0.00 [0.00, 0.37]† |' in text
-    assert 'held: +1.00 in every seed' in text
-    assert 'no difference: +0.00 in every seed' in text
-    assert 'held: +0.50 [+0.' in text
+    assert 'held: +1.00 [+0.26, +1.00]†' in text  # 2 * .025^(1/8) - 1
+    assert 'not separated: +0.00 [-0.37, +0.37]†' in text
+    assert 'held: +0.50 [+0.05, +0.95]' in text  # t(7, .975) sqrt(2 / 7 / 8) = .447
 
 
 def test_wall_is_scored_by_steps(tables):

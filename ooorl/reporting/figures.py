@@ -9,11 +9,10 @@ a phase whose counts stay within its own length and below where it started is ta
 """
 
 import io
-import warnings
 
 import numpy as np
 
-from ooorl.reporting import stats
+from ooorl.reporting.intervals import score_interval
 
 LABELS = {
     "normalised": "normalised score",
@@ -197,13 +196,6 @@ def png(figure, dpi=160):
     return buffer.getvalue()
 
 
-def quiet_interval(values, metric, **options):
-    """`stats.bootstrap_interval` that reads a success rate as binary where it is, and does not warn."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return stats.bootstrap_interval(values, binary=None if metric == "success" else False, **options)
-
-
 def _figure(width, height):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -221,8 +213,7 @@ def _band(panel, x, values, metric, colour, label):
         return
     panel.plot(x, values.T, color=colour, alpha=0.3, lw=0.7)
     panel.plot(x, values.mean(0), color=colour, lw=1.9, label=label)
-    # Resampling is enough here: the exact interval of equal seeds would make the band jump between points.
-    ends = [quiet_interval(column, None, num=1000) for column in values.T]
+    ends = [score_interval(metric, column) for column in values.T]
     low, high = [end.low for end in ends], [end.high for end in ends]
     panel.fill_between(x, low, high, color=colour, alpha=0.18, lw=0)
 

@@ -21,12 +21,13 @@ import numpy as np
 
 from ooorl.errors import UsageError
 from ooorl.reporting import diagnostics, figures, tables, writers
+from ooorl.reporting.intervals import score_difference
 from ooorl.reporting.tables import headline, phase_table, phase_text, primary_metric
 
 __all__ = ["headline", "load", "phase_table", "phase_text", "primary_metric", "report", "write_report"]
 
 _CURVES = (
-    "Thin lines are seeds, the thick one their mean, the band its 95 % bootstrap interval over seeds (none "
+    "Thin lines are seeds, the thick one their mean, the band its 95 % interval over seeds (none "
     "where all seeds are equal). Dotted lines are switches of phase; a diamond is the result of training "
     "that takes no environment steps. Nothing is smoothed."
 )
@@ -163,9 +164,8 @@ def _scores(summary, metric):
 
 def _difference(metric, x, y):
     """The interval of the paired difference, in points where the score is a rate."""
-    difference = tables.as_array(x) - tables.as_array(y)
     unit = " points" if metric == "success" else ""
-    interval = figures.quiet_interval(difference, None)
+    interval = score_difference(metric, x, y)
     if math.isnan(interval.low):
         return (
             ""
@@ -269,7 +269,7 @@ def _overview(summaries, metrics, metric):
     parts.append(f"<p class=small>{tables.FOOTNOTE}</p>")
     if any(metrics):
         figure = figures.comparison(summaries, metrics, metric, labels)
-        text = "Mean over seeds, its 95 % bootstrap interval, every seed; a diamond is trained afterwards."
+        text = "Mean over seeds, its 95 % interval, every seed; a diamond is trained afterwards."
         parts.append(_figure(figure, text))
     return "\n".join(parts)
 

@@ -1,6 +1,6 @@
 """Scores as tables, for the terminal and for the report, and the result as one sentence.
 
-Every score is a mean over seeds, and its interval is that of `stats.bootstrap_interval`. The score that leads
+Every score is a mean over seeds, and its interval is that of `intervals.score_interval`. The score that leads
 is the normalised one where there is one, else the success rate where anything succeeded, else the return.
 Summaries are the objects of `summary.json` (see `ooorl.reporting.report`).
 """
@@ -11,12 +11,13 @@ from html import escape
 import numpy as np
 
 from ooorl.reporting import figures
+from ooorl.reporting.intervals import as_array, score_interval
 
 BEST = {"success": 1.0, "normalised": 100.0}
 FOOTNOTE = (
-    "Mean over seeds with its 95 % interval: percentile bootstrap over seeds; † exact binomial, where every "
-    "seed scored 0 or 1. Below three seeds, and where all seeds are equal, there is no interval. Below five "
-    "seeds an interval is too narrow to be relied on."
+    "Mean over seeds [95 % interval]: Student's t, within the possible range. † Every seed is 0 or 1, or close to it: exact "
+    "binomial interval, or Gaffke's for such scores. Below three seeds, and where seeds are equal and the range of the score is "
+    "unknown, there is no interval."
 )
 
 
@@ -109,17 +110,12 @@ def score_table(summary, lead=None):
     return header, lines
 
 
-def as_array(values):
-    """The scores as numbers; a seed without one is NaN."""
-    return np.array([math.nan if value is None else float(value) for value in values])
-
-
 def cell(metric, values):
     """Mean and interval in words: "87.3 % [80.1, 93.2]"; why there is no interval where there is none."""
     if not values:
         return ""
     values = as_array(values)
-    interval = figures.quiet_interval(values, metric)
+    interval = score_interval(metric, values)
     if interval.method == "missing":
         return f"undefined ({(~np.isfinite(values)).sum()} of {len(values)} seeds missing)"
     mean = number(metric, interval.point) + (" %" if metric == "success" else "")
@@ -127,8 +123,12 @@ def cell(metric, values):
         return f"{mean} ({len(values)} seed{'s' * (len(values) > 1)}, no interval)"
     if interval.method == "all equal":
         return f"{mean} (all seeds equal)"
-    mark = "†" if interval.method == "clopper-pearson" else ""
-    return f"{mean} [{number(metric, interval.low)}, {number(metric, interval.high)}]{mark}"
+    return f"{mean} [{number(metric, interval.low)}, {number(metric, interval.high)}]{mark(interval)}"
+
+
+def mark(interval):
+    """A dagger where the footnote says more about how an interval was made."""
+    return "†" if interval.method in ("exact binomial", "bounded") else ""
 
 
 def number(metric, value):
@@ -174,7 +174,7 @@ def _dots(values, scale, metric, width=180, height=26):
     if not values:
         return ""
     values = as_array(values)
-    interval = figures.quiet_interval(values, metric)
+    interval = score_interval(metric, values)
 
     def at(value):
         return 6 + (width - 12) * (value - scale[0]) / (scale[1] - scale[0])

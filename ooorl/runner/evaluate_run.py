@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from ooorl.errors import UsageError
-from ooorl.reporting import stats, writers
+from ooorl.reporting import figures, tables, writers
 from ooorl.runner.prepare import prepare
 from ooorl.training import checkpoint, rounds
 from ooorl.training.evaluate import with_normalised
@@ -60,10 +60,6 @@ def _scores(setup, phase, state):
 
 
 def _line(name, scores):
-    parts = []
-    for metric, values in scores.items():
-        seeds = np.asarray(values).mean(axis=-1)
-        interval = stats.bootstrap_interval(seeds, binary=False) if len(seeds) > 4 else None
-        shown = f' [{interval.low:.3g}, {interval.high:.3g}]' if interval and np.isfinite(interval.low) else ''
-        parts.append(f'{metric} {seeds.mean():.3g}{shown}')
+    """The numbers of a phase as the run's own tables print them."""
+    parts = (f'{figures.LABELS.get(metric, metric)} {tables.cell(metric, np.mean(v, axis=-1))}' for metric, v in scores.items())
     return f'{name}: ' + ', '.join(parts)
