@@ -167,9 +167,10 @@ def test_measured_tables_stand_in_the_docs_and_hold_what_is_said(coverage):
     for statistic in coverage.STATISTICS:
         assert coverage.table(rows, statistic) in page
     found = {(row['statistic'], row['scores'], row['seeds']): row['intervals'] for row in rows}
-    for (statistic, scores, _), own in found.items():
-        if statistic == 'mean' and scores != 'lognormal':
-            assert own['ours']['coverage'] >= max(own['percentile']['coverage'], own['BCa']['coverage']) - 0.02
+    for (statistic, scores, size), own in found.items():
+        if statistic == 'mean':
+            rivals = max(own[name]['coverage'] for name in ('percentile', 'BCa'))
+            assert own['ours']['coverage'] >= min(rivals, 0.92) - 0.01, (scores, size)
     assert all(found['mean', 'normal', size]['ours']['coverage'] > 0.935 for size in coverage.SIZES)
 
 
