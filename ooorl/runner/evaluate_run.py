@@ -61,5 +61,5 @@ def _scores(setup, phase, state):
 
 def _line(name, scores):
     """The numbers of a phase as the run's own tables print them."""
-    parts = (f'{figures.LABELS.get(metric, metric)} {tables.cell(metric, np.mean(v, axis=-1))}' for metric, v in scores.items())
-    return f'{name}: ' + ', '.join(parts)
+    seeds = {metric: np.mean(values, axis=-1).tolist() for metric, values in scores.items()}
+    return f'{name}: ' + ', '.join(f'{figures.LABELS.get(metric, metric)} {tables.cell(metric, v)}' for metric, v in seeds.items())

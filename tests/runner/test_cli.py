@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT
 from tiny_configs import OFFLINE, TINY, changed, written
 
+from ooorl.reporting import tables
 from ooorl.runner.cli import main
 
 ROWS = 40
@@ -268,8 +269,11 @@ def test_a_finished_run_can_be_resumed_evaluated_and_reported(tiny_run, capsys, 
     assert (directory / 'out' / 'metrics.jsonl').read_bytes() == before
     capsys.readouterr()
     assert main(['eval', 'out', '--episodes', '4', '--phase', 'retrain@20']) == 0
-    assert capsys.readouterr().out.startswith('retrain@20: ')
+    printed = capsys.readouterr().out
     scores = json.loads((directory / 'out' / 'eval.json').read_text())
+    for metric, values in scores['phases']['retrain@20'].items():  # one function words every score
+        assert tables.cell(metric, np.mean(values, axis=1).tolist()) in printed
+    assert printed.startswith('retrain@20: ')
     assert np.shape(scores['phases']['retrain@20']['return']) == (2, 4)
     assert main(['report', 'out', '--out', 'both.html']) == 0
     assert '<html' in (directory / 'both.html').read_text()
