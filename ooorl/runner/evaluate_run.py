@@ -62,4 +62,4 @@ def _scores(setup, phase, state):
 def _line(name, scores):
     """The numbers of a phase as the run's own tables print them."""
     seeds = {metric: np.mean(values, axis=-1).tolist() for metric, values in scores.items()}
-    return f'{name}: ' + ', '.join(f'{figures.LABELS.get(metric, metric)} {tables.cell(metric, v)}' for metric, v in seeds.items())
+    return f'{name}: ' + ', '.join(f'{figures.LABELS.get(m, m)} {tables.cell(m, v)}' for m, v in seeds.items())
