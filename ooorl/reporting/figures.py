@@ -191,9 +191,19 @@ def state_map(states):
 
 def png(figure, dpi=160):
     """The figure as the bytes of a PNG file, the same bytes for the same figure."""
+    _as_written(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _as_written(figure):
+    """Names may hold dollar signs: only what matplotlib writes itself (`\\mathdefault`) is read as mathematics."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        if "$" in text.get_text() and "mathdefault" not in text.get_text():
+            text.set_parse_math(False)
 
 
 def _figure(width, height):

@@ -22,6 +22,7 @@ import numpy as np
 from ooorl.errors import UsageError
 from ooorl.reporting import diagnostics, figures, tables, writers
 from ooorl.reporting.intervals import score_difference
+from ooorl.reporting.stored import load
 from ooorl.reporting.tables import headline, phase_table, phase_text, primary_metric
 
 __all__ = ["headline", "load", "phase_table", "phase_text", "primary_metric", "report", "write_report"]
@@ -35,32 +36,12 @@ _CURVES = (
 
 def report(run_dirs, out):
     """Reads run directories and writes one HTML report on them to the file `out`; returns its path."""
-    loaded = [load(directory) for directory in run_dirs]
-    if not loaded:
+    if not run_dirs:
         raise UsageError("a report needs at least one run directory; got none; name one or more.")
+    writers.check_file(out)  # drawing takes seconds
+    loaded = [load(directory) for directory in run_dirs]
     summaries, metrics, states = map(list, zip(*loaded, strict=True))
     return write_report(out, summaries, metrics, states)
-
-
-def load(directory):
-    """`(summary, rows, states)` of a run directory; rows may be empty and states None."""
-    directory = Path(directory)
-    if not (directory / "summary.json").is_file():
-        raise UsageError(
-            f"a run directory must hold summary.json; {directory} does not; finish the run or name another."
-        )
-    summary = writers.read_json(directory / "summary.json")
-    missing = [name for name in ("name", "environment", "seeds", "phases") if name not in summary]
-    if missing:
-        raise UsageError(
-            f"summary.json needs {', '.join(missing)}; {directory} lacks it; write the summary anew."
-        )
-    rows = directory / "metrics.jsonl"
-    states = None
-    if (directory / "states.npz").is_file():
-        with np.load(directory / "states.npz", allow_pickle=False) as arrays:
-            states = dict(arrays)
-    return summary, writers.read_rows(rows) if rows.is_file() else [], states
 
 
 def write_report(path, summaries, metrics=None, states=None):

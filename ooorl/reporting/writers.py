@@ -10,6 +10,7 @@ and `read_json` turn these strings back into floats.
 """
 
 import csv
+import hashlib
 import json
 import math
 import os
@@ -30,7 +31,7 @@ class MetricsWriter:
     """Appends rows of metrics to a run directory.
 
     A row holds `kind` ("train", "eval" or "episodes"), `phase`, `seed`, `updates`, `env_steps` and any number
-    of named metrics. To resume, store `offset()` in the checkpoint and give it to `truncate` first.
+    of named metrics. To resume, store `offset()` and `digest()` in the checkpoint and give them to `truncate` first.
     """
 
     def __init__(self, directory, *, tensorboard=True):
@@ -39,6 +40,7 @@ class MetricsWriter:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.path = self.directory / "metrics.jsonl"
         self._file = open(self.path, "ab")
+        self._digest = hashlib.sha256()
         self._tensorboard = tensorboard
         self._events = None
 
@@ -46,7 +48,9 @@ class MetricsWriter:
         """Appends `rows`, a list of dictionaries of scalars (NumPy and JAX scalars too)."""
         rows = [plain(row) for row in rows]
         lines = [json.dumps(row, allow_nan=False, separators=(", ", ": ")) + "\n" for row in rows]
-        self._file.write("".join(lines).encode())
+        text = "".join(lines).encode()
+        self._file.write(text)
+        self._digest.update(text)
         self._write_events(rows)
 
     def offset(self):
@@ -57,21 +61,32 @@ class MetricsWriter:
             self._events.flush()
         return self._file.tell()
 
-    def truncate(self, offset):
-        """Drops the rows after `offset` bytes and makes the TensorBoard events anew from those that stay."""
+    def digest(self):
+        """SHA-256 of all rows so far, to tell whether somebody changed them."""
+        return self._digest.hexdigest()
+
+    def truncate(self, offset, digest=None):
+        """Drops the rows after `offset` bytes and makes the TensorBoard events anew from those that stay.
+
+        Raises:
+          UsageError: if these bytes are not whole rows or (with `digest`) not those that were written; nothing is dropped then.
+        """
         self._file.flush()
-        size = self.path.stat().st_size
-        if offset > size or not _ends_a_line(self.path, offset):
+        with open(self.path, "rb") as file:
+            kept = file.read(offset)
+        found = hashlib.sha256(kept)
+        if len(kept) < offset or (offset and not kept.endswith(b"\n")) or digest not in (None, found.hexdigest()):
             raise UsageError(
                 f"{self.path} must hold the {offset} bytes of whole rows that the checkpoint counted; it "
-                f"holds {size} bytes that do not match; restore the file or start in an empty directory."
+                f"holds {self.path.stat().st_size} bytes that do not match; restore the file or start in an empty directory."
             )
+        kept = read_rows(self.path, offset)
+        self._digest = found
         self._file.truncate(offset)
         self._file.seek(0, os.SEEK_END)
         os.fsync(self._file.fileno())
         self._drop_events()
-        if offset:
-            self._write_events(read_rows(self.path))
+        self._write_events(kept)
 
     def close(self):
         """Puts everything on the disk and writes `metrics.csv`; call it at the end or when interrupted."""
@@ -109,15 +124,31 @@ class MetricsWriter:
             path.unlink()
 
 
-def read_rows(path):
-    """The rows of a `metrics.jsonl`; a last line cut short by a crash is left out."""
+def read_rows(path, size=-1):
+    """The rows of a `metrics.jsonl`, or of its first `size` bytes; a last line cut short by a crash is left out.
+
+    Raises:
+      UsageError: if a line is no row.
+    """
     with open(path, "rb") as file:
-        return [_restored(json.loads(line)) for line in file if line.endswith(b"\n")]
+        lines = file.read(size).split(b"\n")[:-1]
+    return [_parsed(line, f"line {number} of {path}") for number, line in enumerate(lines, 1)]
 
 
 def read_json(path):
     """The object in a file that `write_json` wrote."""
-    return _restored(json.loads(Path(path).read_text(encoding="utf-8")))
+    return _parsed(Path(path).read_bytes(), str(path))
+
+
+def _parsed(text, where):
+    """An object in JSON; anything else is damage."""
+    try:
+        value = _restored(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"a file that a run wrote was needed; {where} is no JSON ({error}); restore it.") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"a file that a run wrote was needed; {where} holds no table; restore it.")
+    return value
 
 
 def write_json(path, value):
@@ -140,14 +171,22 @@ def write_csv(jsonl_path, csv_path):
         writer.writerows(json.loads(line) for line in source if line.endswith(b"\n"))
 
 
+def check_file(path):
+    """Refuses to write a file where a folder is, which `.` is too."""
+    if Path(path).is_dir():
+        raise UsageError(f"a file to write was needed; {path} is a folder; name a file in it.")
+
+
 @contextmanager
-def atomically(path):
-    """A text file to write to that takes the place of `path` only once it is whole and on the disk."""
+def atomically(path, mode="w"):
+    """A file to write to, text or (`"wb"`) bytes, that takes the place of `path` only once it is whole and on the disk."""
     path = Path(path)
+    check_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
+        text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+        with open(temporary, mode, **text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -216,14 +255,6 @@ def _scalars(row):
         value = _restored(value)
         if name not in ROW_COLUMNS and isinstance(value, (bool, int, float)):
             yield prefix + name, float(value), step
-
-
-def _ends_a_line(path, offset):
-    if offset == 0:
-        return True
-    with open(path, "rb") as file:
-        file.seek(offset - 1)
-        return file.read(1) == b"\n"
 
 
 @contextmanager

@@ -7,6 +7,7 @@ diverges exits with 1.
 import argparse
 import contextlib
 import os
+import signal
 import sys
 import tomllib
 from importlib import metadata, resources
@@ -17,33 +18,68 @@ from ooorl.runner import cli_data
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command and returns its exit status."""
+    """Runs one command and returns its exit status. Without `argv`, that of this process, the signals are its own, too."""
+    if argv is None:
+        _until_loaded()
     arguments = _parser().parse_args(argv)
-    _default_compilation_cache()
-    from ooorl.runner.session import Interrupted
-    from ooorl.training.run import Diverged
-
     try:
+        _default_compilation_cache()
+        from ooorl.runner import session  # noqa: F401 - whatever takes long to load
+
+        if argv is None:
+            _from_now_on()
         return arguments.command(arguments) or 0
-    except UsageError as error:
-        print(f'ooorl: {error}', file=sys.stderr)
-        return 2
-    except Diverged as error:
-        print(f'ooorl: {error}', file=sys.stderr)
-        return 1
-    except Interrupted as stop:
-        print('ooorl: stopped after a checkpoint; the same command with --resume goes on', file=sys.stderr)
-        return 128 + stop.number
-    except KeyboardInterrupt:
-        return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
+    except (Exception, KeyboardInterrupt) as error:
+        status, sentence = _told(error)
+        if status is None:
+            raise
+        print(f'ooorl: {sentence}', file=sys.stderr)
+        return status
+
+
+class _Asked(KeyboardInterrupt):
+    """A signal, raised where the program stands; it is remembered, since code that it meets may make another error of it."""
+
+    number = None
+
+
+def _until_loaded():
+    """Nothing has been written while modules are loaded: the process simply ends, without a word from half-loaded modules."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _from_now_on():
+    def ask(number, frame):
+        del frame
+        _Asked.number = number
+        raise _Asked
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask)
+
+
+def _told(error):
+    """Exit status and sentence for what ended a command; (None, None) for what nobody foresaw."""
+    from ooorl.runner.session import Interrupted
+    from ooorl.training.run import Diverged
+
+    if isinstance(error, Interrupted):
+        return 128 + error.number, 'stopped after a checkpoint; the same command with --resume goes on'
+    if isinstance(error, KeyboardInterrupt) or _Asked.number is not None:
+        return 128 + (_Asked.number or signal.SIGINT), 'stopped at once; whatever is on the disk is whole'
+    if isinstance(error, UsageError):
+        return 2, error
+    if isinstance(error, Diverged):
+        return 1, error
+    if isinstance(error, OSError):
         # Files are closed on the way out; what went wrong first says more than what that did on a full disk.
         first = error.__context__ if isinstance(error.__context__, UsageError) else None
-        print(f'ooorl: {first or f"files must be readable and writable; {error}; see to it and try again"}', file=sys.stderr)
-        return 2
+        return 2, first or f'files must be readable and writable; {error}; see to it and try again'
+    return None, None
 
 
 def _parser():

@@ -68,7 +68,7 @@ def resolve(table: Mapping) -> dict:
     idle = [key for key in rest if key in SCHEMES and key != scheme]
     if idle:
         raise UsageError(f'[{idle[0]}] belongs to scheme {idle[0]!r}; got scheme {scheme!r}; remove the table')
-    resolved = {'name': str(name)}
+    resolved = {'name': _plain_name(name)}
     resolved |= {key: _plain(parse(TABLES[key], rest.get(key, {}), f'[{key}]')) for key in TABLES if key in used}
     for key in ('explore', 'exploit') if scheme == 'ooo' else ('agent',):
         if key not in rest:
@@ -78,6 +78,16 @@ def resolve(table: Mapping) -> dict:
     if unused:
         raise UsageError(f'scheme {scheme!r} does not use the table [{unused[0]}]; remove it')
     return resolved
+
+
+def _plain_name(name):
+    """The name of a run names its folder, too."""
+    if not isinstance(name, str) or not name.strip() or name in ('.', '..') or len(name) > 200:
+        raise UsageError(f'name must be a word or a few; got {name!r}')
+    wrong = [c for c in name if c in '/\\' or not c.isprintable()]
+    if wrong:
+        raise UsageError(f'name must do as the name of a folder; got {name!r} with {wrong[0]!r}; --out names the place')
+    return name
 
 
 def _resolve_agent(table, where):

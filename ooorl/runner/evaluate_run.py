@@ -1,6 +1,5 @@
 """Evaluating the stored policies of a run directory."""
 
-import tomllib
 from pathlib import Path
 
 import jax
@@ -8,6 +7,7 @@ import numpy as np
 
 from ooorl.errors import UsageError
 from ooorl.reporting import figures, tables, writers
+from ooorl.runner import run_directory
 from ooorl.runner.prepare import prepare
 from ooorl.training import checkpoint, rounds
 from ooorl.training.evaluate import with_normalised
@@ -24,16 +24,15 @@ def evaluate_run(directory: Path, num_episodes: int, phase: str | None = None, v
       UsageError: if the directory holds no run, no checkpoint, or no such phase, or if no film can be made.
     """
     directory = Path(directory)
-    if not (directory / 'config.toml').is_file():
-        raise UsageError(f'eval needs a run directory; {directory} holds no config.toml; name one that `ooorl run` wrote')
-    settings = tomllib.loads((directory / 'config.toml').read_text(encoding='utf-8'))
+    settings = run_directory.read_config(directory, 'eval')
+    writers.check_file(directory / 'eval.json')
     settings['evaluation']['num_episodes'] = num_episodes
     setup = prepare(settings).setup
     if setup.evaluation is None:
         raise UsageError(f'eval needs an environment and at least one episode; the run names {settings["environment"]["id"]!r}')
     found = checkpoint.restore(directory / 'checkpoint', lambda m: rounds.template(setup, m['phase'], m['under_way']))
     if found is None:
-        raise UsageError(f'eval needs a checkpoint; {directory} has none that is intact; let the run get further')
+        raise UsageError(f'eval needs a checkpoint; {directory} has none yet; let the run get further')
     finished = found[0][1]
     chosen = [p for p in setup.phases if p.name in finished and phase in (None, p.name)]
     if not chosen:

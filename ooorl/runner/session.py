@@ -6,10 +6,8 @@ resumed leaves the same rows as one that was not. These names are an interface.
 """
 
 import contextlib
-import difflib
 import signal
 import time
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,7 +16,7 @@ import tomli_w
 
 from ooorl.errors import UsageError
 from ooorl.reporting import writers
-from ooorl.runner import config
+from ooorl.runner import run_directory
 from ooorl.runner.prepare import Prepared
 from ooorl.runner.summary import summarise, visited
 from ooorl.training import checkpoint, rounds
@@ -38,21 +36,32 @@ def execute(prepared: Prepared, out: Path, *, resume: bool = False, quiet: bool 
     """Runs a prepared config in directory `out` and returns the summary.
 
     Raises:
-      UsageError: if `out` holds another run, or with `resume` one of another config.
+      UsageError: if `out` holds another run, with `resume` one of another config or one that is damaged, if another process
+        writes there, or if it is deleted.
       Diverged: with the last good checkpoint named.
-      Interrupted: after SIGTERM or SIGINT, once a checkpoint is on the disk.
+      Interrupted: after SIGTERM or SIGINT, once a checkpoint is on the disk. Summary and report are written then, too.
     """
-    out = Path(out)
-    text = tomli_w.dumps(prepared.config)
-    _open_directory(out, text, resume)
-    state, meta = _restored(prepared.setup, out) if resume else (None, _new_meta())
-    _write_text(out / 'config.toml', text)
-    writer = writers.MetricsWriter(out)
-    writer.truncate(meta['offset'])
-    session = _Session(prepared, out, writer, state, meta)
-    with _signals() as caught, writer:
-        state = session.loop(caught, quiet)
-    return finish(prepared, out, state, session.meta)
+    out, text = Path(out), tomli_w.dumps(prepared.config)
+    with run_directory.opened(out, text, resume) as held:
+        state, meta = _restored(prepared.setup, out) if resume else (None, _new_meta())
+        _write_text(out / 'config.toml', text)  # first of all: without it neither a fresh start nor --resume takes the directory
+        writer = writers.MetricsWriter(out)
+        writer.truncate(meta['offset'], meta['digest'])
+        session = _Session(prepared, held, writer, state, meta)
+        try:
+            with writer:
+                session.run(quiet)
+        except (Interrupted, running.Diverged) as stop:
+            held.check()
+            finish(prepared, out, session.state, session.meta, _unfinished(stop))
+            raise
+        return finish(prepared, out, session.state, session.meta)
+
+
+def _unfinished(stop):
+    if isinstance(stop, Interrupted):
+        return 'interrupted', 'This run was interrupted; the same command with --resume goes on.'
+    return 'diverged', f'This run diverged: {stop}'
 
 
 def _write_text(path, text):
@@ -60,41 +69,9 @@ def _write_text(path, text):
         file.write(text)
 
 
-def _deciding(text):
-    """What decides the results in a config: complete with settings that came later, without those that change no result.
-
-    So a run may go on with more cores or fewer, and after an upgrade. A text that makes no sense comes back as it is.
-    """
-    try:
-        table = config.resolve(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, UsageError):
-        return text
-    table['environment'].pop('workers')
-    return tomli_w.dumps(table)
-
-
-def _open_directory(out, text, resume):
-    existing = out / 'config.toml'
-    if not resume:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UsageError(
-                f'--out needs a new or empty directory; {out} holds {"another run" if existing.is_file() else "other files"}; '
-                'choose another one, or go on with --resume'
-            )
-        return
-    if not existing.is_file():
-        raise UsageError(f'--resume needs the directory of a run; {out} holds no config.toml; start it without --resume')
-    before, text = _deciding(existing.read_text(encoding='utf-8')), _deciding(text)
-    if before != text:
-        changes = difflib.unified_diff(before.splitlines(), text.splitlines(), 'config.toml', 'this config', lineterm='', n=0)
-        shown = ' | '.join(line for line in changes if line[:1] in '+-' and line[:3] not in ('+++', '---'))
-        raise UsageError(
-            f'--resume needs the config the run was started with; this one differs ({shown}); undo that or use another --out'
-        )
-
-
 def _new_meta():
-    return {'phase': 0, 'round': 0, 'under_way': False, 'offset': 0, 'seconds': {}, 'compile_seconds': {}}
+    place = {'number': 0, 'phase': 0, 'round': 0, 'under_way': False, 'offset': 0, 'digest': None}
+    return {**place, 'seconds': {}, 'compile_seconds': {}}
 
 
 def _restored(setup, out):
@@ -102,30 +79,49 @@ def _restored(setup, out):
         out / 'checkpoint', lambda meta: rounds.template(setup, meta['phase'], meta['under_way'])
     )
     if found is None:
+        _refuse_lost(setup, out)
         return None, _new_meta()
     (agent, finished, stores, collectors), meta = found
-    return rounds.RunState(meta['phase'], meta['round'], agent, finished, stores, collectors), meta
+    return rounds.RunState(meta['phase'], meta['round'], agent, finished, stores, collectors), _new_meta() | meta
+
+
+def _refuse_lost(setup, out):
+    """A run without any checkpoint begins anew, unless it has come further than a run without checkpoints can."""
+    metrics, first = out / 'metrics.jsonl', setup.phases[0].name
+    rows = writers.read_rows(metrics) if metrics.is_file() else []
+    if (out / 'summary.json').exists() or any(row.get('phase') != first for row in rows):
+        raise UsageError(
+            f'--resume needs a checkpoint; {out} has lost those of its run; everything was left as it is; restore '
+            f'{out / "checkpoint"} or start anew with another --out'
+        )
 
 
 class _Session:
     """The loop over events: writes rows, checkpoints now and then, shows progress."""
 
-    def __init__(self, prepared, out, writer, state, meta):
-        self.prepared, self.out, self.writer, self.state, self.meta = prepared, out, writer, state, meta
+    def __init__(self, prepared, held, writer, state, meta):
+        self.prepared, self.held, self.writer, self.state, self.meta = prepared, held, writer, state, meta
+        self.saver = checkpoint.Saver(held.out / 'checkpoint')
         self.saved_at = time.monotonic()
 
-    def loop(self, caught, quiet):
+    def run(self, quiet):
+        """The whole run; whatever ends it, the last checkpoint that was begun is on the disk afterwards."""
+        try:
+            with _signals() as caught:
+                self._loop(caught, quiet)
+        except running.Diverged as error:
+            good = checkpoint.newest(self.saver.directory)
+            where = 'no checkpoint was written before' if good is None else f'the last good checkpoint is {good}'
+            raise running.Diverged(f'{error}; {where}') from None
+        finally:
+            self.saver.close()
+
+    def _loop(self, caught, quiet):
         setup = self.prepared.setup
         events = running.iterate(setup, resume=self.state)
         first = 0 if self.state is None else self.state.phase
-        try:
-            for number in range(first, len(setup.phases)):
-                self._phase(events, setup.phases[number], caught, quiet)
-        except running.Diverged as error:
-            good = checkpoint.newest(self.out / 'checkpoint')
-            where = 'no checkpoint was written before' if good is None else f'the last good checkpoint is {good}'
-            raise running.Diverged(f'{error}; {where}') from None
-        return self.state
+        for number in range(first, len(setup.phases)):
+            self._phase(events, setup.phases[number], caught, quiet)
 
     def _phase(self, events, phase, caught, quiet):
         setup = self.prepared.setup
@@ -143,6 +139,7 @@ class _Session:
                 if event.phase_done or stop or late:
                     self.save()
                 if stop:
+                    self.saver.wait()
                     raise Interrupted(stop)
                 if event.phase_done:
                     return
@@ -155,12 +152,15 @@ class _Session:
 
     def save(self):
         """Puts rows and state on the disk, in this order: a checkpoint never promises rows that are not there."""
+        self.held.check()
         state = self.state
         self.meta |= {
-            'phase': state.phase, 'round': state.round, 'under_way': state.agent is not None, 'offset': self.writer.offset(),
+            'phase': state.phase, 'round': state.round, 'under_way': state.agent is not None,
+            'offset': self.writer.offset(), 'digest': self.writer.digest(),
         }
-        number = state.phase * 1_000_000 + state.round
-        checkpoint.save(self.out / 'checkpoint', number, (state.agent, state.finished, state.stores, state.collectors), self.meta)
+        self.meta['number'] += 1
+        arrays = (state.agent, state.finished, state.stores, state.collectors)
+        self.saver.save(self.meta['number'], arrays, self.meta)
         self.saved_at = time.monotonic()
 
 
@@ -208,17 +208,30 @@ class _signals:
             signal.signal(number, handler)
 
 
-def finish(prepared: Prepared, out: Path, state: rounds.RunState, meta: Mapping) -> dict:
-    """Writes `metrics.csv`, `summary.json`, the map and the report of a complete run; returns the summary."""
+def finish(prepared: Prepared, out: Path, state: rounds.RunState, meta: Mapping, unfinished: tuple[str, str] = ()) -> dict:
+    """Writes `metrics.csv`, `summary.json`, the map and the report; returns the summary.
+
+    Args:
+      prepared: the run.
+      out: its directory.
+      state: where it stands.
+      meta: what its checkpoints say beside the arrays.
+      unfinished: for a run that is not complete its status, "interrupted" or "diverged", and a sentence on it.
+    """
     from ooorl.reporting import report
 
     writers.write_csv(out / 'metrics.jsonl', out / 'metrics.csv')
     summary = summarise(prepared, writers.read_rows(out / 'metrics.jsonl'), meta)
+    status, note = unfinished or ('complete', None)
+    summary |= {'status': status, 'notes': [note, *summary['notes']] if note else summary['notes']}
     writers.write_json(out / 'summary.json', summary)
     columns = prepared.config['report']['map_columns']
     if columns:
-        np.savez_compressed(out / 'states.npz', **visited(prepared, state, columns))
+        _write_map(out / 'states.npz', visited(prepared, state, columns))
     report.report([out], out / 'report.html')
     return summary
 
 
+def _write_map(path, arrays):
+    with writers.atomically(path, 'wb') as file:
+        np.savez_compressed(file, **arrays)

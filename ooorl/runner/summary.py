@@ -24,7 +24,7 @@ def summarise(prepared: Prepared, rows: list[dict], meta: Mapping) -> dict:
     phases = []
     for number, phase in enumerate(setup.phases):
         found = [last.get((phase.name, seed)) for seed in setup.seeds]
-        names = [n for n in SCORES if all(row and n in row for row in found)]
+        names = [n for n in SCORES if any(row and n in row for row in found)]
         sizes = round_sizes(phase, setup)
         _, cycles = sizes.done(len(sizes))
         phases.append({
@@ -34,7 +34,7 @@ def summarise(prepared: Prepared, rows: list[dict], meta: Mapping) -> dict:
             'num_env_steps': phase.num_env_steps,
             'start': phase.start,
             'online_rows': env_steps(setup, number, cycles),
-            'scores': {name: [row[name] for row in found] for name in names},
+            'scores': {name: [(row or {}).get(name) for row in found] for name in names},  # None: not evaluated
             'wall_seconds': meta['seconds'].get(phase.name),
             'compile_seconds': meta['compile_seconds'].get(phase.name),
         })
@@ -85,8 +85,10 @@ def visited(prepared: Prepared, state: RunState, columns) -> dict[str, np.ndarra
     arrays = {}
     if prepared.dataset is not None:
         arrays['offline'] = np.asarray(prepared.dataset.transitions.observation)[:, [first, second]]
-    for name, store in state.stores.items():
+    for name, store in ({} if state is None else state.stores).items():
         rows: Transition = store.storage
+        if getattr(rows.reward, 'is_deleted', bool)():  # the round that diverged has consumed it
+            continue
         key = 'online' if name == 'online' else f'online_{name}'
         seed = table['map_seed']
         arrays[key] = np.asarray(rows.observation[seed])[: int(store.size[seed]), [first, second]]

@@ -1,16 +1,18 @@
-"""Checkpoints: a pytree of arrays and a small JSON object, written atomically, verified when read.
+"""Checkpoints: a pytree of arrays and a small JSON object, written while the run goes on, verified when read.
 
-A checkpoint is a directory `checkpoint/<number>/` with orbax's files under `arrays/`, their shapes in `shapes.json`, `meta.json`,
-and `manifest.json`, which lists the SHA-256 of every other file. It is built under a temporary name and renamed when whole, so a
-directory with a number for a name is complete unless the disk lies; one whose files do not match its manifest is passed over in
-favour of the one before.
+A checkpoint is a directory `checkpoint/<number>/` with orbax's files under `arrays/`, `meta.json`, and `manifest.json`, which
+lists the SHA-256 of every other file. It is built under a temporary name and renamed when whole, so a directory with a number for
+a name is complete unless the disk lies; one whose files do not match its manifest is passed over in favour of the one before.
+Where there are some and none is intact, nothing is restored and nothing overwritten: damaged is not absent.
 """
 
 import hashlib
 import itertools
 import json
+import logging
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -19,79 +21,170 @@ import numpy as np
 from ooorl.errors import UsageError
 
 KEEP = 2  # how many checkpoints stay on the disk
+LEFTOVERS = '.writing-*'  # what a process that was killed while writing leaves
+_ERRORS = (OSError, ValueError, RuntimeError)
+
+
+class Saver:
+    """Writes checkpoints of one run: `save` returns once the arrays are safe from the next round, the disk is written to later.
+
+    Orbax copies what it must from the device, shard by shard, and writes in threads of its own; the manifest and the renaming
+    follow when it is done. An error of the writing shows in the next `save` or `wait`.
+    """
+
+    def __init__(self, directory: Path):
+        """`directory` is that of the checkpoints; the folder around it must exist whenever something is saved."""
+        self.directory = Path(directory)
+        self._orbax, self._thread, self._written = None, None, None
+
+    def save(self, number: int, tree, meta: dict) -> Path:
+        """Begins to write checkpoint `number` of arrays `tree` and JSON-able `meta`; older ones beyond the last two go.
+
+        Raises:
+          UsageError: if it, or the one before, cannot be written (a full disk, say); earlier checkpoints are left as they are.
+        """
+        self.wait()
+        final, temporary = self.directory / f'{number:08d}', self.directory / f'.writing-{os.getpid()}'
+        try:
+            self.directory.mkdir(exist_ok=True)
+            remove_leftovers(self.directory)  # in a container the next process may have the same number as a killed one
+            temporary.mkdir()
+            arrays = _held(tree)
+            _check_room(temporary, arrays)
+            (temporary / 'meta.json').write_text(json.dumps(meta))
+            self._begin(temporary, final, arrays)
+        except _ERRORS as error:
+            raise self._failed(error) from error
+        return final
+
+    def wait(self) -> None:
+        """Returns when whatever was begun is on the disk.
+
+        Raises:
+          UsageError: if it could not be written.
+        """
+        written, self._written = self._written, None
+        try:
+            if written is not None:
+                written.result()
+        except _ERRORS as error:
+            raise self._failed(error) from error
+
+    def close(self) -> None:
+        """Waits for the threads that write and ends them; errors are those of `wait`."""
+        try:
+            self.wait()
+        finally:
+            if self._orbax is not None:
+                self._thread.shutdown()
+                self._orbax.close()
+                self._orbax = None
+
+    def _begin(self, temporary, final, arrays):
+        import orbax.checkpoint as ocp
+
+        if self._orbax is None:
+            logging.getLogger('absl').addFilter(_not_from_orbax)
+            self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
+            self._thread = ThreadPoolExecutor(1, 'checkpoint')
+        self._orbax.save((temporary / 'arrays').absolute(), arrays or {'': np.zeros(1)})  # orbax refuses an empty tree
+        self._written = self._thread.submit(self._complete, temporary, final)
+
+    def _complete(self, temporary, final):
+        self._orbax.wait_until_finished()
+        _seal(temporary, final)
+
+    def _failed(self, error):
+        remove_leftovers(self.directory)
+        good = newest(self.directory)
+        fallback = 'there is no earlier one' if good is None else f'{good} is still good'
+        return UsageError(
+            f'a checkpoint needs room in {self.directory}; writing it failed ({_first_line(error)}); {fallback}; '
+            'free some space and go on with --resume'
+        )
+
+
+def _not_from_orbax(record):
+    """Orbax prints a traceback of what it raises as well."""
+    return 'orbax' not in record.pathname
 
 
 def save(directory: Path, number: int, tree, meta: dict) -> Path:
-    """Writes checkpoint `number` of arrays `tree` and JSON-able `meta`; older ones beyond the last two are removed.
-
-    Raises:
-      UsageError: if it cannot be written (a full disk, say); earlier checkpoints are left as they are.
-    """
-    directory = Path(directory)
-    final, temporary = directory / f'{number:08d}', directory / f'.writing-{os.getpid()}'
+    """Writes one checkpoint and returns when it is on the disk; see `Saver.save`."""
+    saver = Saver(directory)
     try:
-        # A process that was killed while writing leaves its directory; in a container the next has the same number.
-        for left in directory.glob('.writing-*'):
-            shutil.rmtree(left, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        arrays = named_leaves(tree)
-        _check_room(temporary, arrays)
-        _save_arrays(temporary / 'arrays', arrays)
-        (temporary / 'shapes.json').write_text(json.dumps({name: array.shape for name, array in arrays.items()}))
-        (temporary / 'meta.json').write_text(json.dumps(meta))
-        (temporary / 'manifest.json').write_text(json.dumps(_digests(temporary)))
-        _sync(temporary)
-        if final.exists():
-            shutil.rmtree(final)
-        os.rename(temporary, final)
-        _sync_directory(directory)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UsageError(
-            f'a checkpoint needs room in {directory}; writing it failed ({_first_line(error)}); {_fallback(directory)}; '
-            'free some space and go on with --resume'
-        ) from error
+        return saver.save(number, tree, meta)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    # One with a later number was damaged and passed over when the run went on from before it.
-    later = [path for path in _numbered(directory) if path.name > final.name]
-    for old in later + [path for path in _numbered(directory) if path not in later][:-KEEP]:
-        shutil.rmtree(old, ignore_errors=True)
-    return final
+        saver.close()
 
 
 def restore(directory: Path, template_of) -> tuple[object, dict] | None:
-    """The newest checkpoint whose files are all intact: `(tree, meta)`, or None if there is none.
+    """The newest checkpoint whose files are all intact: `(tree, meta)`, or None if none was ever written.
 
     Args:
-      directory: where `save` wrote.
-      template_of: `meta -> pytree` of arrays or `jax.ShapeDtypeStruct`s with the structure that was saved.
+      directory: where it was saved.
+      template_of: `meta -> pytree` with the structure that was saved. A leaf that is a `jax.ShapeDtypeStruct` comes back on the
+        device where there is one, a numpy array as a numpy array; only its shape and type count.
 
     Raises:
-      UsageError: if a name, a shape or a type in an intact checkpoint differs from the template, which means that it belongs to
-        another configuration; the first one is named.
+      UsageError: if there are checkpoints and none is intact, or if a name, a shape or a type in an intact one differs from the
+        template, which means that it belongs to another configuration; the first one is named.
     """
-    for path in reversed(_numbered(Path(directory))):
-        if not _intact(path):
-            continue
-        meta = json.loads((path / 'meta.json').read_text())
-        return _fill(template_of(meta), _restore_arrays(path / 'arrays'), path), meta
-    return None
+    for _ in range(10):  # a run that is still going removes the oldest while somebody else reads it
+        found = newest(directory)
+        if found is None:
+            return _refuse_damaged(Path(directory))
+        try:
+            meta = json.loads((found / 'meta.json').read_text())
+            return _fill(template_of(meta), found), meta
+        except (LookupError, TypeError) as error:  # a sound file that says other things than this version asks for
+            raise UsageError(
+                f'a checkpoint of this version was needed; meta.json of {found} does not say where the run stood '
+                f'({type(error).__name__}: {error}); start anew with another --out'
+            ) from error
+        except _ERRORS:
+            if _problem(found) is None:
+                raise
+    raise UsageError(f'a checkpoint that stays was needed; those of {directory} went while they were read; try again')
 
 
 def newest(directory: Path) -> Path | None:
-    """The newest intact checkpoint, for messages."""
-    return next((path for path in reversed(_numbered(Path(directory))) if _intact(path)), None)
+    """The newest intact checkpoint, or None."""
+    return next((path for path in reversed(_numbered(Path(directory))) if _problem(path) is None), None)
 
 
-def named_leaves(tree) -> dict[str, np.ndarray]:
-    """Leaves by their path, as numpy arrays on the host."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {_name(path, number): np.asarray(jax.device_get(leaf)) for number, (path, leaf) in enumerate(leaves)}
+def remove_leftovers(directory: Path) -> None:
+    """Removes what killed processes left half-written."""
+    for left in Path(directory).glob(LEFTOVERS):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _refuse_damaged(directory):
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f'checkpoints were needed; {directory} is no folder; put it back or start anew with another --out')
+    damaged = [f'{path.name}: {_problem(path)}' for path in _numbered(directory)]
+    if damaged:
+        raise UsageError(
+            f'an intact checkpoint was needed; all in {directory} are damaged ({"; ".join(damaged)}); everything was left as it '
+            'is; restore these files or start anew with another --out'
+        )
+    return None
 
 
 def _name(path, number):
     text = jax.tree_util.keystr(path, simple=True, separator='.')
     return f'{number:05d}.' + ''.join(c if c.isalnum() or c in '._-@' else '_' for c in text)
+
+
+def _named(tree):
+    leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
+    return {_name(path, number): leaf for number, (path, leaf) in enumerate(leaves)}, structure
+
+
+def _held(tree):
+    """What is stored: leaves by name, without empty ones, which orbax does not keep. What the host may change is copied."""
+    leaves, _ = _named(tree)
+    return {name: leaf if isinstance(leaf, jax.Array) else np.array(leaf) for name, leaf in leaves.items() if np.size(leaf)}
 
 
 def _check_room(path, arrays):
@@ -102,56 +195,55 @@ def _check_room(path, arrays):
         raise OSError(f'{needed / 2**20:.1f} MiB needed, {free / 2**20:.1f} free')
 
 
-def _save_arrays(path, arrays):
+def _seal(temporary, final):
+    """Seals a checkpoint whose files are all there: manifest, disk, name; then the ones that it replaces go."""
+    (temporary / 'manifest.json').write_text(json.dumps(_digests(temporary)))
+    _sync(temporary)
+    if final.exists():
+        shutil.rmtree(final)
+    os.rename(temporary, final)
+    _sync_directory(final.parent)
+    # One with a later number was damaged and passed over when the run went on from before it.
+    later = [path for path in _numbered(final.parent) if path.name > final.name]
+    for old in later + [path for path in _numbered(final.parent) if path not in later][:-KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _fill(template, path):
+    """The stored arrays in the template's structure; its empty leaves come from itself."""
     import orbax.checkpoint as ocp
 
+    wanted, structure = _named(template)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        # Orbax keeps no empty arrays, so each leaf travels with one element more.
-        checkpointer.save(path.absolute(), {name: _pad(array) for name, array in arrays.items()})
+        held = checkpointer.metadata((path / 'arrays').absolute()).item_metadata.tree
+        _compare({name: leaf for name, leaf in wanted.items() if np.prod(leaf.shape)}, held, path)
+        args = {name: _restored_as(ocp, wanted.get(name)) for name in held}
+        arrays = checkpointer.restore((path / 'arrays').absolute(), args=ocp.args.PyTreeRestore(restore_args=args))
+    leaves = [arrays[name] if name in arrays else np.zeros(leaf.shape, leaf.dtype) for name, leaf in wanted.items()]
+    return jax.tree.unflatten(structure, leaves)
 
 
-def _restore_arrays(path):
-    import orbax.checkpoint as ocp
-
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        metadata = checkpointer.metadata(path.absolute()).item_metadata.tree
-        as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in metadata}
-        return checkpointer.restore(path.absolute(), args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+def _restored_as(ocp, leaf):
+    # With several devices the first program that uses an array shares it out.
+    if isinstance(leaf, jax.ShapeDtypeStruct) and jax.local_device_count() == 1:
+        return ocp.ArrayRestoreArgs(sharding=jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
+    return ocp.RestoreArgs(restore_type=np.ndarray)
 
 
-def _pad(array):
-    return np.concatenate([array.reshape(-1), np.zeros(1, array.dtype)])
-
-
-def _fill(template, arrays, path):
-    paths, structure = jax.tree_util.tree_flatten_with_path(template)
-    wanted = {_name(leaf_path, number): leaf for number, (leaf_path, leaf) in enumerate(paths)}
-    shapes = _shapes(path, arrays, wanted)
-    leaves = []
-    for name, held in itertools.zip_longest(wanted, sorted(arrays)):
-        needed = 'nothing more' if name is None else _described(name, wanted[name].shape, wanted[name].dtype)
-        given = 'nothing more' if held is None else _described(held, shapes[held], arrays[held].dtype)
+def _compare(wanted, held, path):
+    held = {name: leaf for name, leaf in held.items() if name}
+    for name, other in itertools.zip_longest(wanted, sorted(held)):
+        needed = 'nothing more' if name is None else _described(name, wanted[name])
+        given = 'nothing more' if other is None else _described(other, held[other])
         if needed != given:
             raise UsageError(
                 f'{path} does not fit this run: needed was {needed}; it holds {given}; it was written by another '
                 'configuration or version; start anew with another --out'
             )
-        leaves.append(np.asarray(arrays[held])[:-1].reshape(wanted[name].shape))
-    return jax.tree.unflatten(structure, leaves)
 
 
-def _shapes(path, arrays, wanted):
-    """Shapes of the stored arrays. Checkpoints of earlier days list none: a shape of the right size is then taken for right."""
-    listed = path / 'shapes.json'
-    if listed.exists():
-        return json.loads(listed.read_text())
-    sizes = {name: array.size - 1 for name, array in arrays.items()}
-    right = {name: leaf.shape for name, leaf in wanted.items() if int(np.prod(leaf.shape)) == sizes.get(name)}
-    return {name: right.get(name, (size,)) for name, size in sizes.items()}
-
-
-def _described(name, shape, dtype):
-    return f'{name.partition(".")[2]} {tuple(shape)} of {np.dtype(dtype).name}'
+def _described(name, leaf):
+    return f'{name.partition(".")[2]} {tuple(leaf.shape)} of {np.dtype(leaf.dtype).name}'
 
 
 def _numbered(directory):
@@ -161,20 +253,32 @@ def _numbered(directory):
 
 
 def _digests(path):
-    files = sorted(p for p in path.rglob('*') if p.is_file() and p.name != 'manifest.json')
-    return {str(p.relative_to(path)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    files = sorted(p for p in path.rglob('*') if p.is_file() and p != path / 'manifest.json')
+    return {str(p.relative_to(path)): _digest(p) for p in files}
 
 
-def _intact(path):
+def _digest(path):
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _problem(path) -> str | None:
+    """What is wrong with the files of a checkpoint, in words; None if nothing is."""
     try:
-        return json.loads((path / 'manifest.json').read_text()) == _digests(path)
-    except (OSError, ValueError):
-        return False
-
-
-def _fallback(directory):
-    good = newest(directory)
-    return 'there is no earlier one' if good is None else f'{good} is still good'
+        listed, found = json.loads((path / 'manifest.json').read_text()), _digests(path)
+        if not isinstance(listed, dict) or not {'meta.json', 'arrays/_METADATA'} <= listed.keys():
+            return 'manifest.json lists no checkpoint'
+        if not isinstance(json.loads((path / 'meta.json').read_text()), dict):
+            return 'meta.json holds no table'
+    except OSError as error:
+        return f'{Path(error.filename or path).name} cannot be read'
+    except ValueError:
+        return 'manifest.json or meta.json is no JSON'
+    wrong = sorted(name for name in listed.keys() | found.keys() if listed.get(name) != found.get(name))
+    if not wrong:
+        return None
+    how = 'is missing' if wrong[0] not in found else 'was added' if wrong[0] not in listed else 'was changed'
+    return f'{wrong[0]} {how}' + (f' and {len(wrong) - 1} more' if len(wrong) > 1 else '')
 
 
 def _first_line(error):

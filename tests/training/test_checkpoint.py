@@ -125,10 +125,52 @@ def test_a_damaged_one_does_not_outlive_the_next_save(two):
     assert restored(two)[1] == {'round': 3}
 
 
-def test_without_an_intact_one_there_is_nothing(two):
-    for name in ('00000001', '00000002'):
-        (two / name / 'manifest.json').unlink()
-    assert restored(two) is None
+def test_where_none_is_intact_the_damage_is_named_and_everything_kept(two):
+    (two / '00000001' / 'manifest.json').unlink()
+    truncate(two / '00000002' / 'meta.json')
+    before = all_files(two)
+    with pytest.raises(UsageError, match='00000001: manifest.json cannot be read; 00000002: .*everything was left as it is'):
+        restored(two)
+    assert all_files(two) == before and checkpoint.newest(two) is None
+
+
+def test_a_file_in_place_of_the_folder_is_damage_too(tmp_path):
+    (tmp_path / 'checkpoint').write_text('')
+    with pytest.raises(UsageError, match='is no folder'):
+        restored(tmp_path / 'checkpoint')
+
+
+def test_a_sound_checkpoint_that_says_other_things_is_refused(two):
+    with pytest.raises(UsageError, match="does not say where the run stood .*'phase'"):
+        checkpoint.restore(two, lambda meta: meta['phase'])
+
+
+def test_what_happens_to_the_arrays_after_save_does_not_reach_the_disk(tmp_path):
+    on_host, on_device = np.arange(5.0), jnp.full((400, 1000), 3.0)
+    overwrite = jax.jit(lambda x: x + 1.0, donate_argnums=0)
+    saver = checkpoint.Saver(tmp_path / 'checkpoint')
+    saver.save(1, {'device': on_device, 'host': on_host}, {})
+    on_host[:] = 0.0
+    for _ in range(3):
+        on_device = overwrite(on_device)
+    saver.close()
+    wanted = {'device': jax.ShapeDtypeStruct((400, 1000), np.float32), 'host': np.zeros(5)}
+    found, _ = checkpoint.restore(tmp_path / 'checkpoint', lambda meta: wanted)
+    np.testing.assert_array_equal(found['host'], np.arange(5.0))
+    np.testing.assert_array_equal(found['device'], 3.0)
+    assert isinstance(found['device'], jax.Array) and isinstance(found['host'], np.ndarray)
+
+
+def test_a_folder_that_is_gone_is_not_made_again(tmp_path):
+    saver = checkpoint.Saver(tmp_path / 'run' / 'checkpoint')
+    (tmp_path / 'run').mkdir()
+    saver.save(1, tree(), {})
+    saver.wait()
+    shutil.rmtree(tmp_path / 'run')
+    with pytest.raises(UsageError, match='writing it failed'):
+        saver.save(2, tree(), {})
+    saver.close()
+    assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.parametrize(('change', 'words'), [
@@ -159,17 +201,6 @@ def test_a_checkpoint_of_another_configuration_is_refused(two, change, words):
     assert words in str(caught.value) and '\n' not in str(caught.value)
 
 
-def test_a_checkpoint_without_shapes_is_known_by_its_sizes(two):
-    newest = two / '00000002'
-    (newest / 'shapes.json').unlink()
-    listed = json.loads((newest / 'manifest.json').read_text())
-    del listed['shapes.json']
-    (newest / 'manifest.json').write_text(json.dumps(listed))
-    assert_same_bits(restored(two)[0], tree(2))
-    with pytest.raises(UsageError, match='needed was words'):
-        restored(two, tree() | {'words': np.zeros(2, np.uint32)})
-
-
 def test_a_disk_known_to_be_too_full_is_not_begun_on(two, monkeypatch):
     monkeypatch.setattr(checkpoint.shutil, 'disk_usage', lambda path: SimpleNamespace(free=2**16))
     with pytest.raises(UsageError, match='0.1 MiB needed, 0.1 free.*00000002 is still good.*--resume'):
@@ -198,6 +229,7 @@ FULL_DISK = textwrap.dedent("""
 def test_a_full_disk_leaves_the_earlier_checkpoint_and_nothing_else(tmp_path):
     command = [sys.executable, '-c', FULL_DISK, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert 'Traceback' not in done.stderr
     told = json.loads(done.stdout.strip().splitlines()[-1])
     assert told['left'] == ['00000001']
     assert '\n' not in told['message'] and 'a checkpoint needs room' in told['message']
