@@ -63,7 +63,8 @@ DRIVER = textwrap.dedent("""
 
             if place == 'record':
                 record = session._Session._record
-                session._Session._record = lambda self, event: (record(self, event), count())
+                # The checkpoint before is on the disk: it is written while the next round runs.
+                session._Session._record = lambda self, event: (self.saver.wait(), record(self, event), count())
             else:
                 rename = os.rename
 
@@ -171,23 +172,23 @@ def test_killed_in_every_phase_with_a_checkpoint_every_round(place, maze):
     status, told = run(place, 'maze', 'often', '--resume', SIGTERM='record:3')  # after rounds 2, 3 and one of exploring
     assert status == 128 + signal.SIGTERM
     assert told == 'ooorl: stopped after a checkpoint; the same command with --resume goes on\n'
-    assert checkpoints(out) == ['01000000', '01000001']
-    meta = out / 'checkpoint' / '01000001' / 'meta.json'
+    assert checkpoints(out) == ['00000003', '00000004']
+    meta = out / 'checkpoint' / '00000004' / 'meta.json'
     meta.write_bytes(meta.read_bytes()[:-9])  # damaged: the run goes on from the one before
     # The second round of retraining, while it is saved.
     status, _ = run(place, 'maze', 'often', '--resume', SIGKILL='rename:5')
     assert status == -signal.SIGKILL
-    assert checkpoints(out)[0].startswith('.writing-') and checkpoints(out)[1:] == ['02000000', '02000001']
+    assert checkpoints(out)[0].startswith('.writing-') and checkpoints(out)[1:] == ['00000006', '00000007']
     assert_same(finish(place, 'maze', 'often', '--resume'), maze)
-    assert checkpoints(out) == ['02000002', '03000000']
+    assert checkpoints(out) == ['00000008', '00000009']
 
 
 def test_killed_with_checkpoints_at_the_ends_of_phases_only(place, maze):
     rarely = ('--set', 'run.checkpoint_seconds=1e9')
     status, _ = run(place, 'maze', 'rarely', *rarely, SIGKILL='record:5')  # the second round of exploring
-    assert status == -signal.SIGKILL and checkpoints(place / 'rarely') == ['01000000']
+    assert status == -signal.SIGKILL and checkpoints(place / 'rarely') == ['00000001']
     status, _ = run(place, 'maze', 'rarely', *rarely, '--resume', SIGKILL='record:5')  # the second round of retraining
-    assert status == -signal.SIGKILL and checkpoints(place / 'rarely') == ['01000000', '02000000']
+    assert status == -signal.SIGKILL and checkpoints(place / 'rarely') == ['00000001', '00000002']
     assert_same(finish(place, 'maze', 'rarely', *rarely, '--resume'), maze)
 
 
@@ -205,7 +206,7 @@ def test_killed_from_outside_at_an_unplanned_moment(place, maze):
 def test_host_environments_go_on_in_mid_episode(place):
     expected = finish(place, 'line', 'line-whole')
     status, told = run(place, 'line', 'line', SIGKILL='record:6')  # exploring, two rounds in: rows of both environments under way
-    assert status == -signal.SIGKILL and checkpoints(place / 'line') == ['01000001', '01000002'], told
+    assert status == -signal.SIGKILL and checkpoints(place / 'line') == ['00000004', '00000005'], told
     # With another number of processes, from where the environments stood to the same bits.
     assert_same(finish(place, 'line', 'line', '--resume', '--set', 'environment.workers=1'), expected)
     assert evaluated(place / 'line') == evaluated(place / 'line-whole')
