@@ -1,10 +1,20 @@
 """Settings of the whole test run and the places where reference material lies."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
-# Tests compile far more than they run: without optimisation they take two thirds of the time. Set XLA_FLAGS to differ.
-os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
+# Tests compile far more than they run: without optimisation and fused kernels they take half the time. Set XLA_FLAGS to differ.
+os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false')
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+    # What one test file has compiled, another one, another worker or a process that a test starts need not compile again.
+    PROGRAMS = tempfile.mkdtemp(prefix='ooorl-tests-')
+    atexit.register(shutil.rmtree, PROGRAMS, ignore_errors=True)
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = PROGRAMS
+    os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+    os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
 # One CPU device, here and in the processes that tests start, so that numbers do not depend on the number of cores.
 os.environ['JAX_NUM_CPU_DEVICES'] = '1'
 
