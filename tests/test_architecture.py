@@ -42,6 +42,7 @@ STAIRS = {
     'training/collect': ('learn', 'run', 'rounds', 'phases', 'measure', 'checkpoint'),
     'training/evaluate': ('learn', 'run', 'rounds', 'phases', 'measure', 'checkpoint'),
     'training/phases': ('run', 'rounds', 'measure', 'checkpoint'),
+    'training/cycles': ('run', 'rounds', 'measure', 'checkpoint'),
     'training/rounds': ('run', 'measure', 'checkpoint'),
     'training/run': ('checkpoint',),
     'training/checkpoint': ('run', 'rounds', 'phases', 'learn', 'collect', 'evaluate', 'measure'),

@@ -1,14 +1,26 @@
 """The one training loop: many updates of an agent on batches drawn from stores, as a single compiled scan."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ooorl.errors import UsageError
 from ooorl.training import episodes
-from ooorl.training.replay import ReplayState, View, capacity, sample_views, shares, view, where
+from ooorl.training.replay import (
+    Marks,
+    ReplayState,
+    View,
+    capacity,
+    mark_more,
+    marked,
+    sample_views,
+    shares,
+    view,
+    where,
+)
 from ooorl.types import Agent, Array, Metrics, State, Transition
 from ooorl.validation import check_choice, check_not_negative, check_positive
 from ooorl.wrap import with_extras
@@ -50,8 +62,9 @@ def make_learn(
 ) -> Callable[[State, dict[str, ReplayState], jax.Array], tuple[State, Metrics]]:
     """Builds `learn(state, sources, key) -> (state, metrics)`: `num_updates` updates, metrics averaged over them.
 
-    The function is pure and not yet compiled; it can be jitted, mapped over seeds or placed inside a larger scan. Columns the
-    agent `reads` are computed from the sources once per call.
+    The function is pure and not yet compiled; it can be jitted, mapped over seeds or placed inside a larger scan. What takes a
+    pass over all rows, the columns that the agent `reads` and where the successes are, is computed once per call, unless it is
+    handed in as a fourth argument, `known`: what `know` and `keep_up` say of each source.
 
     Args:
       agent: what learns.
@@ -60,9 +73,9 @@ def make_learn(
       streams: for each source, from how many environments its rows were collected side by side (1 for a data set).
     """
 
-    def learn(state, sources, key):
+    def learn(state, sources, key, known=None):
         batch_keys, update_keys = _step_keys(key, num_updates)
-        return _updates(agent, state, (batch_keys, update_keys), _draw_from(agent, sources, streams, sampling))
+        return _updates(agent, state, (batch_keys, update_keys), _draw_from(agent, sources, known, streams, sampling))
 
     return learn
 
@@ -73,13 +86,13 @@ def make_learn_ahead(
     """The same in two parts, for callers that must keep the sources out of what they map over seeds.
 
     Returns:
-      `draw(sources, key) -> drawn`: all batches of the updates at once, in memory together.
+      `draw(sources, key, known=None) -> drawn`: all batches of the updates at once, in memory together.
       `learn(state, drawn) -> (state, metrics)`; `learn(state, draw(sources, key))` is what `make_learn` computes.
     """
 
-    def draw(sources, key):
+    def draw(sources, key, known=None):
         batch_keys, update_keys = _step_keys(key, num_updates)
-        return jax.vmap(_draw_from(agent, sources, streams, sampling))(batch_keys), update_keys
+        return jax.vmap(_draw_from(agent, sources, known, streams, sampling))(batch_keys), update_keys
 
     def learn(state, drawn):
         return _updates(agent, state, drawn, lambda batch: batch)
@@ -114,10 +127,13 @@ def unpacked(rows: Mapping[tuple[str, ...], Array]) -> Metrics:
     return {name: values[..., place] for names, values in rows.items() for place, name in enumerate(names)}
 
 
-def _draw_from(agent, sources, streams, sampling):
-    sources = {name: annotated(source, streams[name], agent.reads, sampling) for name, source in sources.items()}
+def _draw_from(agent, sources, known, streams, sampling):
+    known = known or {name: know(source, streams[name], agent.reads, sampling) for name, source in sources.items()}
+    sources = {
+        name: source._replace(storage=with_extras(source.storage, **known[name].columns)) for name, source in sources.items()
+    }
     _check_columns(agent, sources)
-    return _batches(sources, streams, sampling, _reward_range(agent, sources))
+    return _batches(sources, known, sampling)
 
 
 def _check_columns(agent, sources):
@@ -130,12 +146,91 @@ def _check_columns(agent, sources):
             )
 
 
-def annotated(source: ReplayState, num_streams: int, reads: tuple[str, ...], sampling: Sampling) -> ReplayState:
-    """The source with the episode columns in `reads` computed: `return_to_go` and `discounted_horizon`."""
-    if 'return_to_go' not in reads:
-        return source
+class Known(NamedTuple):
+    """What takes a pass over a source: computed `columns` `[capacity]`, where successes are, and the range of rewards.
+
+    Each only where somebody needs it.
+    """
+
+    columns: dict[str, Array]
+    wins: Marks | None
+    rewards: dict[str, Array]
+
+
+def needs_passes(agent: Agent, sampling: Sampling) -> bool:
+    """Whether there is anything to know of a source."""
+    return bool(sampling.success_rows or set(COMPUTED) & set(agent.reads))
+
+
+def know(source: ReplayState, num_streams: int, reads: tuple[str, ...], sampling: Sampling) -> Known:
+    """What all rows of a source say together, by a pass over them."""
+    visible = _visible(source, num_streams)
+    columns = _episode_columns(visible, sampling) if 'return_to_go' in reads else {}
+    wins = marked(_padded(_won(visible, sampling), capacity(source), False)) if sampling.success_rows else None
+    rewards = {}
+    if {'reward_low', 'reward_high'} & set(reads):
+        rewards = _reward_range(source.storage.reward, jnp.arange(capacity(source)) < source.size)
+    return Known({name: _padded(column, capacity(source), jnp.nan) for name, column in columns.items()}, wins, rewards)
+
+
+def keep_up(
+    known: Known, source: ReplayState, num_new: int, num_streams: int, horizon: int, reads: tuple[str, ...], sampling: Sampling
+) -> Known:
+    """`know` of a source whose newest `num_new` rows were not there when it became `known`, from the rows near its end.
+
+    No episode may be longer than `horizon`, and nothing may have been overwritten: then the new rows change nothing further
+    back. Returns are sums over the rows looked at, and so may differ from those of `know` in their last digits.
+    """
+    rows = min(capacity(source) // num_streams, horizon + -(-num_new // num_streams)) * num_streams
+    last = (capacity(source) // num_streams * num_streams) - rows
+    first = jnp.clip((source.size // num_streams) * num_streams - rows, 0, last)
+
+    def window(leaf):
+        return jax.lax.dynamic_slice_in_dim(leaf, first, rows)
+
+    visible = _visible(ReplayState(jax.tree.map(window, source.storage), source.cursor, source.size - first), num_streams)
+    columns, wins, rewards = dict(known.columns), known.wins, dict(known.rewards)
+    for name, new in (_episode_columns(visible, sampling) if columns else {}).items():
+        old = window(columns[name])  # what is known of a row stays: its episode has ended
+        columns[name] = jax.lax.dynamic_update_slice_in_dim(columns[name], jnp.where(jnp.isnan(old), new, old), first, 0)
+    if wins is not None:
+        wins = mark_more(wins, first, _won(visible, sampling))
+    if rewards:
+        place = first + jnp.arange(rows)
+        new = _reward_range(window(source.storage.reward), (place >= source.size - num_new) & (place < source.size))
+        rewards = _widest([rewards, new])
+    return Known(columns, wins, rewards)
+
+
+def _padded(column, length, value):
+    return jnp.pad(column, (0, length - column.size), constant_values=value)
+
+
+class _Visible(NamedTuple):
+    """Reward, discount, boundary and validity of a source's rows as `[T, N]`."""
+
+    reward: Array
+    discount: Array
+    boundary: Array
+    valid: Array
+
+
+def _visible(source, num_streams):
+    """Rows that are not valid end no episode."""
+    rows = capacity(source) // num_streams * num_streams
+    valid = jnp.arange(rows) < source.size
+    storage = source.storage
+    # A row that was never written has discount 0, which would end the episode before it.
+    discount = jnp.where(valid, storage.discount[:rows], 1.0)
+    boundary = jnp.where(valid, storage.extras['boundary'][:rows], 0.0)
+    shape = (rows // num_streams, num_streams)
+    return _Visible(*(column.reshape(shape) for column in (storage.reward[:rows], discount, boundary, valid)))
+
+
+def _episode_columns(visible, sampling):
     # A hidden row counts 0 here and -inf below: 0 * -inf would poison the recursion across a boundary.
-    reward, discount, boundary = _visible_streams(source, num_streams, hidden=0.0)
+    _, discount, boundary, valid = visible
+    reward = jnp.where(valid, visible.reward, 0.0)
     if sampling.failure_returns:
         returns, horizon = episodes.sparse_returns_to_go(
             reward, discount, boundary, sampling.gamma, sampling.success_reward
@@ -143,61 +238,58 @@ def annotated(source: ReplayState, num_streams: int, reads: tuple[str, ...], sam
     else:
         returns = episodes.returns_to_go(reward, discount, boundary, sampling.gamma)
         horizon = episodes.discounted_horizon(discount, boundary, sampling.gamma)
-    columns = {'return_to_go': returns.reshape(-1), 'discounted_horizon': horizon.reshape(-1)}
-    pad = capacity(source) - returns.size
-    columns = {name: jnp.pad(column, (0, pad), constant_values=jnp.nan) for name, column in columns.items()}
+    return {'return_to_go': returns.reshape(-1), 'discounted_horizon': horizon.reshape(-1)}
+
+
+def _won(visible, sampling):
+    """Mask `[T * N]` of the rows that count as successes."""
+    reward = jnp.where(visible.valid, visible.reward, -jnp.inf)
+    if sampling.success_unit == 'trajectory':
+        reward = episodes.episode_max(reward, visible.boundary)
+    return (visible.valid & (reward >= sampling.success_reward)).reshape(-1)
+
+
+def annotated(source: ReplayState, num_streams: int, reads: tuple[str, ...], sampling: Sampling) -> ReplayState:
+    """The source with the episode columns in `reads` computed: `return_to_go` and `discounted_horizon`."""
+    columns = know(source, num_streams, reads, replace(sampling, success_rows=0)).columns
     return source._replace(storage=with_extras(source.storage, **columns))
-
-
-def _visible_streams(source, num_streams, hidden):
-    """Reward, discount and boundary as `[T, N]`; rows that are not valid get the reward `hidden` and end no episode."""
-    rows = capacity(source) // num_streams * num_streams
-    valid = jnp.arange(rows) < source.size
-    storage = source.storage
-    reward = jnp.where(valid, storage.reward[:rows], hidden)
-    # A row that was never written has discount 0, which would end the episode before it.
-    discount = jnp.where(valid, storage.discount[:rows], 1.0)
-    boundary = jnp.where(valid, storage.extras['boundary'][:rows], 0.0)
-    shape = (rows // num_streams, num_streams)
-    return reward.reshape(shape), discount.reshape(shape), boundary.reshape(shape)
 
 
 def successes(source: ReplayState, num_streams: int, sampling: Sampling) -> View:
     """The rows that count as successes under `sampling`."""
-    reward, _, boundary = _visible_streams(source, num_streams, hidden=-jnp.inf)
-    if sampling.success_unit == 'trajectory':
-        reward = episodes.episode_max(reward, boundary)
-    flat = reward.reshape(-1)
-    mask = jnp.pad(flat >= sampling.success_reward, (0, capacity(source) - flat.size))
-    return where(source, mask)
+    mask = _won(_visible(source, num_streams), sampling)
+    return where(source, marked(_padded(mask, capacity(source), False)))
 
 
-def _reward_range(agent, sources):
-    if not {'reward_low', 'reward_high'} & set(agent.reads):
+def _reward_range(reward, mask):
+    return {
+        'reward_low': jnp.where(mask, reward, jnp.inf).min(),
+        'reward_high': jnp.where(mask, reward, -jnp.inf).max(),
+    }
+
+
+def _widest(ranges):
+    ranges = [found for found in ranges if found]
+    if not ranges:
         return {}
-    low, high = jnp.inf, -jnp.inf
-    for source in sources.values():
-        valid = jnp.arange(capacity(source)) < source.size
-        low = jnp.minimum(low, jnp.where(valid, source.storage.reward, jnp.inf).min())
-        high = jnp.maximum(high, jnp.where(valid, source.storage.reward, -jnp.inf).max())
-    return {'reward_low': low, 'reward_high': high}
+    low, high = (jnp.stack([found[name] for found in ranges]) for name in ('reward_low', 'reward_high'))
+    return {'reward_low': low.min(), 'reward_high': high.max()}
 
 
-def _batches(sources, streams, sampling, reward_range) -> Callable[[jax.Array], Transition]:
+def _batches(sources, known, sampling) -> Callable[[jax.Array], Transition]:
     names = tuple(sources)
     views = tuple(view(source) for source in sources.values())
     weights, exact = shares(sampling.mix, names)
+    reward_range = _widest([known[name].rewards for name in names])
     num_plain = sampling.batch_size - sampling.success_rows
     if sampling.success_rows:
-        wins = tuple(successes(sources[name], streams[name], sampling) for name in names)
+        wins = tuple(where(sources[name], known[name].wins) for name in names)
         none_yet = sum(win.size for win in wins) == 0
         plain_weights = jnp.stack([every.size for every in views]).astype(jnp.float32) if weights is None else weights
         win_weights = jnp.stack([win.size for win in wins]).astype(jnp.float32)
         win_weights = jnp.where(none_yet, plain_weights, win_weights)
         wins = tuple(
-            View(win.storage, jnp.where(none_yet, jnp.arange(win.index.size), win.index),
-                 jnp.where(none_yet, every.size, win.size))
-            for win, every in zip(wins, views, strict=True)
+            win._replace(size=jnp.where(none_yet, every.size, win.size)) for win, every in zip(wins, views, strict=True)
         )
 
     def draw(key):

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 
 from ooorl.types import Array, Key, Transition
 
+BLOCK = 128  # rows of a block of `Marks`
+
 
 class ReplayState(NamedTuple):
     """Stored transitions: `storage` with leading axis [capacity], the next row to write, the number of rows that are valid."""
@@ -21,11 +23,22 @@ class ReplayState(NamedTuple):
     size: Array
 
 
+class Marks(NamedTuple):
+    """Some rows of a buffer: `mask` `[capacity, rounded up]` says which, `counts` how many in each block of `BLOCK` rows."""
+
+    mask: Array
+    counts: Array
+
+
 class View(NamedTuple):
-    """Rows that may be drawn: `index[:size]` into `storage`, or simply its first `size` rows where index is None."""
+    """Rows that may be drawn: the first `size` of `storage`, or where there are marks, the first `size` of the marked ones.
+
+    `up_to` `[blocks]` counts the marked rows up to the end of each block.
+    """
 
     storage: Transition
-    index: Array | None
+    mask: Array | None
+    up_to: Array | None
     size: Array
 
 
@@ -64,7 +77,7 @@ def take(replay: ReplayState, limit: Array) -> ReplayState:
 
 def sample(replay: ReplayState, key: Key, num: int) -> Transition:
     """`num` rows drawn uniformly with replacement; the buffer must not be empty (`run` checks on the host)."""
-    return sample_views((View(replay.storage, None, replay.size),), key, num)
+    return sample_views((view(replay),), key, num)
 
 
 def sample_views(
@@ -103,8 +116,19 @@ def _keys(key, num):
 
 def _draw(view, key, num):
     rows = jax.random.randint(key, (num,), 0, jnp.maximum(view.size, 1))
-    rows = rows if view.index is None else view.index[rows]
+    if view.mask is not None:
+        rows = jnp.where(view.up_to[-1] > 0, _marked_row(view, rows), rows)
     return jax.tree.map(lambda leaf: leaf[rows], view.storage)
+
+
+def _marked_row(view, rank):
+    """The marked row with so many marked ones before it: first its block, then the place in the block."""
+    block = jnp.minimum(jnp.searchsorted(view.up_to, rank, side='right'), view.up_to.size - 1)
+    left = rank - jnp.where(block > 0, view.up_to[block - 1], 0)
+    inside = view.mask[block[:, None] * BLOCK + jnp.arange(BLOCK)[None, :]]
+    # A product with a triangle: sums of up to 128 ones are exact, and a cumulative sum would be a dozen small programs.
+    before = inside.astype(jnp.float32) @ jnp.tri(BLOCK).T
+    return block * BLOCK + (before <= left[:, None]).sum(axis=-1)
 
 
 def _shared_columns(rows):
@@ -118,15 +142,26 @@ def _expand(mask, like):
 
 def view(replay: ReplayState) -> View:
     """All valid rows of a buffer."""
-    return View(replay.storage, None, replay.size)
+    return View(replay.storage, None, None, replay.size)
 
 
-def where(replay: ReplayState, mask: Array) -> View:
-    """The valid rows for which `mask` `[capacity]` is true; costs a pass over the whole buffer."""
-    most = capacity(replay)
-    mask = mask & (jnp.arange(most) < replay.size)
-    (index,) = jnp.nonzero(mask, size=most, fill_value=0)
-    return View(replay.storage, index, mask.sum().astype(jnp.int32))
+def marked(mask: Array) -> Marks:
+    """Marks where `mask` `[capacity]` is true; costs a pass over it."""
+    mask = jnp.pad(mask, (0, -mask.size % BLOCK))
+    return Marks(mask, mask.reshape(-1, BLOCK).sum(axis=-1, dtype=jnp.int32))
+
+
+def mark_more(marks: Marks, first: Array, mask: Array) -> Marks:
+    """Marks the rows from `first` on where `mask` `[n]` is true, too; costs a pass over these rows only."""
+    old = jax.lax.dynamic_slice_in_dim(marks.mask, first, mask.size)
+    counts = marks.counts.at[(first + jnp.arange(mask.size)) // BLOCK].add(mask & ~old)
+    return Marks(jax.lax.dynamic_update_slice_in_dim(marks.mask, old | mask, first, 0), counts)
+
+
+def where(replay: ReplayState, marks: Marks) -> View:
+    """The marked rows. Where nothing is marked its size is 0; set to another, it draws from the first so many rows instead."""
+    up_to = jnp.cumsum(marks.counts)
+    return View(replay.storage, marks.mask, up_to, up_to[-1])
 
 
 def shares(mix: Mapping[str, float] | str, names: tuple[str, ...]) -> tuple[Array | None, bool]:

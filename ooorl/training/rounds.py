@@ -1,7 +1,6 @@
 """One round of a run: compiled collection and learning for all seeds, and the state that goes from round to round."""
 
 import time
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -13,12 +12,10 @@ from ooorl.nn import schedules
 from ooorl.nn.optimizers import restarted
 from ooorl.training import collect as collection
 from ooorl.training import replay
-from ooorl.training.learn import make_learn, make_learn_ahead, packed, unpacked
+from ooorl.training.cycles import FINITE, compiled_cycles, finite, host_cycles, streams
+from ooorl.training.learn import make_learn
 from ooorl.training.phases import Setup, rows_known
 from ooorl.types import State, Transition, ignore_data
-
-FINITE = 'finite'  # metric: 1 if every number of the agent's state is finite
-
 
 
 class RunState(NamedTuple):
@@ -138,7 +135,7 @@ def one_round(programs: Programs, state: RunState, phase, sizes):
     num_updates, num_cycles = sizes[state.round]
     keys = programs.keys(state.phase, state.round, 2)
     if num_cycles:
-        body = _compiled_cycles if programs.setup.environment.compiled else _host_cycles
+        body = compiled_cycles if programs.setup.environment.compiled else host_cycles
         state, metrics, finished = body(programs, state, phase, keys, num_updates // num_cycles, num_cycles)
     else:
         state, metrics, finished = *_offline(programs, state, phase, keys, num_updates), None
@@ -154,20 +151,16 @@ def _sources(programs, phase, store):
     return sources, axes
 
 
-def _streams(setup):
-    return {'dataset': 1, 'online': 1 if setup.environment is None else setup.environment.batch_shape[-1]}
-
-
 def _offline(programs, state, phase, keys, num_updates):
     if not num_updates:
         return state, {}
-    learn = make_learn(phase.agent, phase.sampling, num_updates=num_updates, streams=_streams(programs.setup))
+    learn = make_learn(phase.agent, phase.sampling, num_updates=num_updates, streams=streams(programs.setup))
     sources, axes = _sources(programs, phase, state.stores.get(phase.store))
 
     def seeded(agent, shared, own, keys):
         def one(agent, own, key, shared):
             agent, metrics = learn(agent, {**shared, **own}, key)
-            return agent, {**metrics, FINITE: _finite(agent)}
+            return agent, {**metrics, FINITE: finite(agent)}
 
         return programs.over_seeds(one, (0, 0, 0, None))(agent, own, keys, shared)
 
@@ -177,143 +170,6 @@ def _offline(programs, state, phase, keys, num_updates):
     key = ('learn', phase.agent, id(phase.sampling), num_updates, tuple(sorted(rows.items())))
     agent, metrics = programs.call(key, seeded, state.agent, shared, own, keys, donate=(0,))
     return state._replace(agent=agent), metrics
-
-
-def _compiled_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles):
-    environment = programs.setup.environment
-    learn = make_learn(phase.agent, phase.sampling, num_updates=updates_per_cycle, streams=_streams(programs.setup))
-
-    def one(agent, store, collector, key, dataset):
-        def cycle(carry, key):
-            agent, store, collector = carry
-            collect_key, learn_key = jax.random.split(key)
-            collector, transitions, finished = collection.collect(
-                environment,
-                lambda observation, key: phase.agent.sample_action(agent, observation, key),
-                collector,
-                collect_key,
-                phase.cycle_steps,
-            )
-            rows = collection.rows(transitions)
-            store = replay.extend(store, rows)
-            agent = phase.agent.observe(agent, rows)
-            metrics = {}
-            if updates_per_cycle:
-                agent, metrics = learn(agent, _both(dataset, store), learn_key)
-            return (agent, store, collector), (packed(metrics), finished)
-
-        carry, (metrics, finished) = jax.lax.scan(cycle, (agent, store, collector), jax.random.split(key, num_cycles))
-        mean = unpacked(jax.tree.map(lambda values: values.mean(axis=0), metrics))
-        # Once a round: a number that is not finite stays, and the check costs a third of a small update.
-        checked = {FINITE: _finite(carry[0])} if updates_per_cycle else {}
-        return *carry, mean | checked, jax.tree.map(lambda values: values.sum(axis=0), finished)
-
-    mapped = programs.over_seeds(one, (0, 0, 0, 0, None))
-    rows = state.stores[phase.store].storage.reward.shape
-    name = ('cycles', phase.agent, id(phase.sampling), updates_per_cycle, num_cycles, phase.cycle_steps, rows)
-    agent, store, collector, metrics, finished = programs.call(
-        name, mapped, state.agent, state.stores[phase.store], state.collectors[phase.store], keys, programs.dataset,
-        donate=(0, 1, 2),
-    )
-    return _collected(state, phase, agent, store, collector), metrics, finished
-
-
-def _both(dataset, store):
-    return {'online': store} if dataset is None else {'dataset': dataset, 'online': store}
-
-
-def _after_host_collection(programs, phase, num_updates):
-    """`(agent, store, transitions[S, T, N], key words[S], dataset) -> (agent, store, packed metrics)`, once a cycle.
-
-    The stores stay out of what is mapped in groups of seeds: that would copy all of them in every cycle.
-    """
-    draw, learn = make_learn_ahead(phase.agent, phase.sampling, num_updates=num_updates, streams=_streams(programs.setup))
-
-    def stored(store, transitions, key, dataset):
-        rows = collection.rows(transitions)
-        store = replay.extend(store, rows)
-        return store, rows, draw(_both(dataset, store), key) if num_updates else ()
-
-    def learnt(agent, rows, drawn):
-        agent = phase.agent.observe(agent, rows)
-        if not num_updates:
-            return agent, {}
-        agent, metrics = learn(agent, drawn)
-        return agent, packed(metrics)
-
-    together = map_seeds(stored, (0, 0, 0, None), group=len(programs.setup.seeds))
-    in_groups = programs.over_seeds(learnt, (0, 0, 0))
-
-    def after(agent, store, transitions, words, dataset):
-        store, rows, drawn = together(store, transitions, jax.random.wrap_key_data(words), dataset)
-        agent, metrics = in_groups(agent, rows, drawn)
-        return agent, store, metrics
-
-    return after
-
-
-def _host_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles):
-    environment = programs.setup.environment
-    after = _after_host_collection(programs, phase, updates_per_cycle)
-    act = over_seeds_split(programs, phase.agent.sample_action)
-    agent, store, collector = state.agent, state.stores[phase.store], state.collectors[phase.store]
-    rows = store.storage.reward.shape
-    name = ('after', phase.agent, id(phase.sampling), updates_per_cycle, phase.cycle_steps, rows)
-    all_metrics, all_finished = [], []
-    # Whatever small work there is lies inside a program or in numpy: outside, each jax operation costs as much as a step.
-    for words, learn_words in zip(*jax.device_get(_cycle_words(keys, num_cycles, phase.cycle_steps)), strict=True):
-
-        def sample(observation, words, agent=agent):
-            return programs.call(('act', phase.agent), act, agent, observation, words)
-
-        collector, transitions, finished = collection.collect_keyed(environment, sample, collector, (words, words))
-        seed_first = jax.tree.map(lambda leaf: np.moveaxis(leaf, 0, 1), transitions)
-        agent, store, metrics = programs.call(
-            name, after, agent, store, seed_first, learn_words, programs.dataset, donate=(0, 1)
-        )
-        all_metrics.append(metrics)
-        all_finished.append(finished)
-    mean = unpacked(jax.tree.map(lambda *values: np.mean(values, axis=0), *jax.device_get(all_metrics)))
-    if updates_per_cycle:
-        mean[FINITE] = programs.call(('finite', phase.agent), jax.vmap(_finite), agent)
-    total = jax.tree.map(lambda *values: np.sum(values, axis=0), *all_finished)
-    return _collected(state, phase, agent, store, collector), mean, total
-
-
-def over_seeds_split(programs: Programs, act):
-    """`(agent states [S], observation [S, ...], key) -> action [S, ...]`: every seed acts with its own part of the key.
-
-    The key may come as its words, which is cheaper where a call is small.
-    """
-    mapped, num_seeds = programs.over_seeds(act, (0, 0, 0)), len(programs.setup.seeds)
-
-    def split(agent, observation, key):
-        key = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
-        return mapped(agent, observation, jax.random.split(key, num_seeds))
-
-    return split
-
-
-@partial(jax.jit, static_argnums=(1, 2))
-def _cycle_words(keys, num_cycles, num_steps):
-    """Words of the keys `[C, T]` to act with, which the first seed's key stands for, and of keys `[C, S]` to learn with."""
-    learn = jnp.swapaxes(jax.vmap(lambda key: jax.random.split(key, num_cycles))(keys), 0, 1)
-    collect = jax.vmap(lambda key: jax.random.fold_in(key, 0))(learn[:, 0])
-    act, _ = jax.vmap(lambda key: collection.step_keys(key, num_steps))(collect)
-    return jax.random.key_data(act), jax.random.key_data(learn)
-
-
-def _collected(state, phase, agent, store, collector):
-    return state._replace(
-        agent=agent,
-        stores={**state.stores, phase.store: store},
-        collectors={**state.collectors, phase.store: collector},
-    )
-
-
-def _finite(tree):
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all().astype(jnp.float32)
 
 
 def template(setup: Setup, phase_number: int, under_way: bool) -> tuple:

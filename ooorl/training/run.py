@@ -12,10 +12,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from ooorl.training.cycles import FINITE, over_seeds_split
 from ooorl.training.evaluate import evaluate, with_normalised
 from ooorl.training.measure import Gauge
 from ooorl.training.phases import Phase, Setup, check, env_steps, round_sizes
-from ooorl.training.rounds import FINITE, Programs, RunState, begin, one_round, over_seeds_split
+from ooorl.training.rounds import Programs, RunState, begin, one_round
 from ooorl.types import Agent, State
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from ooorl.errors import UsageError
 from ooorl.training import episodes, replay
-from ooorl.training.learn import Sampling, annotated, make_learn, make_learn_ahead, successes
+from ooorl.training.learn import Sampling, annotated, keep_up, know, make_learn, make_learn_ahead, needs_passes, successes
 from ooorl.types import Agent, Transition
 from ooorl.wrap import rescaled_reward
 
@@ -49,7 +49,9 @@ def store(reward, boundary, discount=None, capacity=None):
 
 def rows_of(view):
     """Row numbers that a view may draw."""
-    return sorted(np.asarray(view.storage.observation)[np.asarray(view.index)[: int(view.size)], 0].astype(int).tolist())
+    rows = np.flatnonzero(np.asarray(view.mask))
+    assert len(rows) == int(view.size)
+    return np.asarray(view.storage.observation)[rows, 0].astype(int).tolist()
 
 
 # Two environments side by side, four steps: row = 2 t + e. Environment 0 wins in its second episode (rows 4 and 6), environment 1
@@ -245,3 +247,60 @@ def test_drawing_ahead_is_the_same_learning():
     expected = make_learn(agent, **settings)(jnp.zeros(()), sources, key)
     found = learn(jnp.zeros(()), draw(sources, key))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def episodes_side_by_side(num_steps, num_streams, horizon, seed):
+    """Rows `[T * N]` of episodes of at most `horizon` steps, every fourth of which ends with a reward of 1."""
+    random = np.random.default_rng(seed)
+    reward, boundary, discount = (np.zeros((num_steps, num_streams), np.float32) + x for x in (-0.5, 0, 1))
+    for stream in range(num_streams):
+        at = 0
+        while (at := at + int(random.integers(1, horizon + 1))) <= num_steps:
+            boundary[at - 1, stream] = 1
+            if random.random() < 0.25:
+                reward[at - 1, stream], discount[at - 1, stream] = 1, random.integers(2)
+    reward += random.normal(size=reward.shape).astype(np.float32) * 0.01 * (reward < 0)
+    return {'reward': reward.reshape(-1), 'boundary': boundary.reshape(-1), 'discount': discount.reshape(-1)}
+
+
+@pytest.mark.parametrize(('num_streams', 'cycle_steps', 'spare', 'failure_returns', 'unit'), [
+    (1, 1, 0, False, 'trajectory'), (2, 3, 5, True, 'trajectory'), (3, 7, 2, False, 'transition'), (3, 30, 0, True, 'trajectory'),
+])  # fmt: skip
+def test_what_is_kept_up_with_new_rows_is_what_a_pass_over_all_rows_says(num_streams, cycle_steps, spare, failure_returns, unit):
+    horizon, num_new = 11, num_streams * cycle_steps
+    reads = ('return_to_go', 'reward_low')
+    sampling = Sampling(success_rows=1, gamma=GAMMA, failure_returns=failure_returns, success_unit=unit)
+    rows = store(**episodes_side_by_side(cycle_steps * (420 // num_new), num_streams, horizon, seed=num_streams)).storage
+    total = rows.reward.shape[0]
+    growing = replay.create(jax.tree.map(lambda leaf: leaf[0], rows), total + spare)
+    step = jax.jit(lambda known, grown: keep_up(known, grown, num_new, num_streams, horizon, reads, sampling))
+    whole = jax.jit(lambda grown: know(grown, num_streams, reads, sampling))
+    known, marked = whole(growing), 0
+    for first in range(0, total, num_new):
+        growing = replay.extend(growing, jax.tree.map(lambda leaf, at=first: leaf[at : at + num_new], rows))
+        known = step(known, growing)
+        expected = whole(growing)
+        np.testing.assert_array_equal(known.wins.mask, expected.wins.mask)
+        np.testing.assert_array_equal(known.wins.counts, expected.wins.counts)
+        assert known.rewards == expected.rewards
+        for name, column in expected.columns.items():
+            # The same sums over another number of rows: float32 rounding.
+            np.testing.assert_allclose(known.columns[name], column, rtol=1e-5, atol=1e-5, err_msg=f'{name} at {first}')
+        marked = int(expected.wins.counts.sum())
+    assert 0 < marked < total
+
+
+def test_a_batch_is_the_same_from_what_is_known_as_from_a_pass():
+    agent = listening(('return_to_go',), lambda b: {'row': b.observation.mean(), 'sum': jnp.nansum(b.extras['return_to_go'])})
+    sampling, streams = Sampling(batch_size=8, success_rows=4), {'dataset': 1, 'online': 2}
+    sources = {'dataset': store([0, 1, 0], [0, 1, 1]), 'online': store(**STREAMS, capacity=12)}
+    known = {name: know(source, streams[name], agent.reads, sampling) for name, source in sources.items()}
+    learn = make_learn(agent, sampling, num_updates=3, streams=streams)
+    plain, given = (learn(jnp.zeros(()), sources, jax.random.key(0), *more)[1] for more in ((), (known,)))
+    assert plain == given
+
+
+def test_there_is_nothing_to_know_where_nothing_is_read():
+    assert not needs_passes(listening(('label',)), Sampling())
+    assert needs_passes(listening(('reward_high',)), Sampling()) and needs_passes(listening(), Sampling(success_rows=1))
+    assert not jax.tree.leaves(know(store([0], [1]), 1, (), Sampling()))

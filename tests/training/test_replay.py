@@ -145,8 +145,23 @@ def test_take_shows_the_first_rows_only():
 
 def test_where_is_a_view_of_the_valid_rows_that_satisfy_a_mask():
     buffer = replay.extend(empty(20), numbered(0, 15))
-    view = replay.where(buffer, jnp.arange(20) % 3 == 0)
+    view = replay.where(buffer, replay.marked((jnp.arange(20) % 3 == 0) & (jnp.arange(20) < 15)))
     assert int(view.size) == 5
     drawn = assert_aligned(replay.sample_views((view,), jax.random.key(0), 3_000))
     assert chi_square(np.bincount(drawn, minlength=15)[::3], np.ones(5)) > 1e-3
     assert set(drawn) == {0, 3, 6, 9, 12}
+
+
+@pytest.mark.parametrize('capacity', [20, 128, 700])
+def test_marked_rows_are_found_by_their_rank_in_every_block(capacity):
+    mask = np.random.default_rng(capacity).random(capacity) < 0.1
+    mask[128:256] = False  # a block without any
+    marks = replay.marked(jnp.asarray(mask[: capacity // 2]))
+    assert int(marks.counts.sum()) == mask[: capacity // 2].sum()
+    marks = replay.marked(jnp.asarray(np.where(np.arange(capacity) < capacity // 2, mask, False)))
+    marks = replay.mark_more(marks, jnp.asarray(capacity // 3), jnp.asarray(mask[capacity // 3 :]))  # some of them again
+    rows = numbered(0, capacity)
+    view = replay.where(replay.full(rows), marks)
+    assert int(view.size) == mask.sum()
+    drawn = assert_aligned(replay.sample_views((view,), jax.random.key(0), 5_000))
+    assert set(drawn) == set(np.flatnonzero(mask))

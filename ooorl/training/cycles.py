@@ -1,0 +1,198 @@
+"""Cycles of collection and learning: one program where the environment compiles, one program a cycle where it steps on the host.
+
+`programs` is the `rounds.Programs` of the run, `state` its `rounds.RunState`.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ooorl.mapping import map_seeds
+from ooorl.training import collect as collection
+from ooorl.training import learn as learning
+from ooorl.training import replay
+from ooorl.training.learn import make_learn, make_learn_ahead, packed, unpacked
+
+FINITE = 'finite'  # metric: 1 if every number of the agent's state is finite
+
+
+def streams(setup) -> dict[str, int]:
+    """How many environments filled each source side by side."""
+    return {'dataset': 1, 'online': 1 if setup.environment is None else setup.environment.batch_shape[-1]}
+
+
+def compiled_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles):
+    """A round in a compiled environment, one program: the new state, mean metrics and sums over finished episodes, all `[S]`."""
+    environment = programs.setup.environment
+    learn = make_learn(phase.agent, phase.sampling, num_updates=updates_per_cycle, streams=streams(programs.setup))
+    know, keep_up = _knowing(programs.setup, phase)
+
+    def one(agent, store, collector, key, dataset):
+        known = {name: know(name, source) for name, source in _both(dataset, store).items()}
+
+        def cycle(carry, key):
+            agent, store, collector, online = carry
+            collect_key, learn_key = jax.random.split(key)
+            collector, transitions, finished = collection.collect(
+                environment,
+                lambda observation, key: phase.agent.sample_action(agent, observation, key),
+                collector,
+                collect_key,
+                phase.cycle_steps,
+            )
+            rows = collection.rows(transitions)
+            store = replay.extend(store, rows)
+            online = keep_up(online, store, rows)
+            agent = phase.agent.observe(agent, rows)
+            metrics = {}
+            if updates_per_cycle:
+                agent, metrics = learn(agent, _both(dataset, store), learn_key, known | {'online': online})
+            return (agent, store, collector, online), (packed(metrics), finished)
+
+        carry = agent, store, collector, known['online']
+        (*carry, _), (metrics, finished) = jax.lax.scan(cycle, carry, jax.random.split(key, num_cycles))
+        mean = unpacked(jax.tree.map(lambda values: values.mean(axis=0), metrics))
+        # Once a round: a number that is not finite stays, and the check costs a third of a small update.
+        checked = {FINITE: finite(carry[0])} if updates_per_cycle else {}
+        return *carry, mean | checked, jax.tree.map(lambda values: values.sum(axis=0), finished)
+
+    mapped = programs.over_seeds(one, (0, 0, 0, 0, None))
+    rows = state.stores[phase.store].storage.reward.shape
+    name = ('cycles', phase.agent, id(phase.sampling), updates_per_cycle, num_cycles, phase.cycle_steps, rows)
+    agent, store, collector, metrics, finished = programs.call(
+        name, mapped, state.agent, state.stores[phase.store], state.collectors[phase.store], keys, programs.dataset,
+        donate=(0, 1, 2),
+    )
+    return _collected(state, phase, agent, store, collector), metrics, finished
+
+
+def _knowing(setup, phase):
+    """`know` and `keep_up` of `learn` for the sources of a phase: a pass over all rows once a round, then the new rows only."""
+    counts, reads, sampling = streams(setup), phase.agent.reads, phase.sampling
+
+    def keep_up(known, store, rows):
+        num = rows.reward.shape[0]
+        return learning.keep_up(known, store, num, counts['online'], setup.environment.horizon, reads, sampling)
+
+    return lambda name, source: learning.know(source, counts[name], reads, sampling), keep_up
+
+
+def _both(dataset, store):
+    return {'online': store} if dataset is None else {'dataset': dataset, 'online': store}
+
+
+def _after_host_collection(programs, phase, num_updates):
+    """`(agent, store, online, transitions[S, T, N], key words[S], dataset, known) -> (agent, store, online, packed metrics)`.
+
+    Once a cycle; `online` and `known` are what is known of store and data set.
+
+    The stores stay out of what is mapped in groups of seeds: that would copy all of them in every cycle.
+    """
+    draw, learn = make_learn_ahead(phase.agent, phase.sampling, num_updates=num_updates, streams=streams(programs.setup))
+    _, keep_up = _knowing(programs.setup, phase)
+
+    def stored(store, online, transitions, key, dataset, known):
+        rows = collection.rows(transitions)
+        store = replay.extend(store, rows)
+        online = keep_up(online, store, rows)
+        return store, online, rows, draw(_both(dataset, store), key, known | {'online': online}) if num_updates else ()
+
+    def learnt(agent, rows, drawn):
+        agent = phase.agent.observe(agent, rows)
+        if not num_updates:
+            return agent, {}
+        agent, metrics = learn(agent, drawn)
+        return agent, packed(metrics)
+
+    together = map_seeds(stored, (0, 0, 0, 0, None, None), group=len(programs.setup.seeds))
+    in_groups = programs.over_seeds(learnt, (0, 0, 0))
+
+    def after(agent, store, online, transitions, words, dataset, known):
+        store, online, rows, drawn = together(store, online, transitions, jax.random.wrap_key_data(words), dataset, known)
+        agent, metrics = in_groups(agent, rows, drawn)
+        return agent, store, online, metrics
+
+    return after
+
+
+def host_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles):
+    """The same in an environment on the host, which comes back to Python in every cycle."""
+    environment = programs.setup.environment
+    after = _after_host_collection(programs, phase, updates_per_cycle)
+    act = over_seeds_split(programs, phase.agent.sample_action)
+    agent, store, collector = state.agent, state.stores[phase.store], state.collectors[phase.store]
+    rows = store.storage.reward.shape
+    name = ('after', phase.agent, id(phase.sampling), updates_per_cycle, phase.cycle_steps, rows)
+    online, known = _known_before(programs, phase, store)
+    all_metrics, all_finished = [], []
+    # Whatever small work there is lies inside a program or in numpy: outside, each jax operation costs as much as a step.
+    for words, learn_words in zip(*jax.device_get(_cycle_words(keys, num_cycles, phase.cycle_steps)), strict=True):
+
+        def sample(observation, words, agent=agent):
+            return programs.call(('act', phase.agent), act, agent, observation, words)
+
+        collector, transitions, finished = collection.collect_keyed(environment, sample, collector, (words, words))
+        seed_first = jax.tree.map(lambda leaf: np.moveaxis(leaf, 0, 1), transitions)
+        agent, store, online, metrics = programs.call(
+            name, after, agent, store, online, seed_first, learn_words, programs.dataset, known, donate=(0, 1, 2)
+        )
+        all_metrics.append(metrics)
+        all_finished.append(finished)
+    mean = unpacked(jax.tree.map(lambda *values: np.mean(values, axis=0), *jax.device_get(all_metrics)))
+    if updates_per_cycle:
+        mean[FINITE] = programs.call(('finite', phase.agent), jax.vmap(finite), agent)
+    total = jax.tree.map(lambda *values: np.sum(values, axis=0), *all_finished)
+    return _collected(state, phase, agent, store, collector), mean, total
+
+
+def _known_before(programs, phase, store):
+    """What is known of the store and, by name, of the data set before a round in host environments."""
+    know, _ = _knowing(programs.setup, phase)
+
+    def all_known(store, dataset):
+        shared = {} if dataset is None else {'dataset': know('dataset', dataset)}
+        return jax.vmap(partial(know, 'online'))(store), shared
+
+    name = ('known', phase.agent, id(phase.sampling), store.storage.reward.shape)
+    if learning.needs_passes(phase.agent, phase.sampling):
+        return programs.call(name, all_known, store, programs.dataset)
+    return learning.Known({}, None, {}), {} if programs.dataset is None else {'dataset': learning.Known({}, None, {})}
+
+
+def over_seeds_split(programs, act):
+    """`(agent states [S], observation [S, ...], key) -> action [S, ...]`: every seed acts with its own part of the key.
+
+    The key may come as its words, which is cheaper where a call is small.
+    """
+    mapped, num_seeds = programs.over_seeds(act, (0, 0, 0)), len(programs.setup.seeds)
+
+    def split(agent, observation, key):
+        key = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
+        return mapped(agent, observation, jax.random.split(key, num_seeds))
+
+    return split
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _cycle_words(keys, num_cycles, num_steps):
+    """Words of the keys `[C, T]` to act with, which the first seed's key stands for, and of keys `[C, S]` to learn with."""
+    learn = jnp.swapaxes(jax.vmap(lambda key: jax.random.split(key, num_cycles))(keys), 0, 1)
+    collect = jax.vmap(lambda key: jax.random.fold_in(key, 0))(learn[:, 0])
+    act, _ = jax.vmap(lambda key: collection.step_keys(key, num_steps))(collect)
+    return jax.random.key_data(act), jax.random.key_data(learn)
+
+
+def _collected(state, phase, agent, store, collector):
+    return state._replace(
+        agent=agent,
+        stores={**state.stores, phase.store: store},
+        collectors={**state.collectors, phase.store: collector},
+    )
+
+
+def finite(tree):
+    """1 if every number of the tree is finite, else 0."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all().astype(jnp.float32)
