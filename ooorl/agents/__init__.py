@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ooorl.agents.bc import BCConfig, bc
 from ooorl.agents.calql import CalQLConfig, calql
+from ooorl.agents.fql import FQLConfig, fql
 from ooorl.agents.iql import IQLConfig, iql
 from ooorl.agents.odice import ODICEConfig, odice
 from ooorl.agents.prdc import PRDCConfig, prdc
@@ -63,6 +64,10 @@ ALGORITHMS = {
     'calql': Algorithm(
         CalQLConfig, calql, BOTH, 'a policy with a density; returns-to-go (computed) where `calibrate`',
         'CQL: `calibrate = false`; antmaze: `target_gap = 0.8` instead of `conservative_weight`', ('hidden',),
+    ),
+    'fql': Algorithm(
+        FQLConfig, fql, BOTH, 'a policy with `decode`; flow where none is given',
+        '`aggregate = "min"` for D4RL; `distil_weight` per task, or `normalise_q = true` with .03 to 10', ('num_steps',),
     ),
     'odice': Algorithm(
         ODICEConfig, odice, 'offline', '', '`eta = 0`: semi-gradient; `orthogonal = false`: their sum', ('policy_hidden',)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ooorl.types import Array, Transition
+from ooorl.validation import check_choice
 
 
 def backup(batch: Transition, next_value: Array, gamma: float) -> Array:
@@ -55,6 +56,23 @@ def expectile_loss(difference: Array, expectile: float) -> Array:
     Source: Newey & Powell 1987; as used in IQL, arXiv:2110.06169, section 4.1.
     """
     return jnp.where(difference > 0, expectile, 1.0 - expectile) * difference**2
+
+
+AGGREGATES = ('min', 'mean', 'lower')
+
+
+def ensemble_value(q: Array, aggregate: str, rho: float = 0.5) -> Array:
+    """One value from those of an ensemble, `[E, ...] -> [...]`.
+
+        min: min_e q_e;   mean: mean_e q_e;   lower: mean_e q_e - rho * std_e q_e      (population deviation)
+
+    Raises:
+      UsageError: if `aggregate` is none of these.
+    """
+    check_choice(AGGREGATES, aggregate=aggregate)
+    if aggregate == 'lower':
+        return q.mean(axis=0) - rho * q.std(axis=0)
+    return q.min(axis=0) if aggregate == 'min' else q.mean(axis=0)
 
 
 def awr_weight(advantage: Array, inverse_temperature: float, max_weight: float) -> Array:

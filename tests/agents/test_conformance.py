@@ -13,6 +13,7 @@ from small import random_batch
 
 from ooorl.agents.bc import BCConfig, bc
 from ooorl.agents.calql import CalQLConfig, calql
+from ooorl.agents.fql import FQLConfig, fql
 from ooorl.agents.iql import IQLConfig, iql
 from ooorl.agents.odice import ODICEConfig, odice
 from ooorl.agents.prdc import PRDCConfig, prdc
@@ -93,6 +94,10 @@ ODICE_CHANGES = SCHEDULE_CHANGES | {
     'gamma': 0.5, 'trust': 0.9, 'eta': 0.5, 'orthogonal': False, 'max_weight': 0.1, 'polyak': 0.5, 'learning_rate': 1e-3,
     'policy_weight_decay': 0.1, 'hidden': (9,), 'policy_hidden': (9,), 'num_members': 3, 'layer_norm': False,
 }  # fmt: skip
+FQL_CHANGES = SCHEDULE_CHANGES | {
+    'gamma': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3, 'distil_weight': 3.0, 'normalise_q': True, 'aggregate': 'min',
+    'rho': Given(0.1, {'aggregate': 'lower'}), 'hidden': (9,), 'num_critics': 3, 'critic_layer_norm': None, 'num_steps': 2,
+}  # fmt: skip
 REBRAC = SMALL | {'critic_cloning_weight': 0.1, 'cloning_weight': 0.1, 'critic_layer_norm': 'after', 'policy_value': 'min'}
 RLPD = SMALL | {'num_critics': 4, 'num_target_critics': 2, 'utd': 2, 'critic_layer_norm': 'before', 'policy_value': 'mean'}
 SMALL_CALQL = SMALL | {'critic_hidden': (8,), 'num_actions': 3}
@@ -124,6 +129,7 @@ AGENTS = {
     'rlpd': Row(lambda config: sac(SPEC, config), SACConfig, RLPD),
     'odice': Row(lambda config: odice(SPEC, config), ODICEConfig, SMALL | {'policy_hidden': (8,)}, ODICE_CHANGES),
     'prdc': Row(_prdc, PRDCConfig, SMALL),
+    'fql': Row(lambda config: fql(SPEC, config), FQLConfig, SMALL, FQL_CHANGES),
     'calql': Row(
         lambda config: calql(SPEC, config), CalQLConfig, SMALL_CALQL, CALQL_CHANGES, {'return_to_go': jnp.ones(ROWS)}
     ),

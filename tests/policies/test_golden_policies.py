@@ -121,22 +121,11 @@ def test_idqls_chains_and_choice(golden_dir, name):
     np.testing.assert_allclose(candidates[q.argmax()], arrays['act/action'], rtol=1e-4)
 
 
-def _flow_tree(arrays, prefix, action_dim):
-    """Arrays of a network of [observation, x, t] as parameters of one of [x, observation, t]."""
-    tree = golden.dense_tree(arrays, prefix)['params']
-    kernel = tree['Dense_0']['kernel']
-    observation_dim = kernel.shape[0] - action_dim - 1
-    ends = [observation_dim, observation_dim + action_dim]
-    observation, x, time = jnp.split(kernel, ends)
-    tree['Dense_0'] = tree['Dense_0'] | {'kernel': jnp.concatenate([x, observation, time])}
-    return {'params': {'body': tree}}
-
-
 @pytest.mark.parametrize('name', ['fql_mean_a10', 'fql_min_a3_normq'])
 def test_fqls_flow(golden_dir, name):
     arrays = golden.load(golden_dir, name)
     config, comparison = FlowConfig(hidden=(8, 8), num_steps=int(arrays['hp_flow_steps'])), golden.Comparison(arrays)
-    policy, network, params = flow_policy(SPEC, config), time_network(SPEC, config), _flow_tree(arrays, 'init/flow', 3)
+    policy, network, params = flow_policy(SPEC, config), time_network(SPEC, config), golden.flow_tree(arrays, 'init/flow', 3)
     batch = golden.batch(arrays, 1)
     noise, time = (jnp.asarray(arrays[f'noise/{key}'][0]) for key in ('flow_x0', 'flow_t'))
 
@@ -158,5 +147,5 @@ def test_qams_flow_over_chunks(golden_dir, name):
     config = FlowConfig(hidden=(8, 8), num_steps=int(arrays['hp_flow_steps']))
     policy = flow_policy(Spec(observation_dim=5, action_dim=size), config)
     observation = jnp.broadcast_to(arrays['act/obs'][:, None], (4, 8, 5))
-    candidates = policy.decode(_flow_tree(arrays, 'after5/flow', size), observation, jnp.asarray(arrays['act/noise']))
+    candidates = policy.decode(golden.flow_tree(arrays, 'after5/flow', size), observation, jnp.asarray(arrays['act/noise']))
     golden.Comparison(arrays).check('value', 'act/candidates', candidates)

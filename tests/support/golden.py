@@ -48,6 +48,16 @@ def dense_tree(arrays, prefix: str) -> dict:
     return {'params': tree}
 
 
+def flow_tree(arrays, prefix: str, action_dim: int) -> dict:
+    """Arrays of a network of [observation, x, t] as parameters of `nn.networks.time_conditioned`, of [x, observation, t]."""
+    tree = dense_tree(arrays, prefix)['params']
+    kernel = tree['Dense_0']['kernel']
+    observation_dim = kernel.shape[0] - action_dim - 1
+    observation, x, time = jnp.split(kernel, [observation_dim, observation_dim + action_dim])
+    tree['Dense_0'] = tree['Dense_0'] | {'kernel': jnp.concatenate([x, observation, time])}
+    return {'params': {'body': tree}}
+
+
 def batch(arrays, step: int, **extras) -> Transition:
     """The batch of update `step` (from 1). Columns that a file does not have are zeros."""
     observation = arrays['batch/obs'][step - 1]

@@ -1,0 +1,175 @@
+"""FQL: a flow policy imitates, a one-step policy distils it and climbs Q; no gradient passes through the flow's steps.
+
+    next value  v'     = aggregate_e target_q_e(s', one_step(s', z'))
+    q           L_Q    = mean_e E[ head.loss(Q_e(s, a), backup(r, d, v')) ]
+    flow        L_flow = E[ policy.loss(s, a) ] / A
+    one step    L_one  = distil_weight * E[ mean_dims (raw(s, z) - decode(s, z))^2 ] - l * E[ mean_e Q_e(s, one_step(s, z)) ]
+
+z, z' ~ N(0, I) of size A; one_step(s, z) = clip(raw(s, z), -1, 1) with raw a network of (s, z); decode is the policy's
+own, ten Euler steps by default. l = 1, or 1 / E|Q| without gradient where `normalise_q`. All losses are evaluated at the
+parameters from before the update, then each network takes its Adam step. target_q moves by `polyak` towards q from *before*
+this update, as in the released code. Acting, for collection and evaluation alike, is one draw of one_step.
+
+Any policy with `decode` may stand in for the flow: then this distils a diffusion policy, say.
+
+Source: Park, Li & Levine, "Flow Q-Learning", ICML 2025, arXiv:2502.02538; order and constants of seohongpark/fql@719d044.
+`distil_weight` is alpha there: OGBench 10 to 1000; D4RL antmaze 10 (large 3), adroit 1,000 to 30,000. There one Adam serves all
+networks, which is the same step. `critic_layer_norm='after'` is theirs.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ooorl.agents.steps import descend, descend_policy, init_q, learner, require_decode
+from ooorl.nn.heads import scalar_head
+from ooorl.nn.losses import AGGREGATES, backup, ensemble_value
+from ooorl.nn.networks import ensemble_q, mlp
+from ooorl.nn.schedules import Scheduled, scheduled_adam
+from ooorl.policies.flow import FlowConfig, flow_policy
+from ooorl.policies.noise import beside
+from ooorl.types import Agent, Metrics, Params, Policy, Spec, Transition, ValueHead
+from ooorl.validation import check_choice, check_not_negative, check_positive, check_unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class FQLConfig(Scheduled):
+    """Settings of `fql`; the defaults are the released code's."""
+
+    gamma: float = 0.99  # discount factor; OGBench's giant mazes and humanoids 0.995
+    polyak: float = 0.005  # share of q in target_q after each update
+    learning_rate: float = 3e-4  # Adam, all networks
+    distil_weight: float = 10.0  # alpha: of staying near the flow against climbing Q
+    normalise_q: bool = False  # divide Q by its mean size, so that alpha does not depend on the rewards' scale
+    aggregate: str = 'mean'  # of the target: 'mean', 'min' (D4RL antmaze, adroit), or 'lower' = mean - rho std
+    rho: float = 0.5  # of 'lower'
+    hidden: tuple[int, ...] = (512, 512, 512, 512)  # widths of all networks
+    num_critics: int = 2  # ensemble members E
+    critic_layer_norm: str | None = 'after'  # None, or 'before' / 'after' the activation
+    num_steps: int = 10  # Euler steps of the default policy
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_unit(gamma=self.gamma, polyak=self.polyak)
+        check_positive(learning_rate=self.learning_rate, num_critics=self.num_critics, num_steps=self.num_steps)
+        check_not_negative(distil_weight=self.distil_weight, rho=self.rho)
+        check_choice(AGGREGATES, aggregate=self.aggregate)
+        check_choice((None, 'before', 'after'), critic_layer_norm=self.critic_layer_norm)
+
+
+class FQLState(NamedTuple):
+    """Parameters and optimisers of the flow, the one-step policy and Q, and the slow copy of Q."""
+
+    policy: Params
+    policy_opt: optax.OptState
+    one_step: Params
+    one_step_opt: optax.OptState
+    q: Params
+    q_opt: optax.OptState
+    target_q: Params
+
+
+def fql(
+    spec: Spec,
+    config: FQLConfig = FQLConfig(),
+    *,
+    policy: Policy | None = None,
+    head: ValueHead | None = None,
+    grad_transform: optax.GradientTransformation = optax.identity(),
+) -> Agent:
+    """Flow Q-learning over any policy that makes its actions from noise.
+
+    Raises:
+      UsageError: if the policy has no `decode`.
+
+    Example:
+      >>> from ooorl.agents.fql import FQLConfig, fql
+      >>> from ooorl.types import Spec
+      >>> agent = fql(Spec(observation_dim=4, action_dim=2), FQLConfig(distil_weight=100.0))
+    """
+    policy = policy or flow_policy(spec, FlowConfig(hidden=config.hidden, num_steps=config.num_steps))
+    require_decode(policy, 'fql', 'distils what the policy makes of its noise')
+    head = head or scalar_head()
+    network = mlp(config.hidden, spec.action_dim, activation='gelu')
+    q_network = ensemble_q(
+        config.hidden, head.num_outputs, num_members=config.num_critics, layer_norm=config.critic_layer_norm, activation='gelu'
+    )
+    policy_optimizer, q_optimizer = (
+        scheduled_adam(config, part, config.learning_rate, grad_transform) for part in ('policy', 'critic')
+    )
+
+    def init(key):
+        policy_key, one_step_key, q_key = jax.random.split(key, 3)
+        example = jnp.zeros((1, spec.observation_dim)), jnp.zeros((1, policy.noise_dim))
+        return FQLState(
+            **learner('policy', policy.init(policy_key), policy_optimizer),
+            **learner('one_step', network.init(one_step_key, *example), policy_optimizer),
+            **learner('q', init_q(q_network, spec, q_key), q_optimizer, slow=True),
+        )
+
+    def q_values(params, observation, action):
+        return head.value(q_network.apply(params, observation, action))
+
+    def raw(params, observation, noise):
+        return network.apply(params, beside(noise, observation), noise)
+
+    def draw(params, observation, key):
+        noise = jax.random.normal(key, (*observation.shape[:-1], policy.noise_dim))
+        return jnp.clip(raw(params, observation, noise), -1.0, 1.0)
+
+    def q_step(state, batch, key):
+        next_action = draw(state.one_step, batch.next_observation, key)
+        next_value = ensemble_value(q_values(state.target_q, batch.next_observation, next_action), config.aggregate, config.rho)
+        target = backup(batch, next_value, config.gamma)
+
+        def loss_fn(params):
+            made = q_network.apply(params, batch.observation, batch.action)
+            return head.loss(made, target).mean(), head.value(made).mean()
+
+        state = state._replace(target_q=optax.incremental_update(state.q, state.target_q, config.polyak))
+        state, loss, mean = descend(state, 'q', loss_fn, q_optimizer)
+        return state, {'q/loss': loss, 'q/mean': mean, 'q/target': target.mean()}
+
+    def policy_step(state, batch, key):
+        def loss_fn(params):
+            return policy.loss(params, batch.observation, batch.action, key).mean() / spec.action_dim, None
+
+        state, loss, _ = descend_policy(state, policy, loss_fn, policy_optimizer)
+        return state, {'policy/loss': loss}
+
+    def one_step_step(state, batch, flow, q, key):
+        noise = jax.random.normal(key, (*batch.reward.shape, policy.noise_dim))
+        distilled = jax.lax.stop_gradient(policy.decode(flow, batch.observation, noise))
+
+        def loss_fn(params):
+            made = raw(params, batch.observation, noise)
+            values = q_values(q, batch.observation, jnp.clip(made, -1.0, 1.0)).mean(axis=0)
+            distance = ((made - distilled) ** 2).mean()
+            size = jax.lax.stop_gradient(jnp.abs(values).mean()) if config.normalise_q else 1.0
+            loss = config.distil_weight * distance - values.mean() / size
+            return loss, {'one_step/q': values.mean(), 'one_step/distance': distance}
+
+        state, loss, metrics = descend(state, 'one_step', loss_fn, policy_optimizer)
+        return state, {'one_step/loss': loss} | metrics
+
+    def update(state: FQLState, batch: Transition, key) -> tuple[FQLState, Metrics]:
+        q_key, policy_key, one_step_key = jax.random.split(key, 3)
+        flow, q = state.policy, state.q
+        state, q_metrics = q_step(state, batch, q_key)
+        state, policy_metrics = policy_step(state, batch, policy_key)
+        state, one_step_metrics = one_step_step(state, batch, flow, q, one_step_key)
+        return state, q_metrics | policy_metrics | one_step_metrics
+
+    def act(state, observation, key):
+        return draw(state.one_step, observation, key)
+
+    return Agent(
+        init=init,
+        update=update,
+        sample_action=act,
+        best_action=act,
+        q=lambda state, observation, action: q_values(state.q, observation, action),
+    )
