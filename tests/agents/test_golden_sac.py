@@ -6,33 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import Replay
 from small import blank
 
-from ooorl.agents.sac import SACConfig, _parts
-from ooorl.nn.distributions import tanh_gaussian_from_noise
-from ooorl.nn.heads import scalar_head
-from ooorl.nn.networks import mlp
-from ooorl.types import DensityPolicy, Spec
+from ooorl.agents.sac import SACConfig, sac
+from ooorl.policies.gaussian import tanh_gaussian_policy
+from ooorl.types import Spec
 
 pytestmark = pytest.mark.usefixtures('highest_precision')
 SPEC = Spec(observation_dim=5, action_dim=3)
-
-
-def _policy_of_noise():
-    """A tanh-Gaussian policy that takes recorded noise `[B, A]` in the place of a key."""
-    network = mlp((8, 8), 6)
-
-    def draw(params, observation, noise, num):
-        mean, log_std = jnp.split(network.apply(params, observation), 2, axis=-1)
-        return tanh_gaussian_from_noise(noise[None], mean[None], jnp.clip(log_std, -20.0, 2.0)[None])
-
-    def missing(*_):
-        raise NotImplementedError
-
-    return DensityPolicy(
-        init=lambda key: network.init(key, jnp.zeros((1, 5))), sample=missing, mode=missing, loss=missing,
-        sample_and_log_prob=draw,
-    )
 
 
 def _config(arrays):
@@ -71,62 +53,73 @@ def _check_trees(comparison, kind, name, ours, theirs):
 def _check_state(comparison, prefix, state, num):
     arrays = comparison.arrays
     policy = golden.dense_tree(_policy_arrays(arrays, f'{prefix}/pi'), f'{prefix}/pi')
-    _check_trees(comparison, 'parameter', f'{prefix}/pi', state.policy, policy)
+    _check_trees(comparison, 'parameter', f'{prefix}/pi', state.policy['network'], policy)
     _check_trees(comparison, 'parameter', f'{prefix}/q', state.q, _members(arrays, f'{prefix}/q', num))
     _check_trees(comparison, 'parameter', f'{prefix}/tq', state.target_q, _members(arrays, f'{prefix}/tq', num))
     comparison.check('parameter', f'{prefix}/log_temp', state.log_temperature)
 
 
-def _check_q_step(comparison, here, state, batch, noise, members, q_step, q_values, policy):
-    """One critic step with everything in it."""
-    action, log_prob = (x[0] for x in policy.sample_and_log_prob(state.policy, batch.next_observation, noise, 1))
-    comparison.check('value', f'{here}/next_actions', action)
-    # The reference inverts tanh, which loses digits: its own verification found 3.0e-4.
-    np.testing.assert_allclose(log_prob, comparison.arrays[f'{here}/next_log_prob'], rtol=1e-3, atol=1e-4)
-    every = q_values(state.target_q, batch.next_observation, action)
-    comparison.check('value', f'{here}/target_q_all_members', every)
-    comparison.check('value', f'{here}/q', q_values(state.q, batch.observation, batch.action))
-    state, metrics = q_step(state, batch, members, noise)
-    comparison.check('scalar', f'{here}/critic_loss', metrics['q/loss'])
-    comparison.check('scalar', f'{here}/gnorm_critic', optax.tree.norm(state.q_opt[0]))
-    np.testing.assert_allclose(metrics['q/target'], comparison.arrays[f'{here}/td_target'].mean(), rtol=1e-4, atol=1e-5)
-    return state
+def _check_values(comparison, step, agent, state, batch):
+    """What the first q step of an update reads, on its rows."""
+    here, arrays = f'step{step}/critic1', comparison.arrays
+    comparison.check('value', f'{here}/q', agent.q(state, batch.observation, batch.action)[:, ::2])
+    slow, successor, action = state._replace(q=state.target_q), batch.next_observation[::2], arrays[f'{here}/next_actions']
+    comparison.check('value', f'{here}/target_q_all_members', agent.q(slow, successor, jnp.asarray(action)))
+
+
+def _check_metrics(comparison, step, metrics, gradients):
+    first, second, policy, temperature = gradients
+    here, arrays = f'step{step}', comparison.arrays
+    ours = {
+        'actor_loss': metrics['policy/loss'], 'entropy': metrics['policy/entropy'],
+        'temperature': metrics['temperature/value'], 'temperature_loss': metrics['temperature/loss'],
+        'critic1/gnorm_critic': optax.tree.norm(first), 'critic2/gnorm_critic': optax.tree.norm(second),
+        'gnorm_actor': optax.tree.norm(policy), 'grad_log_temp': temperature,
+    }
+    for key, value in ours.items():
+        comparison.check('scalar', f'{here}/{key}', value)
+    loss, target = (np.mean([arrays[f'{here}/critic{j}/{name}'] for j in (1, 2)]) for name in ('critic_loss', 'td_target'))
+    comparison.check_numbers('scalar', 'critic_loss', metrics['q/loss'], loss)
+    # The reference inverts tanh for the density in the target, which loses digits.
+    np.testing.assert_allclose(metrics['q/target'], target, rtol=1e-4, atol=1e-5)
+
+
+def _interleaved(arrays, step):
+    """The recorded update takes rows 0-6, then rows 7-13; ours takes every second row."""
+    whole = golden.batch(arrays, step)
+    return jax.tree.map(lambda leaf: leaf.reshape(2, 7, *leaf.shape[1:]).swapaxes(0, 1).reshape(leaf.shape), whole)
+
+
+def _draws(arrays, step):
+    for j in range(2):
+        if 'subset_indices' in arrays:
+            yield arrays['subset_indices'][step - 1, j]
+        yield arrays['noise/critic'][step - 1, j][None]
+    yield arrays['noise/actor'][step - 1][None]
 
 
 @pytest.mark.parametrize('name', ['sac_e2_utd2_backup0', 'rlpd_e10m2_ln_utd2_backup1'])
 def test_official_rlpd(golden_dir, name):
     arrays = golden.load(golden_dir, name)
-    config, policy, comparison = _config(arrays), _policy_of_noise(), golden.Comparison(arrays)
-    parts = _parts(SPEC, config, policy, scalar_head(), golden.recorded_gradient())
-    q_step, policy_step, q_values = jax.jit(parts.q_step), jax.jit(parts.policy_step), jax.jit(parts.q_values)
-    num = config.num_critics
-    state = blank(parts.init)._replace(
-        policy=golden.dense_tree(_policy_arrays(arrays, 'init/pi'), 'init/pi'), q=_members(arrays, 'init/q', num),
+    config, comparison = _config(arrays), golden.Comparison(arrays)
+    replay = Replay(*(('choice', 'normal') * 2 if 'subset_indices' in arrays else ('normal',) * 2), 'normal')
+    policy, num = tanh_gaussian_policy(SPEC, config.hidden, log_std_bounds=(-20.0, 2.0)), config.num_critics
+    agent = sac(SPEC, config, policy=policy, grad_transform=replay.grad_transform)
+    state = blank(agent.init)._replace(
+        policy={'network': golden.dense_tree(_policy_arrays(arrays, 'init/pi'), 'init/pi')}, q=_members(arrays, 'init/q', num),
         target_q=_members(arrays, 'init/tq', num), log_temperature=jnp.asarray(arrays['init/log_temp'], jnp.float32),
     )
     for step in range(1, 6):
-        whole = golden.batch(arrays, step)
-        for j in range(2):
-            batch = jax.tree.map(lambda leaf, j=j: leaf[7 * j : 7 * (j + 1)], whole)
-            members = jnp.asarray(arrays['subset_indices'][step - 1, j]) if 'subset_indices' in arrays else None
-            noise = jnp.asarray(arrays['noise/critic'][step - 1, j])
-            state = _check_q_step(
-                comparison, f'step{step}/critic{j + 1}', state, batch, noise, members, q_step, q_values, policy
-            )
-            if step == 1 and j == 0:
-                theirs = _members(arrays, 'grad1_first_critic_step/q', num)
-                _check_trees(comparison, 'gradient', 'grad1/q', state.q_opt[0], theirs)
-        state, metrics = policy_step(state, batch, jnp.asarray(arrays['noise/actor'][step - 1]))
-        ours = {
-            'actor_loss': metrics['policy/loss'], 'entropy': metrics['policy/entropy'],
-            'temperature': metrics['temperature/value'], 'temperature_loss': metrics['temperature/loss'],
-            'gnorm_actor': optax.tree.norm(state.policy_opt[0]), 'grad_log_temp': state.temperature_opt[0],
-        }
-        for key, value in ours.items():
-            comparison.check('scalar', f'step{step}/{key}', value)
+        batch = _interleaved(arrays, step)
+        _check_values(comparison, step, agent, state, batch)
+        state, metrics = replay.run(agent.update, _draws(arrays, step), state, batch, jax.random.key(step))
+        _check_metrics(comparison, step, metrics, replay.gradients)
         if step == 1:
+            first, _, policy_gradient, _ = replay.gradients
+            theirs = _members(arrays, 'grad1_first_critic_step/q', num)
+            _check_trees(comparison, 'gradient', 'grad1/q', first, theirs)
             theirs = golden.dense_tree(_policy_arrays(arrays, 'grad1/pi'), 'grad1/pi')
-            _check_trees(comparison, 'gradient', 'grad1/pi', state.policy_opt[0], theirs)
+            _check_trees(comparison, 'gradient', 'grad1/pi', policy_gradient['network'], theirs)
         if step in (1, 2, 5):
             _check_state(comparison, f'after{step}', state, num)
     print(name, comparison.worst)

@@ -6,11 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import Replay
 from small import blank
 
-from ooorl.agents.td3 import TD3Config, _parts
-from ooorl.nn.heads import scalar_head
-from ooorl.policies.gaussian import deterministic_policy
+from ooorl.agents.td3 import TD3Config, td3
 from ooorl.types import Spec
 
 pytestmark = pytest.mark.usefixtures('highest_precision')
@@ -40,10 +39,10 @@ def _rebrac(arrays):
     )
 
 
-def _state(parts, arrays):
+def _state(agent, arrays):
     q, target_q = (tuple(golden.dense_tree(arrays, f'init/{name}{e}') for e in range(2)) for name in ('q', 'tq'))
     policy, slow = (golden.dense_tree(arrays, f'init/{name}') for name in ('pi', 'tpi'))
-    return blank(parts.init)._replace(policy=policy, target_policy=slow, q=q, target_q=target_q)
+    return blank(agent.init)._replace(policy=policy, target_policy=slow, q=q, target_q=target_q)
 
 
 def _batch(arrays, step):
@@ -56,14 +55,35 @@ def _batch(arrays, step):
     return batch
 
 
-def _check_state(comparison, prefix, state, kind):
-    comparison.check_tree(kind, f'{prefix}/pi', state.policy)
-    for e in range(2):
-        comparison.check_tree(kind, f'{prefix}/q{e}', state.q[e])
-    if state.target_q is not None:
-        comparison.check_tree(kind, f'{prefix}/tpi', state.target_policy)
-        for e in range(2):
-            comparison.check_tree(kind, f'{prefix}/tq{e}', state.target_q[e])
+def _check_networks(comparison, kind, prefix, **networks):
+    """`pi`, `tpi` and tuples of members `q`, `tq`."""
+    for name, params in networks.items():
+        if name.endswith('q'):
+            for e, member in enumerate(params):
+                comparison.check_tree(kind, f'{prefix}/{name}{e}', member)
+        else:
+            comparison.check_tree(kind, f'{prefix}/{name}', params)
+
+
+def _check_values(comparison, step, agent, state, batch):
+    """What the first q step of an update reads."""
+    here, arrays = f'step{step}/critic1', comparison.arrays
+    comparison.check('value', f'{here}/q', agent.q(state, batch.observation, batch.action).T)
+    slow, action = state._replace(q=state.target_q), jnp.asarray(arrays[f'{here}/next_action'])
+    comparison.check('value', f'{here}/target_q', agent.q(slow, batch.next_observation, action).T)
+
+
+def _check_metrics(comparison, step, metrics, gradients):
+    names = {
+        'actor_loss': 'policy/loss', 'q_loss': 'q/loss', 'q_mean': 'policy/q', 'lambda': 'policy/q_scale',
+        'bc_loss': 'policy/cloning',
+    }
+    for theirs, ours in names.items():
+        comparison.check('scalar', f'step{step}/{theirs}', metrics[ours])
+    for here, gradient in zip(('critic1/gnorm', 'critic2/gnorm', 'gnorm_actor'), gradients, strict=True):
+        comparison.check('scalar', f'step{step}/{here}', optax.tree.norm(gradient))
+    targets = [comparison.arrays[f'step{step}/critic{j}/td_target'] for j in (1, 2)]
+    np.testing.assert_allclose(metrics['q/target'], np.mean(targets), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize('name, config_of, looser', [('td3_bc', _td3_bc, 1), ('rebrac', _rebrac, 10)])
@@ -72,39 +92,17 @@ def test_unifloral(golden_dir, monkeypatch, name, config_of, looser):
     tolerances = {kind: {name: looser * size for name, size in t.items()} for kind, t in golden.TOLERANCES.items()}
     monkeypatch.setattr(golden, 'TOLERANCES', tolerances)
     arrays = golden.load(golden_dir, name)
-    config, comparison = config_of(arrays), golden.Comparison(arrays)
-    parts = _parts(SPEC, config, deterministic_policy(SPEC, config.hidden), scalar_head(), golden.recorded_gradient())
-    q_step, policy_step, q_values = jax.jit(parts.q_step), jax.jit(parts.policy_step), jax.jit(parts.q_values)
-    state = _state(parts, arrays)
+    comparison, replay = golden.Comparison(arrays), Replay('normal', 'normal')
+    agent = td3(SPEC, config_of(arrays), grad_transform=replay.grad_transform)
+    state = _state(agent, arrays)
     for step in range(1, 6):
-        batch, q_losses = _batch(arrays, step), []
-        for j in (1, 2):
-            here = f'step{step}/critic{j}'
-            noise = jnp.asarray(arrays['noise/target'][step - 1, j - 1])
-            noise = jnp.clip(config.target_noise * noise, -config.noise_clip, config.noise_clip)
-            action = parts.next_action(state, batch, noise, None)
-            comparison.check('value', f'{here}/next_action', action)
-            comparison.check('value', f'{here}/target_q', q_values(state.target_q, batch.next_observation, action).T)
-            comparison.check('value', f'{here}/q', q_values(state.q, batch.observation, batch.action).T)
-            state, metrics = q_step(state, batch, action)
-            np.testing.assert_allclose(metrics['q/target'], arrays[f'{here}/td_target'].mean(), rtol=1e-4, atol=1e-6)
-            comparison.check('scalar', f'{here}/q_loss', metrics['q/loss'])
-            comparison.check('scalar', f'{here}/gnorm', optax.tree.norm(state.q_opt[0]))
-            q_losses.append(metrics['q/loss'])
-            if step == 1 and j == 1:
-                first_gradient = state.q_opt[0]
-        state, metrics = policy_step(state, batch, jax.random.key(0))
-        ours = {
-            'actor_loss': metrics['policy/loss'], 'q_loss': np.mean(q_losses), 'q_mean': metrics['policy/q'],
-            'lambda': metrics['policy/q_scale'], 'bc_loss': metrics['policy/cloning'],
-            'gnorm_actor': optax.tree.norm(state.policy_opt[0]),
-        }
-        for key, value in ours.items():
-            comparison.check('scalar', f'step{step}/{key}', value)
+        batch, noise = _batch(arrays, step), arrays['noise/target'][step - 1]
+        _check_values(comparison, step, agent, state, batch)
+        state, metrics = replay.run(agent.update, noise, state, batch, jax.random.key(step))
+        _check_metrics(comparison, step, metrics, replay.gradients)
         if step == 1:
-            gradients = state._replace(policy=state.policy_opt[0], q=first_gradient, target_q=None)
-            _check_state(comparison, 'grad1', gradients, 'gradient')
-        state = parts.move_targets(state)
+            _check_networks(comparison, 'gradient', 'grad1', pi=replay.gradients[2], q=replay.gradients[0])
         if step in (1, 2, 5):
-            _check_state(comparison, f'after{step}', state, 'parameter')
+            after = {'pi': state.policy, 'q': state.q, 'tpi': state.target_policy, 'tq': state.target_q}
+            _check_networks(comparison, 'parameter', f'after{step}', **after)
     print(name, comparison.worst)

@@ -2,12 +2,12 @@
 
 import golden
 import jax
-import jax.numpy as jnp
 import optax
 import pytest
+from draws import Replay
 
 from ooorl.nn import moments
-from ooorl.signals.novelty import RNDConfig, _normalised, _rnd_parts
+from ooorl.signals.novelty import RNDConfig, rnd
 from ooorl.types import Spec
 
 pytestmark = pytest.mark.usefixtures('highest_precision')
@@ -19,31 +19,37 @@ def _check_moments(comparison, prefix, suffix, running):
     comparison.check('value', f'{prefix}_var_{suffix}', moments.deviation(running, floor=0.0) ** 2)
 
 
+def _check_state(comparison, prefix, suffix, state):
+    _check_moments(comparison, f'{prefix}/obs', suffix, state.observations)
+    _check_moments(comparison, f'{prefix}/bonus', suffix, state.bonuses)
+
+
 def test_ooo_rnd(golden_dir):
     arrays = golden.load(golden_dir, 'ooo_rnd_5batches')
-    parts = _rnd_parts(Spec(observation_dim=5, action_dim=3), CONFIG, golden.recorded_gradient())
-    state = parts.init(jax.random.key(0))._replace(
+    comparison, replay = golden.Comparison(arrays), Replay('uniform')
+    signal = rnd(Spec(observation_dim=5, action_dim=3), CONFIG, grad_transform=replay.grad_transform)
+    score = jax.jit(signal.score)
+    state = signal.init(jax.random.key(0))._replace(
         predictor=golden.dense_tree(arrays, 'init/pred'), target=golden.dense_tree(arrays, 'init/targ')
     )
-    step_fn, comparison = jax.jit(parts.step), golden.Comparison(arrays)
     for step in range(1, 6):
         prefix, batch, old = f'step{step}', golden.batch(arrays, step), state
-        mask = jnp.asarray(arrays['uniform_draws'][step - 1] < CONFIG.mask_probability, jnp.float32)
-        state, score, metrics = step_fn(old, batch, mask)
-        _check_moments(comparison, f'{prefix}/obs', 'before', old.observations)
-        _check_moments(comparison, f'{prefix}/bonus', 'before', old.bonuses)
-        comparison.check('value', f'{prefix}/x_norm', _normalised(old.observations, batch.next_observation, CONFIG.clip))
-        comparison.check('value', f'{prefix}/err_before', parts.errors(old, old.predictor, batch))
-        comparison.check('value', f'{prefix}/err_after', parts.errors(old, state.predictor, batch))
+        _check_state(comparison, prefix, 'before', old)
+        deviation = moments.deviation(old.bonuses)
+        before = arrays[f'{prefix}/err_before'].max(axis=-1)
+        comparison.check_numbers('value', 'largest error', score(old, batch) * deviation, before)
+        draws = [arrays['uniform_draws'][step - 1]]
+        state, bonus, metrics = replay.run(signal.update, draws, old, batch, jax.random.key(step))
+        (gradient,) = replay.gradients
         comparison.check('scalar', f'{prefix}/rnd_loss', metrics['loss'])
-        comparison.check('scalar', f'{prefix}/gnorm_rnd', optax.tree.norm(state.predictor_opt[0]))
-        comparison.check_tree('gradient', f'{prefix}/grad/pred', state.predictor_opt[0])
+        comparison.check('scalar', f'{prefix}/gnorm_rnd', optax.tree.norm(gradient))
+        comparison.check_tree('gradient', f'{prefix}/grad/pred', gradient)
         comparison.check_tree('parameter', f'{prefix}/after/pred', state.predictor)
-        comparison.check('value', f'{prefix}/bonus', score)
-        comparison.check('value', f'{prefix}/bonus_raw', parts.errors(old, state.predictor, batch).max(axis=-1))
+        comparison.check('value', f'{prefix}/bonus', bonus)
+        comparison.check('value', f'{prefix}/bonus_raw', bonus * deviation)
+        comparison.check_numbers('value', 'largest error', bonus * deviation, arrays[f'{prefix}/err_after'].max(axis=-1))
         comparison.check('scalar', f'{prefix}/count_after', state.observations.count.total)
-        _check_moments(comparison, f'{prefix}/obs', 'after', state.observations)
-        _check_moments(comparison, f'{prefix}/bonus', 'after', state.bonuses)
+        _check_state(comparison, prefix, 'after', state)
     print(comparison.worst)
 
 
