@@ -3,16 +3,17 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from draws import Replay
+from scipy.special import logsumexp
 from small import blank, linear, one_row, random_batch, trees_equal
 
-from ooorl.agents.calql import CalQLConfig, _critic_parts, _Draws, calql, calql_critic
+from ooorl.agents.calql import CalQLConfig, calql, calql_critic
 from ooorl.errors import UsageError
-from ooorl.nn.heads import hl_gauss_head, scalar_head
+from ooorl.nn.heads import hl_gauss_head
 from ooorl.nn.losses import calibrated, conservative_gap
 from ooorl.policies.gaussian import deterministic_policy
-from ooorl.types import Spec
+from ooorl.types import DensityPolicy, Spec
 
 SPEC = Spec(observation_dim=3, action_dim=2)
 LINE = Spec(observation_dim=1, action_dim=1)
@@ -60,63 +61,135 @@ def test_calibration_bounds_from_below_and_stops_the_gradient_there():
     np.testing.assert_array_equal(gradient, [[[0.0, 1.0, 1.0]], [[1.0, 1.0, 1.0]]])
 
 
-def _linear_step(returns=4.0, **settings):
-    """Q_0 = s + 2a, Q_1 = s + a + 3, the slow ones 1 higher; the uniform action is -1, the policy's are 0.5 and 0."""
-    config = CalQLConfig(
-        critic_hidden=(), gamma=0.5, num_actions=1, importance_sampling=False, conservative_weight=2.0, **settings
+STILL = {'learning_rate': 1e-12, 'policy_learning_rate': 1e-12}  # steps too small to be seen
+ROW = {'observation': 1.0, 'action': 0.5, 'reward': 1.0, 'discount': 1.0, 'next_observation': 2.0}
+UNIFORM = [-0.75, 0.75]
+# What the policy answers: at s' = 2 two actions for the target and two for the gap, at s = 1 one for its own loss and two.
+ANSWERS = {4: (2.0, [0.5, 0.0, 0.5, 0.25], [-1.0, -2.0, -0.5, -0.7]), 3: (1.0, [0.3, 0.0, -0.5], [-0.3, -0.4, -0.6])}
+# Q_0 = s + 2a and Q_1 = s + a + 3 at s = 1: of the uniform actions, of the two at s' and the two at s.
+VALUES = np.array([[-0.5, 2.5, 2.0, 1.5, 1.0, 0.0], [3.25, 4.75, 4.5, 4.25, 4.0, 3.5]])
+DATA = np.array([2.0, 4.5])
+
+
+def _answer(observation, num):
+    """Actions `[num, B, 1]` and their log-densities, wrong by the distance to where they should have been asked for."""
+    place, actions, log_density = (jnp.array(x) for x in ANSWERS[num])
+    off = observation[:, 0] - place
+    return actions[:, None, None] + off[None, :, None], log_density[:, None] + off[None]
+
+
+def _answering_policy():
+    def missing(*_):
+        raise NotImplementedError
+
+    return DensityPolicy(
+        init=lambda key: jnp.zeros(()), sample=missing, mode=missing, loss=missing,
+        sample_and_log_prob=lambda params, observation, key, num: _answer(observation, num),
     )
-    parts = _critic_parts(LINE, config, scalar_head(), optax.identity())
+
+
+def _config(**settings):
+    defaults = {'critic_hidden': (), 'gamma': 0.5, 'num_actions': 2, 'importance_sampling': False, 'conservative_weight': 2.0}
+    return CalQLConfig(**defaults | STILL | settings)
+
+
+def _linear(critic):
     q = (linear([[1.0], [2.0]], [0.0]), linear([[1.0], [1.0]], [3.0]))
     target_q = (linear([[1.0], [2.0]], [1.0]), linear([[1.0], [1.0]], [4.0]))
-    state = blank(parts.init)._replace(q=q, target_q=target_q, log_dual=jnp.ones(()))
-    draws = _Draws(jnp.array([[[0.5]], [[0.0]]]), jnp.array([[[-1.0]], [[0.5]], [[0.0]]]), None)
-    batch = one_row(observation=1.0, action=0.5, reward=1.0, discount=1.0, next_observation=2.0, return_to_go=returns)
-    return state, *parts.step(state, batch, draws, jax.random.key(1))
+    return critic._replace(q=q, target_q=target_q, log_dual=jnp.ones(()))
 
 
-@pytest.mark.parametrize('settings, entries', [
-    ({'calibrate': False}, [[-1.0, 2.0, 1.0, 2.0], [3.0, 4.5, 4.0, 4.5]]),
-    ({}, [[-1.0, 4.0, 4.0, 2.0], [3.0, 4.5, 4.0, 4.5]]),
-    ({'calibrate_random': True}, [[4.0, 4.0, 4.0, 2.0], [4.0, 4.5, 4.0, 4.5]]),
-])
-def test_q_loss_by_hand(settings, entries):
-    _, _, metrics = _linear_step(**settings)
+def _by_hand(replay, **settings):
+    """Q_0 = s + 2a, Q_1 = s + a + 3, the slow ones 1 higher, and a policy that answers."""
+    agent = calql(LINE, _config(**settings), policy=_answering_policy(), grad_transform=replay.grad_transform)
+    state = blank(agent.init)
+    return agent, state._replace(critic=_linear(state.critic))
+
+
+def _updated(returns=4.0, members=(), **settings):
+    """State, metrics and gradients (policy, temperature, Q, dual) of an update by hand; `members` are drawn where there are any."""
+    replay = Replay('uniform', *('choice',) * len(members))
+    agent, state = _by_hand(replay, **settings)
+    draws = [np.reshape(UNIFORM, (2, 1, 1)), *(np.array([member]) for member in members)]
+    batch = one_row(**ROW, return_to_go=returns)
+    return *replay.run(agent.update, draws, state, batch, jax.random.key(1)), replay.gradients
+
+
+def _gap(entries):
+    """Soft maximum of `entries` and the data's action over the data's action, one number a member."""
+    return logsumexp(np.concatenate([entries, DATA[:, None]], axis=1), axis=1) - DATA
+
+
+@pytest.mark.parametrize('settings, free', [({'calibrate': False}, 6), ({}, 2), ({'calibrate_random': True}, 0)])
+def test_q_loss_by_hand(settings, free):
+    _, metrics, _ = _updated(**settings)
     # target_q(2, .) of 0.5: 4 and 6.5; of 0: 3 and 6. v' = max(4, 3) = 4; y = 1 + 0.5 * 4 = 3. Q(1, 0.5) = 2 and 4.5.
-    gaps = np.log(np.exp(entries).sum(axis=1)) - [2.0, 4.5]
+    entries = np.concatenate([VALUES[:, :free], np.maximum(VALUES[:, free:], 4.0)], axis=1)
+    gaps = _gap(entries)
     np.testing.assert_allclose(metrics['q/target'], 3.0, rtol=1e-6)
     np.testing.assert_allclose(metrics['q/bellman'], 1.0 + 2.25, rtol=1e-6)
     np.testing.assert_allclose(metrics['q/gap'], gaps.mean(), rtol=1e-6)
+    np.testing.assert_allclose(metrics['q/sampled'], entries.mean(), rtol=1e-6)
     np.testing.assert_allclose(metrics['q/loss'], 3.25 + 2.0 * gaps.sum(), rtol=1e-6)
+
+
+def test_densities_correct_the_sampled_values_by_hand():
+    _, metrics, _ = _updated(calibrate=False, importance_sampling=True)
+    density = [-np.log(2.0)] * 2 + ANSWERS[4][2][2:] + ANSWERS[3][2][1:]
+    gaps = logsumexp(VALUES - density, axis=1) - DATA
+    np.testing.assert_allclose(metrics['q/gap'], gaps.mean(), rtol=1e-6)
+
+
+def test_subsets_of_the_critics_by_hand():
+    # The target takes the member drawn first, the gap the member drawn second, which stands for both.
+    _, metrics, _ = _updated(members=[1], num_target_critics=1)
+    np.testing.assert_allclose(metrics['q/target'], 1.0 + 0.5 * 6.5, rtol=1e-6)
+    for member in (0, 1):
+        _, metrics, _ = _updated(members=[member], num_gap_critics=1, calibrate=False)
+        gap = _gap(VALUES)[member]
+        np.testing.assert_allclose([metrics['q/target'], metrics['q/gap']], [3.0, gap], rtol=1e-6)
+        np.testing.assert_allclose(metrics['q/loss'], 3.25 + 2.0 * 2 * gap, rtol=1e-6)
+
+
+def test_policy_and_temperature_by_hand():
+    _, metrics, (_, temperature, *_) = _updated(init_temperature=1.0)
+    # log-density -0.3 minus the lower of Q(1, 0.3) = 1.6 and 4.3; log t is 0, so the loss of the temperature is 0.
+    np.testing.assert_allclose(metrics['policy/loss'], -0.3 - 1.6, rtol=1e-6)
+    np.testing.assert_allclose([metrics['policy/entropy'], metrics['temperature/loss']], [0.3, 0.0], rtol=1e-6)
+    # Its slope in log t is the entropy less its target, which is -A.
+    np.testing.assert_allclose(temperature, 0.3 + 1.0, rtol=1e-6)
+
+
+def test_q_is_that_of_the_current_parameters():
+    agent, state = _by_hand(Replay())
+    np.testing.assert_allclose(agent.q(state, jnp.array([[1.0]]), jnp.array([[0.5]])), [[2.0], [4.5]])
+    critic = calql_critic(LINE, _config())
+    for q, expected in ((critic.q, [[2.0], [4.5]]), (critic.target_q, [[3.0], [5.5]])):
+        np.testing.assert_allclose(q(state.critic, jnp.array([[1.0]]), jnp.array([[0.5]])), expected)
 
 
 @pytest.mark.parametrize('target_gap, direction', [(0.0, 1.0), (50.0, -1.0)])
 def test_dual_rises_while_the_gap_is_too_wide(target_gap, direction):
-    before, after, metrics = _linear_step(calibrate=False, target_gap=target_gap)
+    state, metrics, (*_, slope) = _updated(calibrate=False, target_gap=target_gap, learning_rate=1e-3)
     excess = metrics['q/gap'] - target_gap
     np.testing.assert_allclose(metrics['q/loss'], metrics['q/bellman'] + 2 * np.e * 2.0 * excess, rtol=1e-5)
-    np.testing.assert_allclose(metrics['dual/loss'], -np.e * 2.0 * excess, rtol=1e-5)
-    assert np.sign(after.log_dual - before.log_dual) == direction
+    np.testing.assert_allclose([metrics['dual/loss'], slope], [-np.e * 2.0 * excess] * 2, rtol=1e-5)
+    np.testing.assert_allclose(metrics['dual/value'], np.e, rtol=1e-5)
+    assert np.sign(state.critic.log_dual - 1.0) == direction
 
 
 def test_weight_zero_leaves_the_bellman_loss():
-    seen = optax.GradientTransformation(lambda p: jax.tree.map(jnp.zeros_like, p), lambda g, s, p=None: (g, g))
-    config = CalQLConfig(critic_hidden=(), conservative_weight=0.0, calibrate=False, importance_sampling=False)
-    parts = _critic_parts(LINE, config, scalar_head(), seen)
-    state = parts.init(jax.random.key(0))
-    batch = one_row(observation=1.0, action=0.5, reward=1.0, discount=0.0, next_observation=2.0)
-    draws = _Draws(jnp.ones((1, 1, 1)), jnp.ones((30, 1, 1)), None)
-    new, metrics = parts.step(state, batch, draws, jax.random.key(1))
-    error = parts.q_values(state.q, batch.observation, batch.action)[:, 0] - 1.0
-    np.testing.assert_allclose(metrics['q/loss'], (error**2).sum(), rtol=1e-5)
-    for e in range(2):
-        np.testing.assert_allclose(new.q_opt[0][e]['params']['Dense_0']['bias'], [2.0 * error[e]], rtol=1e-5)
+    _, metrics, (_, _, q) = _updated(calibrate=False, conservative_weight=0.0)
+    np.testing.assert_allclose(metrics['q/loss'], 3.25, rtol=1e-6)
+    biases = [member['params']['Dense_0']['bias'][0] for member in q]
+    np.testing.assert_allclose(biases, [2 * (2.0 - 3.0), 2 * (4.5 - 3.0)], rtol=1e-5)
 
 
-@pytest.mark.parametrize('unknown', [-jnp.inf, jnp.nan])
+@pytest.mark.parametrize('unknown', [-np.inf, np.nan])
 def test_without_known_returns_calql_is_cql(unknown):
-    _, *cql = _linear_step(calibrate=False)
-    assert trees_equal(cql, _linear_step(returns=unknown)[1:])
-    assert not trees_equal(cql, _linear_step(returns=4.0)[1:])
+    cql = _updated(calibrate=False)
+    assert trees_equal(cql, _updated(returns=unknown))
+    assert not trees_equal(cql, _updated(returns=4.0))
 
 
 def test_terminal_rows_ignore_the_successor_but_for_the_gap():
@@ -130,11 +203,10 @@ def test_terminal_rows_ignore_the_successor_but_for_the_gap():
 
 
 def test_bonus_and_bounds_reach_the_target():
-    parts = _critic_parts(LINE, CalQLConfig(critic_hidden=(), calibrate=False), scalar_head(), optax.identity())
-    extras = {'bonus': 7.0, 'value_low': -1.0, 'value_high': 1.0}
-    batch = one_row(observation=1.0, action=0.5, reward=3.0, discount=0.0, next_observation=2.0, **extras)
-    draws = _Draws(jnp.ones((1, 1, 1)), jnp.ones((30, 1, 1)), None)
-    _, metrics = parts.step(parts.init(jax.random.key(0)), batch, draws, jax.random.key(1))
+    replay = Replay('uniform')
+    agent, state = _by_hand(replay, calibrate=False)
+    batch = one_row(**ROW, bonus=7.0, value_low=-1.0, value_high=1.0)
+    _, metrics = replay.run(agent.update, [np.reshape(UNIFORM, (2, 1, 1))], state, batch, jax.random.key(1))
     np.testing.assert_allclose(metrics['q/target'], 8.0)
 
 
@@ -152,22 +224,39 @@ def test_subsets_and_classification_head_take_an_update():
     assert action.shape == (6, 2) and bool((jnp.abs(action) <= 1.0).all())
 
 
-def test_critic_takes_its_actions_from_the_sampler():
-    config = CalQLConfig(**SMALL, importance_sampling=False, calibrate=False)
-    critic, calls = calql_critic(SPEC, config), []
+@pytest.mark.parametrize('settings, members, target, judged', [
+    ({}, [], 3.0, [0, 1]), ({'num_target_critics': 1}, [1], 4.25, [0, 1]), ({'num_gap_critics': 1}, [1], 3.0, [1]),
+])  # fmt: skip
+def test_critic_takes_its_actions_from_the_sampler(settings, members, target, judged):
+    keys, replay = [], Replay('uniform', *('choice',) * len(members), compiled=False)
 
     def sampler(observation, key, num):
-        calls.append(num)  # once, while tracing
-        return jnp.zeros((num, *observation.shape[:-1], 2))
+        keys.append(bytes(jax.random.key_data(key)))
+        # Without a policy's own loss, two actions are asked for at s.
+        place, actions, _ = ANSWERS[4] if num == 4 else (1.0, ANSWERS[3][1][1:], None)
+        return jnp.array(actions)[:, None, None] + (observation - place)[None]
 
-    state, batch = jax.jit(critic.init)(jax.random.key(0)), random_batch(jax.random.key(1), 6)
-    update = jax.jit(lambda state, batch, key: critic.update(state, batch, key, sampler))
-    new, metrics = update(state, batch, jax.random.key(2))
-    assert calls == [6, 3]
-    next_value = critic.target_q(state, batch.next_observation, jnp.zeros((6, 2))).min(axis=0)
-    target = batch.reward + config.gamma * batch.discount * next_value
-    np.testing.assert_allclose(metrics['q/target'], target.mean(), rtol=1e-5)
-    assert critic.q(new, batch.observation, batch.action).shape == (2, 6)
+    critic = calql_critic(LINE, _config(calibrate=False, **settings), grad_transform=replay.grad_transform)
+    draws = [np.reshape(UNIFORM, (2, 1, 1)), *(np.array([member]) for member in members)]
+    state, metrics = replay.run(
+        critic.update, draws, _linear(blank(critic.init)), one_row(**ROW), jax.random.key(2), sampler
+    )
+    assert len(set(keys)) == 2
+    gap = _gap(VALUES)[judged].mean()
+    np.testing.assert_allclose([metrics['q/target'], metrics['q/gap']], [target, gap], rtol=1e-6)
+    np.testing.assert_allclose(metrics['q/loss'] - metrics['q/bellman'], 2.0 * 2 * gap, rtol=1e-6)
+    assert critic.q(state, jnp.ones((6, 1)), jnp.ones((6, 1))).shape == (2, 6)
+
+
+def test_no_gradient_passes_through_the_samplers_actions():
+    critic = calql_critic(LINE, _config(calibrate=False))
+    state = _linear(blank(critic.init))
+
+    def loss(action):
+        sampler = lambda observation, key, num: jnp.full((num, 1, 1), action)  # noqa: E731
+        return critic.update(state, one_row(**ROW), jax.random.key(0), sampler)[1]['q/loss']
+
+    assert jax.grad(loss)(0.25) == 0.0
 
 
 def test_what_cannot_work_is_refused():

@@ -3,15 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from draws import Replay
 from small import blank, linear, one_row, random_batch, trees_equal
 
-from ooorl.agents.sac import SACConfig, _parts, sac
+from ooorl.agents.sac import SACConfig, sac
 from ooorl.agents.steps import draw_members
 from ooorl.errors import UsageError
-from ooorl.nn.heads import hl_gauss_head, scalar_head
-from ooorl.policies.gaussian import deterministic_policy, tanh_gaussian_policy
+from ooorl.nn.heads import hl_gauss_head
+from ooorl.policies.gaussian import deterministic_policy
 from ooorl.types import DensityPolicy, Spec, Transition
 
 SPEC = Spec(observation_dim=3, action_dim=2)
@@ -33,31 +33,44 @@ def _fixed_policy(action, log_prob):
     )
 
 
-def _linear_parts(seen=optax.identity(), **settings):
+STILL = {'learning_rate': 1e-12}  # steps too small to be seen: every loss of an update is that of the state given
+ROW = {'observation': 1.0, 'action': 0.5, 'reward': 1.0, 'discount': 1.0, 'next_observation': 2.0}
+
+
+def _by_hand(replay, **settings):
     """Q_0 = s + 2a, Q_1 = s + a + 3, the slow ones 1 higher; pi is 0.5 with log-density -1; the temperature is 2."""
-    config = SACConfig(hidden=(), gamma=0.5, init_temperature=2.0, **settings)
-    parts = _parts(LINE, config, _fixed_policy(0.5, -1.0), scalar_head(), seen)
+    config = SACConfig(**{'hidden': (), 'gamma': 0.5} | STILL | settings)
+    agent = sac(LINE, config, policy=_fixed_policy(0.5, -1.0), grad_transform=replay.grad_transform)
     q = (linear([[1.0], [2.0]], [0.0]), linear([[1.0], [1.0]], [3.0]))
     target_q = (linear([[1.0], [2.0]], [1.0]), linear([[1.0], [1.0]], [4.0]))
-    log_temperature = jnp.log(2.0)
-    return parts, blank(parts.init)._replace(q=q, target_q=target_q, log_temperature=log_temperature)
+    return agent, blank(agent.init)._replace(q=q, target_q=target_q, log_temperature=jnp.log(2.0))
+
+
+def _updated(batch, draws=(), names=(), **settings):
+    """State and metrics after one update by hand, and its gradients: of the q steps, the policy and the temperature."""
+    replay = Replay(*names)
+    agent, state = _by_hand(replay, **settings)
+    return *replay.run(agent.update, draws, state, batch, jax.random.key(0)), replay.gradients
 
 
 @pytest.mark.parametrize('entropy_backup, target', [(True, 4.0), (False, 3.0)])
 def test_q_loss_by_hand(entropy_backup, target):
-    parts, state = _linear_parts(entropy_backup=entropy_backup)
-    batch = one_row(observation=1.0, action=0.5, reward=1.0, discount=1.0, next_observation=2.0)
-    _, metrics = parts.q_step(state, batch, None, jax.random.key(0))
+    _, metrics, _ = _updated(one_row(**ROW), entropy_backup=entropy_backup)
     # target_q(2, 0.5): 4 and 6.5; v' = 4, with entropy 4 + 2 * 1 = 6; y = 1 + 0.5 * v' = 3 or 4. Q(1, 0.5) = 2 and 4.5.
     np.testing.assert_allclose(metrics['q/target'], target, rtol=1e-6)
     np.testing.assert_allclose(metrics['q/loss'], ((target - 2.0) ** 2 + (target - 4.5) ** 2) / 2, rtol=1e-6)
+    np.testing.assert_allclose(metrics['q/mean'], 3.25, rtol=1e-6)
+
+
+def test_q_is_that_of_the_current_parameters():
+    agent, state = _by_hand(Replay())
+    np.testing.assert_allclose(agent.q(state, jnp.array([[1.0]]), jnp.array([[0.5]])), [[2.0], [4.5]])
 
 
 def test_subset_minimum_reads_its_members_only():
-    parts, state = _linear_parts(entropy_backup=False)
-    batch = one_row(observation=1.0, action=0.5, reward=1.0, discount=1.0, next_observation=2.0)
     for member, value in ((0, 4.0), (1, 6.5)):
-        _, metrics = parts.q_step(state, batch, jnp.array([member]), jax.random.key(0))
+        settings = {'entropy_backup': False, 'num_target_critics': 1}
+        _, metrics, _ = _updated(one_row(**ROW), [np.array([member])], ['choice'], **settings)
         np.testing.assert_allclose(metrics['q/target'], 1.0 + 0.5 * value, rtol=1e-6)
 
 
@@ -69,18 +82,31 @@ def test_drawn_members_differ_from_each_other_and_over_steps():
 
 
 @pytest.mark.parametrize('policy_value, loss, slope', [('min', -4.0, 0.0), ('mean', -5.25, 0.5)])
-def test_policy_and_temperature_by_hand(policy_value, loss, slope):
-    seen = optax.GradientTransformation(lambda p: jax.tree.map(jnp.zeros_like, p), lambda g, s, p=None: (g, g))
-    parts, state = _linear_parts(seen, policy_value=policy_value, target_entropy=-0.5)
-    batch = one_row(observation=1.0, action=0.0, reward=0.0, discount=0.0, next_observation=0.0)
-    new, metrics = parts.policy_step(state, batch, jax.random.key(0))
+@pytest.mark.parametrize('entropy, surplus', [(None, 1.5), (-0.25, 1.25), (0.0, 1.0)])
+def test_policy_and_temperature_by_hand(policy_value, loss, slope, entropy, surplus):
+    _, metrics, (_, policy, temperature) = _updated(one_row(**ROW), policy_value=policy_value, target_entropy=entropy)
     # 2 * (-1) - Q with Q(1, 0.5) = 2 and 4.5; slope of the loss: 2 * 1 - dQ/da with dQ/da = 2, or on average 1.5.
     np.testing.assert_allclose(metrics['policy/loss'], loss, rtol=1e-6)
-    np.testing.assert_allclose(new.policy_opt[0], slope, rtol=1e-6)
-    # Temperature: 2 * (1 + 0.5) = 3, which is also its gradient with respect to the logarithm.
-    np.testing.assert_allclose(metrics['temperature/loss'], 3.0, rtol=1e-6)
-    np.testing.assert_allclose(new.temperature_opt[0], 3.0, rtol=1e-6)
-    assert trees_equal((new.q, new.target_q), (state.q, state.target_q))
+    np.testing.assert_allclose(metrics['policy/entropy'], 1.0, rtol=1e-6)
+    np.testing.assert_allclose(policy, slope, rtol=1e-6)
+    # Temperature: 2 * (1 - target entropy), by default -A / 2, which is also its gradient with respect to the logarithm.
+    np.testing.assert_allclose(metrics['temperature/loss'], 2.0 * surplus, rtol=1e-6)
+    np.testing.assert_allclose(metrics['temperature/value'], 2.0, rtol=1e-6)
+    np.testing.assert_allclose(temperature, 2.0 * surplus, rtol=1e-6)
+
+
+def test_too_much_entropy_lowers_the_temperature_and_too_little_raises_it():
+    for target_entropy, sign in ((-0.5, -1.0), (3.0, 1.0)):
+        state, _, _ = _updated(one_row(**ROW), learning_rate=1e-2, target_entropy=target_entropy)
+        assert np.sign(state.log_temperature - np.log(2.0)) == sign
+
+
+def test_the_slow_critic_follows_after_every_q_step():
+    batch = jax.tree.map(lambda *rows: jnp.concatenate(rows), *[one_row(**ROW)] * 3)
+    state, _, _ = _updated(batch, utd=3, polyak=0.5)
+    # 1 above the current one; three halvings leave 1/8.
+    slow = [member['params']['Dense_0']['bias'][0] for member in state.target_q]
+    np.testing.assert_allclose(slow, [0.125, 3.125], rtol=1e-6)
 
 
 def test_rlpd_with_two_critics_and_one_step_is_sac():
@@ -88,25 +114,29 @@ def test_rlpd_with_two_critics_and_one_step_is_sac():
     results = []
     for settings in ({}, {'num_target_critics': 2, 'utd': 1, 'critic_layer_norm': None}):
         agent = sac(SPEC, SACConfig(hidden=(8,), **settings))
-        results.append(agent.update(agent.init(jax.random.key(0)), batch, key))
+        results.append(jax.jit(agent.update)(jax.jit(agent.init)(jax.random.key(0)), batch, key))
     assert trees_equal(*results)
 
 
-def test_utd_two_is_two_q_steps_on_every_second_row():
-    config = SACConfig(hidden=(8,), utd=2, num_critics=3, num_target_critics=2, critic_layer_norm='before')
-    agent, batch = sac(SPEC, config), random_batch(jax.random.key(1), 8)
-    parts = _parts(SPEC, config, tanh_gaussian_policy(SPEC, (8,)), scalar_head(), optax.identity())
-    state = jax.jit(agent.init)(jax.random.key(0))
-    updated, _ = jax.jit(agent.update)(state, batch, jax.random.key(2))
-    q_key, policy_key = jax.random.split(jax.random.key(2))
-    for start, key in zip((0, 1), jax.random.split(q_key, 2), strict=True):
-        rows = jax.tree.map(lambda leaf, start=start: leaf[start::2], batch)
-        members_key, action_key = jax.random.split(key)
-        state, _ = parts.q_step(state, rows, draw_members(members_key, 3, 2), action_key)
-    expected, _ = parts.policy_step(state, rows, policy_key)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), updated, expected)
+def test_utd_two_is_two_q_steps_on_every_second_row_and_a_policy_step_on_the_last():
+    config = {'hidden': (8,), 'num_critics': 3, 'num_target_critics': 2, 'critic_layer_norm': 'before', 'polyak': 0.0} | STILL
+    batch, noise = random_batch(jax.random.key(1), 8), jax.random.normal(jax.random.key(5), (3, 1, 4, 2))
+    draws = [jnp.array([0, 2]), noise[0], jnp.array([1, 0]), noise[1], noise[2]]
+
+    def gradients(utd, rows, draws):
+        replay = Replay(*('choice', 'normal') * utd, 'normal')
+        agent = sac(SPEC, SACConfig(**config, utd=utd), grad_transform=replay.grad_transform)
+        replay.run(agent.update, draws, jax.jit(agent.init)(jax.random.key(0)), rows, jax.random.key(2))
+        return replay.gradients
+
+    both = gradients(2, batch, draws)
+    halves = [jax.tree.map(lambda leaf, start=start: leaf[start::2], batch) for start in (0, 1)]
+    first, last = (gradients(1, half, [*chosen, noise[2]]) for half, chosen in zip(halves, (draws[:2], draws[2:4]), strict=True))
+    expected = [first[0], *last]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), both, expected)
+    agent = sac(SPEC, SACConfig(hidden=(8,), utd=2))
     with pytest.raises(UsageError, match='multiple of 2 rows; got 7'):
-        agent.update(state, random_batch(jax.random.key(1), 7), jax.random.key(2))
+        agent.update(agent.init(jax.random.key(0)), random_batch(jax.random.key(1), 7), jax.random.key(2))
 
 
 def test_fixed_temperature_stays_and_terminal_rows_ignore_the_successor():
@@ -122,10 +152,9 @@ def test_fixed_temperature_stays_and_terminal_rows_ignore_the_successor():
 
 
 def test_bonus_and_bounds_reach_the_target():
-    parts, state = _linear_parts(entropy_backup=False)
-    bounds = {'value_low': -1.0, 'value_high': 1.0, 'bonus': 7.0}
-    batch = one_row(observation=1.0, action=0.5, reward=3.0, discount=1.0, next_observation=2.0, **bounds)
-    np.testing.assert_allclose(parts.q_step(state, batch, None, jax.random.key(0))[1]['q/target'], 8.0)
+    batch = one_row(**ROW | {'reward': 3.0}, value_low=-1.0, value_high=1.0, bonus=7.0)
+    _, metrics, _ = _updated(batch, entropy_backup=False)
+    np.testing.assert_allclose(metrics['q/target'], 8.0)
 
 
 def test_finds_the_soft_optimum_of_a_bandit():

@@ -3,14 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from draws import Replay
 from small import blank, linear, one_row, random_batch, trees_equal
 
-from ooorl.agents.td3 import TD3Config, _parts, td3
+from ooorl.agents.td3 import TD3Config, td3
 from ooorl.errors import UsageError
-from ooorl.nn.heads import hl_gauss_head, scalar_head
-from ooorl.policies.gaussian import deterministic_policy, tanh_gaussian_policy
+from ooorl.nn.heads import hl_gauss_head
+from ooorl.policies.gaussian import tanh_gaussian_policy
 from ooorl.types import Spec, Transition
 
 SPEC = Spec(observation_dim=3, action_dim=2)
@@ -18,37 +18,86 @@ LINE = Spec(observation_dim=1, action_dim=1)
 SMALL = {'hidden': (8,)}
 
 
-def _linear_parts(config):
+STILL = {'learning_rate': 1e-12}  # steps too small to be seen: every loss of an update is that of the state given
+
+
+def _by_hand(replay, **settings):
     """Q_0 = s + 2a, Q_1 = s + a + 3, the slow ones 1 higher; pi(s) = tanh(s), the slow one tanh(0) = 0."""
-    parts = _parts(LINE, config, deterministic_policy(LINE, ()), scalar_head(), optax.identity())
+    config = TD3Config(**{'hidden': (), 'gamma': 0.5, 'policy_delay': 1} | STILL | settings)
+    agent = td3(LINE, config, grad_transform=replay.grad_transform)
     q = (linear([[1.0], [2.0]], [0.0]), linear([[1.0], [1.0]], [3.0]))
     target_q = (linear([[1.0], [2.0]], [1.0]), linear([[1.0], [1.0]], [4.0]))
-    state = blank(parts.init)
-    return parts, state._replace(policy=linear([[1.0]], [0.0]), target_policy=linear([[0.0]], [0.0]), q=q, target_q=target_q)
+    policies = {'policy': linear([[1.0]], [0.0]), 'target_policy': linear([[0.0]], [0.0])}
+    return agent, blank(agent.init)._replace(**policies, q=q, target_q=target_q)
 
 
-def test_q_loss_by_hand():
-    parts, state = _linear_parts(TD3Config(hidden=(), gamma=0.5, critic_cloning_weight=2.0))
+# The noise is 0.2 n, cut at 0.5: slow policy 0 plus 0.3, 0.5 and -0.5.
+@pytest.mark.parametrize('noise, action', [(1.5, 0.3), (9.0, 0.5), (-9.0, -0.5)])
+def test_q_loss_by_hand(noise, action):
+    replay = Replay('normal')
+    agent, state = _by_hand(replay, critic_cloning_weight=2.0)
     batch = one_row(observation=1.0, action=0.5, reward=1.0, discount=1.0, next_observation=2.0, next_action=[0.5])
-    action = parts.next_action(state, batch, jnp.array([[0.3]]), None)
-    np.testing.assert_allclose(action, [[0.3]], rtol=1e-6)  # slow policy 0 plus the noise
-    _, metrics = parts.q_step(state, batch, action)
-    # target_q: 2 + 0.6 + 1 = 3.6 and 2 + 0.3 + 4 = 6.3; v' = 3.6 - 2 * 0.2^2 = 3.52; y = 1 + 0.5 * 3.52 = 2.76.
-    # Q(1, 0.5) = 2 and 4.5: loss 0.76^2 + 1.74^2 = 3.6052.
-    np.testing.assert_allclose(metrics['q/target'], 2.76, rtol=1e-6)
-    np.testing.assert_allclose(metrics['q/loss'], 3.6052, rtol=1e-6)
+    _, metrics = replay.run(agent.update, [[[noise]]], state, batch, jax.random.key(0))
+    # target_q(2, 0.3): 2 + 0.6 + 1 = 3.6 and 2 + 0.3 + 4 = 6.3; v' = 3.6 - 2 * 0.2^2 = 3.52; y = 1 + 0.5 * 3.52 = 2.76.
+    target = 1.0 + 0.5 * (3.0 + 2 * action - 2 * (action - 0.5) ** 2)
+    np.testing.assert_allclose(metrics['q/target'], target, rtol=1e-6)
+    # Q(1, 0.5) = 2 and 4.5; at 0.3 the loss is 0.76^2 + 1.74^2 = 3.6052.
+    np.testing.assert_allclose(metrics['q/loss'], (2.0 - target) ** 2 + (4.5 - target) ** 2, rtol=1e-6)
+    np.testing.assert_allclose(metrics['q/mean'], 3.25, rtol=1e-6)
+    np.testing.assert_allclose(agent.q(state, batch.observation, batch.action), [[2.0], [4.5]])
 
 
-@pytest.mark.parametrize('policy_value, q', [('first', 2.0), ('min', 2.0), ('mean', 3.0)])
-def test_policy_loss_by_hand(policy_value, q):
-    config = TD3Config(hidden=(), policy_value=policy_value, q_normalisation=2.5, cloning_weight=3.0)
-    parts, state = _linear_parts(config)
+def test_next_actions_stay_in_the_box():
+    replay = Replay('normal')
+    agent, state = _by_hand(replay)
+    state = state._replace(target_policy=linear([[0.0]], [np.arctanh(0.8)]))
+    batch = one_row(observation=1.0, action=0.5, reward=1.0, discount=1.0, next_observation=2.0)
+    _, metrics = replay.run(agent.update, [[[9.0]]], state, batch, jax.random.key(0))
+    np.testing.assert_allclose(metrics['q/target'], 1.0 + 0.5 * 5.0, rtol=1e-6)  # 0.8 + 0.5 is cut to 1
+
+
+def test_every_q_step_draws_noise_of_its_own():
+    replay = Replay('normal', 'normal')
+    agent, state = _by_hand(replay, policy_delay=2)
+    batch = one_row(observation=1.0, action=0.5, reward=1.0, discount=1.0, next_observation=2.0)
+    _, metrics = replay.run(agent.update, [[[1.5]], [[-0.5]]], state, batch, jax.random.key(0))
+    # Next actions 0.3 and -0.1: targets 1 + 0.5 * 3.6 and 1 + 0.5 * 2.8.
+    np.testing.assert_allclose(metrics['q/target'], (2.8 + 2.4) / 2, rtol=1e-6)
+    first, second, _ = replay.gradients
+    slopes = [gradient[0]['params']['Dense_0']['bias'][0] for gradient in (first, second)]
+    np.testing.assert_allclose(slopes, [2 * (2.0 - 2.8), 2 * (2.0 - 2.4)], rtol=1e-5)
+
+
+@pytest.mark.parametrize('policy_value, q, slope', [('first', 2.0, 2.0), ('min', 2.0, 2.0), ('mean', 3.25, 1.5)])
+def test_policy_loss_by_hand(policy_value, q, slope):
+    replay = Replay('normal')
+    agent, state = _by_hand(replay, policy_value=policy_value, q_normalisation=2.5, cloning_weight=3.0, target_noise=0.0)
     state = state._replace(policy=linear([[0.0]], [np.arctanh(0.5)]))  # pi = 0.5
     batch = one_row(observation=1.0, action=-0.5, reward=0.0, discount=0.0, next_observation=0.0)
-    _, metrics = parts.policy_step(state, batch, jax.random.key(0))
+    _, metrics = replay.run(agent.update, [[[0.0]]], state, batch, jax.random.key(0))
     # Q(1, 0.5) = 2 and 4.5, their mean 3.25; Q over its own size is 1: loss = -2.5 + 3 * (0.5 + 0.5)^2 = 0.5.
-    np.testing.assert_allclose(metrics['policy/q'], 3.25 if policy_value == 'mean' else q, rtol=1e-6)
+    np.testing.assert_allclose(metrics['policy/q'], q, rtol=1e-6)
     np.testing.assert_allclose(metrics['policy/loss'], 0.5, rtol=1e-5)
+    # No gradient through 2.5 / |Q|. Slope in the action: -2.5 / |Q| dQ/da + 3 * 2 * 1; da/db = 1 - 0.5^2.
+    gradient = replay.gradients[1]['params']['Dense_0']['bias'][0]
+    np.testing.assert_allclose(gradient, 0.75 * (6.0 - 2.5 / q * slope), rtol=1e-5)
+
+
+def test_the_policy_climbs_the_current_q_and_not_its_slow_copy():
+    replay = Replay('normal')
+    agent, state = _by_hand(replay, target_noise=0.0)
+    state = state._replace(target_q=(linear([[5.0], [-7.0]], [9.0]),) * 2)
+    batch = one_row(observation=1.0, action=-0.5, reward=0.0, discount=0.0, next_observation=0.0)
+    _, metrics = replay.run(agent.update, [[[0.0]]], state, batch, jax.random.key(0))
+    np.testing.assert_allclose(metrics['policy/q'], 1.0 + 2 * np.tanh(1.0), rtol=1e-6)
+
+
+def test_imitation_over_dimensions_is_summed_or_averaged():
+    batch, results = random_batch(jax.random.key(1), 6), []
+    for reduce in ('sum', 'mean'):
+        agent = td3(SPEC, TD3Config(**SMALL, cloning_weight=1.0, cloning_reduce=reduce))
+        results.append(jax.jit(agent.update)(jax.jit(agent.init)(jax.random.key(0)), batch, jax.random.key(2))[1])
+    np.testing.assert_allclose(results[0]['policy/cloning'], 2 * results[1]['policy/cloning'], rtol=1e-6)
 
 
 def test_targets_move_by_polyak_once_an_update():
@@ -69,58 +118,64 @@ def test_terminal_rows_ignore_the_successor():
     assert trees_equal(update(state, batch, jax.random.key(2))[0], other)
 
 
-def _policy_gradient(config, batch):
-    seen = optax.GradientTransformation(lambda p: jax.tree.map(jnp.zeros_like, p), lambda g, s, p=None: (g, g))
-    parts = _parts(SPEC, config, deterministic_policy(SPEC, config.hidden), scalar_head(), seen)
-    state, metrics = parts.policy_step(parts.init(jax.random.key(0)), batch, jax.random.key(1))
-    return state, state.policy_opt[0], metrics
+def _gradients(config, batch, num_draws=2, changed=lambda state: state):
+    """All gradients of one update, of the q steps and then of the policy; new state and metrics."""
+    replay = Replay(*('normal',) * num_draws)
+    agent = td3(SPEC, config, grad_transform=replay.grad_transform)
+    state = changed(jax.jit(agent.init)(jax.random.key(0)))
+    noise = jnp.zeros((num_draws, batch.reward.shape[0] // (num_draws if config.split_batch else 1), 2))
+    state, metrics = replay.run(agent.update, noise, state, batch, jax.random.key(1))
+    return replay.gradients, state, metrics
+
+
+def _close(left, right):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), left, right)
 
 
 def test_cloning_weight_zero_is_td3():
+    batch, still = random_batch(jax.random.key(1), 6), SMALL | STILL
+    (*_, plain), _, _ = _gradients(TD3Config(**still), batch)
+    (*_, cloning), _, metrics = _gradients(TD3Config(**still, q_normalisation=2.5, cloning_weight=0.0), batch)
+    _close(cloning, jax.tree.map(lambda g: metrics['policy/q_scale'] * g, plain))
+    (*_, other_actions), _, _ = _gradients(TD3Config(**still), batch._replace(action=-batch.action))
+    _close(plain, other_actions)
+
+
+def test_what_the_policy_climbs_moves_the_policy_only():
     batch = random_batch(jax.random.key(1), 6)
-    _, plain, _ = _policy_gradient(TD3Config(**SMALL), batch)
-    _, cloning, metrics = _policy_gradient(TD3Config(**SMALL, q_normalisation=2.5, cloning_weight=0.0), batch)
-    scaled = jax.tree.map(lambda g: metrics['policy/q_scale'] * g, plain)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), cloning, scaled)
-    _, other_actions, _ = _policy_gradient(TD3Config(**SMALL), batch._replace(action=-batch.action))
-    assert trees_equal(plain, other_actions)
-
-
-def test_policy_step_changes_the_policy_only():
-    state, _, _ = _policy_gradient(TD3Config(**SMALL), random_batch(jax.random.key(1), 6))
-    start, _, _ = _policy_gradient(TD3Config(**SMALL), random_batch(jax.random.key(2), 6))
-    assert trees_equal((state.q, state.target_q, state.target_policy), (start.q, start.target_q, start.target_policy))
-    assert not trees_equal(state.policy, start.policy)
+    _, one, _ = _gradients(TD3Config(**SMALL), batch)
+    _, other, _ = _gradients(TD3Config(**SMALL, cloning_weight=5.0), batch)
+    assert trees_equal((one.q, one.target_q), (other.q, other.target_q))
+    assert not trees_equal(one.policy, other.policy)
 
 
 def test_first_member_alone_receives_no_gradient_from_the_others():
-    parts, state = _linear_parts(TD3Config(hidden=(), policy_value='first'))
-    batch = one_row(observation=1.0, action=0.0, reward=0.0, discount=0.0, next_observation=0.0)
-    changed = state._replace(q=(state.q[0], linear([[9.0], [-9.0]], [9.0])))
-    key = jax.random.key(0)
-    assert trees_equal(parts.policy_step(state, batch, key)[0].policy, parts.policy_step(changed, batch, key)[0].policy)
+    def swapped(state):
+        return state._replace(q=(state.q[0], jax.tree.map(lambda leaf: 9.0 - leaf, state.q[1])))
+
+    batch = random_batch(jax.random.key(1), 6)
+    (*_, one), _, _ = _gradients(TD3Config(**SMALL | STILL), batch)
+    (*_, other), _, _ = _gradients(TD3Config(**SMALL | STILL), batch, changed=swapped)
+    _close(one, other)
 
 
-def test_split_batch_gives_each_q_step_every_second_row():
-    config = TD3Config(**SMALL, split_batch=True, target_noise=0.0)
-    agent, batch = td3(SPEC, config), random_batch(jax.random.key(1), 8)
-    parts = _parts(SPEC, config, deterministic_policy(SPEC, config.hidden), scalar_head(), optax.identity())
-    state = jax.jit(agent.init)(jax.random.key(0))
-    updated, _ = jax.jit(agent.update)(state, batch, jax.random.key(2))
-    for start in (0, 1):
-        rows = jax.tree.map(lambda leaf, start=start: leaf[start::2], batch)
-        state, _ = parts.q_step(state, rows, parts.next_action(state, rows, 0.0, None))
-    state, _ = parts.policy_step(state, rows, jax.random.key(3))
-    expected = parts.move_targets(state)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), updated, expected)
+def test_split_batch_gives_each_q_step_every_second_row_and_the_policy_the_last_ones():
+    batch = random_batch(jax.random.key(1), 8)
+    (first, second, policy), _, _ = _gradients(TD3Config(**SMALL | STILL, split_batch=True), batch)
+    halves = [jax.tree.map(lambda leaf, start=start: leaf[start::2], batch) for start in (0, 1)]
+    plain = [_gradients(TD3Config(**SMALL | STILL, policy_delay=1), half, num_draws=1)[0] for half in halves]
+    _close((first, second, policy), (plain[0][0], *plain[1]))
+    agent = td3(SPEC, TD3Config(**SMALL, split_batch=True))
     with pytest.raises(UsageError, match='multiple of 2 rows; got 7'):
-        agent.update(state, random_batch(jax.random.key(1), 7), jax.random.key(2))
+        agent.update(agent.init(jax.random.key(0)), random_batch(jax.random.key(1), 7), jax.random.key(2))
 
 
 def test_bonus_raises_the_target():
-    parts, state = _linear_parts(TD3Config(hidden=(), gamma=0.5))
+    replay = Replay('normal')
+    agent, state = _by_hand(replay)
     batch = one_row(observation=1.0, action=0.5, reward=1.0, discount=0.0, next_observation=2.0, bonus=7.0)
-    np.testing.assert_allclose(parts.q_step(state, batch, batch.action)[1]['q/target'], 8.0)
+    _, metrics = replay.run(agent.update, [[[0.0]]], state, batch, jax.random.key(0))
+    np.testing.assert_allclose(metrics['q/target'], 8.0)
 
 
 @pytest.mark.parametrize('setting', ['hl_gauss', 'stochastic', 'rebrac'])
