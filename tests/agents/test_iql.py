@@ -3,15 +3,16 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from draws import Replay
 from golden import recorded_gradient
+from small import blank, linear, one_row
 
 from ooorl.agents.bc import BCConfig, bc
-from ooorl.agents.iql import IQLConfig, _critic_parts, iql, iql_critic
+from ooorl.agents.iql import IQLConfig, iql, iql_critic
 from ooorl.errors import UsageError
 from ooorl.nn import schedules
-from ooorl.nn.heads import hl_gauss_head, scalar_head
+from ooorl.nn.heads import hl_gauss_head
 from ooorl.types import Spec, Transition
 
 SPEC = Spec(observation_dim=2, action_dim=1)
@@ -95,16 +96,71 @@ def test_inverse_temperature_zero_is_behaviour_cloning():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.policy, cloned.policy)
 
 
-def test_expectile_half_is_mean_regression():
-    # 0.5 u^2 is half the squared error: its gradient in V is that of mean((q - v)^2) / 2.
-    batch = _bandit()
-    agent = iql(SPEC, IQLConfig(hidden=(8,), expectile=0.5), grad_transform=recorded_gradient())
-    parts = _critic_parts(SPEC, IQLConfig(hidden=(8,)), scalar_head(), optax.identity())
-    state = agent.init(jax.random.key(0))
-    target = parts.q_values(state.critic.target_q, batch.observation, batch.action).min(axis=0)
-    expected = jax.grad(lambda p: ((target - parts.value(p, batch.observation)) ** 2).mean() / 2)(state.critic.value)
-    new, _ = jax.jit(agent.update)(state, batch, jax.random.key(1))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), new.critic.value_opt[0], expected)
+LINE = Spec(observation_dim=1, action_dim=1)
+ROW = {'observation': 1.0, 'action': 0.5, 'reward': 1.0, 'discount': 1.0, 'next_observation': 2.0}
+CLONING = 0.125 + 0.5 * np.log(2 * np.pi)  # minus the log-density of 0.5 under N(0, 1)
+
+
+def _by_hand(replay, value=2.0, **settings):
+    """V = 2s, Q_0 = s + 2a, Q_1 = s + a + 3, the slow ones 1 higher; pi is N(0, 1). Steps are too small to be seen."""
+    config = IQLConfig(**{'hidden': (), 'gamma': 0.5, 'learning_rate': 1e-12, 'expectile': 0.9} | settings)
+    agent = iql(LINE, config, grad_transform=replay.grad_transform)
+    q = (linear([[1.0], [2.0]], [0.0]), linear([[1.0], [1.0]], [3.0]))
+    target_q = (linear([[1.0], [2.0]], [1.0]), linear([[1.0], [1.0]], [4.0]))
+    state = blank(agent.init)
+    return agent, state._replace(critic=state.critic._replace(value=linear([[value]], [0.0]), q=q, target_q=target_q))
+
+
+def _slopes(gradients):
+    value, policy, q = gradients
+    return [tree['params']['Dense_0']['bias'][0] for tree in (value, policy['mean'], *q)]
+
+
+@pytest.mark.parametrize('extras, u, target', [({}, 1.0, 3.0), ({'value_low': -1.0, 'value_high': 2.5}, 0.5, 2.5)])
+def test_an_update_by_hand(extras, u, target):
+    replay = Replay()
+    agent, state = _by_hand(replay, inverse_temperature=2.0)
+    _, metrics = replay.run(agent.update, [], state, one_row(**ROW, **extras), jax.random.key(0))
+    # Slow Q(1, 0.5): 3 and 5.5; V(1) = 2, so u = 1, or 0.5 where values end at 2.5; the advantage is 1 in both cases.
+    # y = 1 + 0.5 * V(2) = 3; Q(1, 0.5) = 2 and 4.5.
+    expected = {
+        'value/loss': 0.9 * u**2, 'value/mean': 2.0, 'policy/advantage': 1.0, 'policy/weight': np.exp(2.0),
+        'policy/loss': np.exp(2.0) * CLONING, 'q/target': target, 'q/loss': (2.0 - target) ** 2 + (4.5 - target) ** 2,
+        'q/mean': 3.25,
+    }  # fmt: skip
+    np.testing.assert_allclose([metrics[name] for name in expected], list(expected.values()), rtol=1e-5)
+    slopes = [-2 * 0.9 * u, -0.5 * np.exp(2.0), 2 * (2.0 - target), 2 * (4.5 - target)]
+    np.testing.assert_allclose(_slopes(replay.gradients), slopes, rtol=1e-5)
+
+
+def test_an_overestimate_counts_one_less_the_expectile():
+    replay = Replay()
+    agent, state = _by_hand(replay, value=5.0, inverse_temperature=2.0, max_weight=0.01)
+    _, metrics = replay.run(agent.update, [], state, one_row(**ROW), jax.random.key(0))
+    np.testing.assert_allclose(metrics['value/loss'], 0.1 * 4.0, rtol=1e-5)  # u = 3 - 5
+    np.testing.assert_allclose(metrics['policy/weight'], 0.01, rtol=1e-5)  # exp(-4) = 0.018 is above the cap
+
+
+def test_q_is_that_of_the_current_parameters():
+    agent, state = _by_hand(Replay())
+    where = jnp.array([[1.0]]), jnp.array([[0.5]])
+    np.testing.assert_allclose(agent.q(state, *where), [[2.0], [4.5]])
+    critic = iql_critic(LINE, IQLConfig(hidden=()))
+    np.testing.assert_allclose(critic.q(state.critic, *where), [[2.0], [4.5]])
+    np.testing.assert_allclose(critic.target_q(state.critic, *where), [[3.0], [5.5]])
+
+
+@pytest.mark.parametrize('build', [
+    lambda dropout: iql(SPEC, IQLConfig(hidden=(16,), dropout=dropout)), lambda dropout: bc(SPEC, BCConfig(hidden=(16,), dropout=dropout)),
+], ids=['iql', 'bc'])  # fmt: skip
+def test_dropout_follows_the_key(build):
+    losses = {}
+    for dropout in (0.0, 0.5):
+        agent = build(dropout)
+        state, update = jax.jit(agent.init)(jax.random.key(0)), jax.jit(agent.update)
+        losses[dropout] = [float(update(state, _bandit(), jax.random.key(seed))[1]['policy/loss']) for seed in (1, 1, 2, 3)]
+    assert len(set(losses[0.0])) == 1
+    assert len(set(losses[0.5])) == 3 and losses[0.5][0] == losses[0.5][1]
 
 
 def test_q_loss_mean_is_half_the_sum_of_two_members():
@@ -143,23 +199,12 @@ def test_which_parameters_a_loss_reads():
     assert changed(critic=target_q) - {'q/loss'} == {'value/loss', 'policy/loss'}
 
 
-def test_each_step_moves_its_own_parameters_only():
-    parts = _critic_parts(SPEC, IQLConfig(hidden=(8,)), scalar_head(), optax.identity())
-    state = _jittered_state(iql(SPEC, IQLConfig(hidden=(8,))))
-    after_value, _ = jax.jit(parts.value_step)(state.critic, _bandit())
-    after_q, _ = jax.jit(parts.q_step)(state.critic, _bandit())
-    for name in ('q', 'q_opt', 'target_q'):
-        jax.tree.map(np.testing.assert_array_equal, getattr(after_value, name), getattr(state.critic, name))
-    for name in ('value', 'value_opt'):
-        jax.tree.map(np.testing.assert_array_equal, getattr(after_q, name), getattr(state.critic, name))
-
-
 def test_target_moves_by_polyak_towards_the_new_q():
-    state = _jittered_state(iql(SPEC, IQLConfig(hidden=(8,))))
-    parts = _critic_parts(SPEC, IQLConfig(hidden=(8,), polyak=0.25), scalar_head(), optax.identity())
-    new, _ = jax.jit(parts.q_step)(state.critic, _bandit())
-    expected = jax.tree.map(lambda q, slow: 0.25 * q + 0.75 * slow, new.q, state.critic.target_q)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), new.target_q, expected)
+    agent = iql(SPEC, IQLConfig(hidden=(8,), polyak=0.25))
+    state = _jittered_state(agent)
+    new, _ = jax.jit(agent.update)(state, _bandit(), jax.random.key(1))
+    expected = jax.tree.map(lambda q, slow: 0.25 * q + 0.75 * slow, new.critic.q, state.critic.target_q)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), new.critic.target_q, expected)
 
 
 def test_a_schedule_of_the_policy_alone_ends_at_zero_and_leaves_the_critic():

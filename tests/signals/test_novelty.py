@@ -3,15 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from draws import Replay
+from small import blank, linear
 
 from ooorl.errors import UsageError
 from ooorl.nn import moments
 from ooorl.signals.novelty import (
     DisagreementConfig,
     RNDConfig,
-    _rnd_parts,
     ensemble_disagreement,
     rnd,
     state_action_counts,
@@ -101,14 +101,37 @@ def test_rnd_bonus_falls_with_familiarity():
     assert signal.score(state, known).mean() < 0.05 * signal.score(state, novel).mean()
 
 
-def test_rnd_scores_are_the_largest_squared_error_over_the_bonus_deviation():
-    parts = _rnd_parts(SPEC, SMALL, optax.identity())
-    state = parts.init(jax.random.key(0))
-    for step in range(3):
-        state, _, _ = jax.jit(parts.step)(state, _batch(step), jnp.ones(16))
-    errors = parts.errors(state, state.predictor, _batch(9))
-    expected = errors.max(axis=-1) / moments.deviation(state.bonuses)
-    np.testing.assert_allclose(parts.score(state, _batch(9)), expected, rtol=1e-6)
+def _known(mean, deviation):
+    """Moments that stand for four rows."""
+    mean, deviation = (jnp.asarray(x, jnp.float32) for x in (mean, deviation))
+    rows = (jnp.float32(4.0), mean, 4.0 * deviation**2)
+    return moments.RunningMoments(*(moments.CompensatedSum(x, jnp.zeros_like(x)) for x in rows))
+
+
+def _same_moments(left, right):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), left, right)
+
+
+@pytest.mark.parametrize(('normaliser', 'divisor'), [('official', 4.0), ('raw', 4.0), ('none', 1.0)])
+def test_an_update_of_rnd_by_hand(normaliser, divisor):
+    # f = (2x, x), g = (0, x / 2): errors 4 x^2 and x^2 / 4. x = (s' - 1) / 2 is 1 at 3, and at 21 it is 10, cut to 5.
+    config = RNDConfig(hidden=(), num_features=2, learning_rate=1e-12, normaliser=normaliser)
+    signal = rnd(Spec(observation_dim=1, action_dim=1), config)
+    state = blank(signal.init)._replace(
+        predictor=linear([[2.0, 1.0]], [0.0, 0.0]), target=linear([[0.0, 0.5]], [0.0, 0.0]),
+        observations=_known([1.0], [2.0]), bonuses=_known(7.0, 4.0),
+    )
+    seen, successor, column = jnp.array([[8.0], [6.0]]), jnp.array([[3.0], [21.0]]), jnp.ones(2)
+    batch = Transition(seen, jnp.zeros((2, 1)), column, column, successor)
+    # The first row alone trains the predictor: its draw is below 0.25.
+    new, score, metrics = Replay('uniform').run(signal.update, [[0.1, 0.9]], state, batch, jax.random.key(0))
+    np.testing.assert_allclose(metrics['loss'], (4.0 + 0.25) / 2, rtol=1e-6)
+    np.testing.assert_allclose(metrics['deviation'], 4.0, rtol=1e-6)
+    raw = jnp.array([4.0, 100.0])
+    np.testing.assert_allclose(score, raw / divisor, rtol=1e-6)
+    np.testing.assert_allclose(signal.score(state, batch), raw / divisor, rtol=1e-6)
+    _same_moments(new.observations, moments.absorb(state.observations, seen))
+    _same_moments(new.bonuses, moments.absorb(state.bonuses, score if normaliser == 'official' else raw))
 
 
 @pytest.mark.parametrize('order', ['update_first', 'score_first'])
@@ -142,14 +165,18 @@ def test_rnd_official_normaliser_settles_at_the_square_root_of_the_deviation():
 
 
 def test_rnd_with_an_empty_mask_moves_by_momentum_only():
-    parts = _rnd_parts(SPEC, SMALL, optax.identity())
-    step = jax.jit(parts.step)
-    state = parts.init(jax.random.key(0))
-    fresh, _, metrics = step(state, _batch(0), jnp.zeros(16))
+    signal, replay = rnd(SPEC, SMALL), Replay('uniform')
+    nobody, somebody = np.linspace(0.3, 0.9, 16), np.linspace(0.1, 0.9, 16)
+    state = signal.init(jax.random.key(0))
+
+    def step(draw, state, batch):
+        return replay.run(signal.update, [draw], state, batch, jax.random.key(1))
+
+    fresh, _, metrics = step(nobody, state, _batch(0))
     assert metrics['loss'] == 0.0
     jax.tree.map(np.testing.assert_array_equal, fresh.predictor, state.predictor)
-    state, _, _ = step(state, _batch(0), jnp.ones(16))
-    moved, _, metrics = step(state, _batch(1), jnp.zeros(16))
+    state, _, _ = step(somebody, state, _batch(0))
+    moved, _, metrics = step(nobody, state, _batch(1))
     assert metrics['loss'] == 0.0
     assert abs(moved.predictor['params']['Dense_0']['kernel'] - state.predictor['params']['Dense_0']['kernel']).max() > 1e-6
 
@@ -231,6 +258,53 @@ def test_disagreement_is_larger_away_from_the_data():
 
     state = train(signal.init(jax.random.key(0)))
     assert signal.score(state, known).mean() < 0.5 * signal.score(state, novel).mean()
+
+
+def _disagreeing(**settings):
+    """f_0 = (2x + a, 0) and f_1 = (x - a + 1, 1), where x is the first column of the normalised observation."""
+    config = DisagreementConfig(**{'hidden': (), 'num_members': 2, 'learning_rate': 1e-12} | settings)
+    signal = ensemble_disagreement(Spec(observation_dim=2, action_dim=1), config)
+    members = (
+        linear([[2.0, 0.0], [0.0, 0.0], [1.0, 0.0]], [0.0, 0.0]), linear([[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]], [1.0, 1.0])
+    )
+    known = {'observations': _known([1.0, 0.0], [2.0, 1.0]), 'changes': _known([0.5, 0.0], [0.5, 1.0]), 'scores': _known(3.0, 4.0)}
+    return signal, blank(signal.init)._replace(members=members, **known)
+
+
+TWO_ROWS = Transition(
+    jnp.array([[3.0, 0.0], [-1.0, 0.0]]), jnp.array([[0.5], [-0.5]]), jnp.zeros(2), jnp.ones(2),
+    jnp.array([[4.0, 0.0], [9.0, 0.0]]),
+)  # fmt: skip
+
+
+def test_an_update_of_disagreement_by_hand():
+    signal, state = _disagreeing()
+    # x = (3 - 1) / 2 = 1 and -1. Changes 1 and 10 are (1 - 0.5) / 0.5 = 1 and 19, cut to 5; the other column is 0.
+    # f_0 = 2.5 and -2.5, f_1 = 1.5 and 0.5. Squared errors over both columns: 2.25 / 2 and 56.25 / 2 of f_0, (0.25 + 1) / 2
+    # and (20.25 + 1) / 2 of f_1. Member 0 learns from the first row, member 1 from both.
+    draws = [[[0.1, 0.9], [0.2, 0.3]]]
+    new, score, metrics = Replay('uniform').run(signal.update, draws, state, TWO_ROWS, jax.random.key(0))
+    np.testing.assert_allclose(metrics['loss'], 1.125 + (0.625 + 10.625) / 2, rtol=1e-6)
+    np.testing.assert_allclose(metrics['deviation'], 4.0, rtol=1e-6)
+    # Deviations of two members are half their distances: 0.5 and 1.5, and 0.5 in the other column.
+    raw = jnp.array([0.5, 1.0])
+    np.testing.assert_allclose(score, raw / 4.0, rtol=1e-6)
+    np.testing.assert_allclose(signal.score(state, TWO_ROWS), raw / 4.0, rtol=1e-6)
+    _same_moments(new.observations, moments.absorb(state.observations, TWO_ROWS.observation))
+    _same_moments(new.changes, moments.absorb(state.changes, TWO_ROWS.next_observation - TWO_ROWS.observation))
+    _same_moments(new.scores, moments.absorb(state.scores, raw))
+
+
+def test_disagreement_scores_with_the_new_members_and_the_old_moments():
+    signal, state = _disagreeing(learning_rate=0.1)
+    draws = [[[0.1, 0.9], [0.6, 0.7]]]  # nobody teaches member 1, whose loss is 0 and not 0 / 0
+    new, score, metrics = Replay('uniform').run(signal.update, draws, state, TWO_ROWS, jax.random.key(0))
+    np.testing.assert_allclose(metrics['loss'], 1.125, rtol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, new.members[1], state.members[1])
+    # Member 0 is too high in the first row: Adam lowers its bias by the rate.
+    np.testing.assert_allclose(new.members[0]['params']['Dense_0']['bias'], [-0.1, 0.0], rtol=1e-4)
+    np.testing.assert_allclose(score, signal.score(state._replace(members=new.members), TWO_ROWS), rtol=1e-6)
+    assert abs(score - signal.score(state, TWO_ROWS)).max() > 1e-2
 
 
 def test_identical_members_do_not_disagree():
