@@ -2,7 +2,7 @@
 
 import importlib
 
-ROOMS = ('agents', 'data', 'envs', 'nn', 'policies', 'reporting', 'runner', 'signals', 'training', 'types', 'wrap')
+ROOMS = ('agents', 'data', 'envs', 'nn', 'policies', 'reporting', 'runner', 'signals', 'testing', 'training', 'types', 'wrap')
 
 
 def __getattr__(name: str):

@@ -28,6 +28,7 @@ ROOMS = {
     'signals': (*GROUND, 'nn'),
     'agents': (*GROUND, 'nn', 'policies'),
     'wrap': GROUND,
+    'testing': (*GROUND, 'nn'),
     'envs': GROUND,
     'data': (*GROUND, 'envs'),
     'training': (*GROUND, 'nn', 'wrap'),

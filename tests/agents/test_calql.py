@@ -107,7 +107,7 @@ def _by_hand(replay, **settings):
 
 
 def _updated(returns=4.0, members=(), **settings):
-    """State, metrics and gradients (policy, temperature, Q, dual) of an update by hand; `members` are drawn where there are any."""
+    """State, metrics and gradients (policy, temperature, Q, dual) of an update by hand; `members` are what is drawn."""
     replay = Replay('uniform', *('choice',) * len(members))
     agent, state = _by_hand(replay, **settings)
     draws = [np.reshape(UNIFORM, (2, 1, 1)), *(np.array([member]) for member in members)]

@@ -1,4 +1,7 @@
-"""What every agent and every signal must satisfy; an agent joins with one row of `AGENTS`, a signal with one of `SIGNALS`."""
+"""Every agent and every signal satisfies `ooorl.testing`, and every setting changes something.
+
+An agent joins with one row of `AGENTS`, a signal with one of `SIGNALS`.
+"""
 
 import functools
 from collections.abc import Callable
@@ -22,6 +25,7 @@ from ooorl.agents.td3 import TD3Config, td3
 from ooorl.nn import schedules
 from ooorl.nn.heads import hl_gauss_head
 from ooorl.signals import DisagreementConfig, RNDConfig, ensemble_disagreement, rnd, state_action_counts
+from ooorl.testing import check_agent, check_signal
 from ooorl.types import Spec
 from ooorl.wrap import bonus, normalised_observation, rescaled_reward, terminal_at_reward, value_bounds
 
@@ -152,17 +156,22 @@ SIGNALS = {
 
 ROW_OF = AGENTS | SIGNALS
 KEYS = jax.random.split(jax.random.key(42), 3)
+# A bonus reads all successors; Cal-QL's gap takes actions from the policy at them.
+READ_FINAL_SUCCESSORS = ('iql_wrapped', 'calql')
 
 
 def _batch(name, seed=0):
     return random_batch(jax.random.key(seed), ROWS, **ROW_OF[name].extras)
 
 
-@functools.cache
-def _parts(name):
-    """What is under test and its compiled update, which donates its state; shared by all tests."""
-    made = ROW_OF[name].make()
-    return made, jax.jit(_update_of(name, made), donate_argnums=0)
+@pytest.mark.parametrize('name', AGENTS)
+def test_agents_conform(name):
+    check_agent(ROW_OF[name].make(), SPEC, batch=_batch(name), reads_final_successors=name in READ_FINAL_SUCCESSORS)
+
+
+@pytest.mark.parametrize('name', SIGNALS)
+def test_signals_conform(name):
+    check_signal(ROW_OF[name].make(), SPEC)
 
 
 def _update_of(name, made):
@@ -177,106 +186,11 @@ def _update_of(name, made):
     return update
 
 
-def _start(name):
-    return _parts(name)[0].init(jax.random.key(0))
-
-
 def _same(left, right):
     return jax.tree.structure(left) == jax.tree.structure(right) and all(
         a.shape == b.shape and bool(jnp.array_equal(a, b, equal_nan=True))
         for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
     )
-
-
-@pytest.mark.parametrize('name', ROW_OF)
-def test_one_trace_over_three_updates(name):
-    _, update = _parts(name)
-    state = _start(name)
-    for step in range(3):
-        state, _ = update(state, _batch(name, step), KEYS[step])
-    assert update._cache_size() == 1
-
-
-@pytest.mark.parametrize('name', ROW_OF)
-def test_everything_real_is_float32(name):
-    _, update = _parts(name)
-    leaves = jax.tree.leaves((_start(name), update(_start(name), _batch(name), KEYS[0])))
-    floating = {str(leaf.dtype) for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)}
-    assert floating <= {'float32'}
-    assert not [leaf for leaf in leaves if leaf.dtype in (jnp.int64, jnp.complex64)]
-
-
-@pytest.mark.parametrize('name', AGENTS)
-def test_metrics_are_scalars_under_constant_names(name):
-    _, update = _parts(name)
-    state, first = update(_start(name), _batch(name, 0), KEYS[0])
-    _, second = update(state, _batch(name, 1), KEYS[1])
-    assert first.keys() == second.keys() and first
-    assert {value.shape for value in (first | second).values()} == {()}
-    assert all(np.isfinite(value) for value in (first | second).values())
-
-
-@pytest.mark.parametrize('name', SIGNALS)
-def test_signals_score_every_row(name):
-    signal, update = _parts(name)
-    state, metrics = update(_start(name), _batch(name), KEYS[0])
-    score = jax.jit(signal.score)(state, _batch(name, 1))
-    assert score.shape == metrics.pop('score').shape == (ROWS,)
-    assert np.isfinite(score).all() and (score >= 0).all()
-    assert {value.shape for value in metrics.values()} == {()}
-
-
-@pytest.mark.parametrize('name', AGENTS)
-def test_actions_have_shapes_and_stay_in_the_box(name):
-    agent, _ = _parts(name)
-    state = _start(name)
-    for act in (jax.jit(agent.sample_action), jax.jit(agent.best_action)):
-        for shape in ((), (5,), (4, 2)):
-            action = act(state, jnp.ones((*shape, 3)), KEYS[0])
-            assert action.shape == (*shape, 2) and action.dtype == jnp.float32
-            assert abs(action).max() <= 1.0
-
-
-@pytest.mark.parametrize('name', ROW_OF)
-def test_the_state_can_be_donated(name):
-    # Fails where two leaves of the state are one buffer, as after `target = online` in `init`.
-    _, update = _parts(name)
-    state = _start(name)
-    new, _ = update(state, _batch(name), KEYS[0])
-    assert any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
-    newer, _ = update(new, _batch(name, 1), KEYS[1])
-    assert jax.tree.structure(newer) == jax.tree.structure(state)
-
-
-@pytest.mark.parametrize('name', ROW_OF)
-def test_three_seeds_mapped_are_three_seeds_in_a_loop(name):
-    made, update = _parts(name)
-    inputs = [(made.init(key), _batch(name, seed), key) for seed, key in enumerate(KEYS)]
-    mapped = jax.jit(jax.vmap(_update_of(name, made)))(*jax.tree.map(lambda *leaves: jnp.stack(leaves), *inputs))
-    for seed, one_input in enumerate(inputs):
-        one = jax.tree.map(lambda leaf: leaf[seed], mapped)  # noqa: B023
-        # Adam turns a gradient that is rounding noise into a step of up to its rate: hence the absolute tolerance.
-        looped = update(*one_input)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), one, looped)
-
-
-@pytest.mark.parametrize('name', ROW_OF)
-def test_equal_keys_give_equal_updates(name):
-    _, update = _parts(name)
-    assert _same(_start(name), _start(name))
-    results = [update(_start(name), _batch(name), KEYS[0]) for _ in range(2)]
-    assert _same(*results)
-
-
-# A bonus reads all successors; Cal-QL's gap takes actions from the policy at them.
-@pytest.mark.parametrize('name', [name for name in AGENTS if name not in ('iql_wrapped', 'calql')])
-def test_the_successor_is_not_read_where_the_discount_is_zero(name):
-    _, update = _parts(name)
-    batch = _batch(name)
-    moved = jnp.where(batch.discount[:, None] == 0, 100.0 - 3.0 * batch.next_observation, batch.next_observation)
-    assert (moved != batch.next_observation).any()
-    results = [update(_start(name), b, KEYS[0]) for b in (batch, batch._replace(next_observation=moved))]
-    assert _same(*results)
 
 
 def _fingerprint(name, **settings):

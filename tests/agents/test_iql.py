@@ -151,7 +151,8 @@ def test_q_is_that_of_the_current_parameters():
 
 
 @pytest.mark.parametrize('build', [
-    lambda dropout: iql(SPEC, IQLConfig(hidden=(16,), dropout=dropout)), lambda dropout: bc(SPEC, BCConfig(hidden=(16,), dropout=dropout)),
+    lambda dropout: iql(SPEC, IQLConfig(hidden=(16,), dropout=dropout)),
+    lambda dropout: bc(SPEC, BCConfig(hidden=(16,), dropout=dropout)),
 ], ids=['iql', 'bc'])  # fmt: skip
 def test_dropout_follows_the_key(build):
     losses = {}

@@ -267,8 +267,9 @@ def _disagreeing(**settings):
     members = (
         linear([[2.0, 0.0], [0.0, 0.0], [1.0, 0.0]], [0.0, 0.0]), linear([[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]], [1.0, 1.0])
     )
-    known = {'observations': _known([1.0, 0.0], [2.0, 1.0]), 'changes': _known([0.5, 0.0], [0.5, 1.0]), 'scores': _known(3.0, 4.0)}
-    return signal, blank(signal.init)._replace(members=members, **known)
+    observations, changes = _known([1.0, 0.0], [2.0, 1.0]), _known([0.5, 0.0], [0.5, 1.0])
+    state = blank(signal.init)._replace(members=members, scores=_known(3.0, 4.0))
+    return signal, state._replace(observations=observations, changes=changes)
 
 
 TWO_ROWS = Transition(

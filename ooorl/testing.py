@@ -1,0 +1,283 @@
+"""What every agent and every signal must satisfy, as functions: the project's own conformance suite, for yours too.
+
+    check_agent(my_agent(spec, config), spec)
+
+Each check is one sentence about the types in `ooorl.types`; the first that does not hold is raised as an `AssertionError`
+with that sentence. Sizes of 8 make a check of a few seconds. What no function can know is left to tests of your own: that
+each setting changes something, and that the numbers are those of the source.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ooorl.nn import schedules
+from ooorl.types import Agent, Array, Key, Signal, Spec, State, Transition
+
+NUM_UPDATES = 3
+SHAPES = ((), (5,), (4, 2))  # leading axes of observations
+
+
+class _Trial(NamedTuple):
+    """Something with a state, ready to be updated."""
+
+    plain_init: Callable[[Key], State]  # as it was written
+    init: Callable[[Key], State]  # compiled
+    update: Callable  # (state, batch, key) -> (state, dict), as it was written
+    donating: Callable  # the same, compiled, taking its state with it
+    traces: list  # one entry for each time `donating` was traced
+    batches: tuple[Transition, ...]
+    keys: tuple[Key, ...]
+
+    def start(self) -> State:
+        """The state of key 0."""
+        return self.init(self.keys[0])
+
+
+def example_batch(spec: Spec, key: Key, rows: int = 12, reads: tuple[str, ...] = ()) -> Transition:
+    """Noise in which every third row is terminal, with all columns in `reads`: actions where these are named so, else ones."""
+    keys = jax.random.split(key, 5)
+
+    def box(key):
+        return jax.random.uniform(key, (rows, spec.action_dim), minval=-0.9, maxval=0.9)
+
+    return Transition(
+        observation=jax.random.normal(keys[0], (rows, spec.observation_dim)),
+        action=box(keys[1]),
+        reward=jax.random.normal(keys[2], (rows,)),
+        discount=jnp.where(jnp.arange(rows) % 3 == 0, 0.0, 1.0),
+        next_observation=jax.random.normal(keys[3], (rows, spec.observation_dim)),
+        extras={name: box(keys[4]) if name == 'next_action' else jnp.ones(rows) for name in reads},
+    )
+
+
+def check_agent(
+    agent: Agent, spec: Spec, *, batch: Transition | None = None, reads_final_successors: bool = False, rtol: float = 2e-4
+):
+    """Raises unless the agent keeps what `ooorl.types.Agent` promises.
+
+    * a key gives one state, float32, without keys in it; equal keys give equal updates; no key is used for two draws;
+    * three updates are traced once, keep the state's structure, shapes and types, and may donate it;
+    * metrics are finite scalars under the same names; the columns it reads are those in `reads`;
+    * three seeds mapped at once equal three seeds in a loop; a state stored and restored goes on bit for bit;
+    * where the discount is 0, the successor is not read;
+    * actions have the shapes of their observations, are finite and stay in the box; `q` is `[E, ...]`;
+    * `observe` keeps the state's structure, `sees` keeps the batch's rows.
+
+    Args:
+      agent: under test; small networks keep it quick.
+      spec: the sizes it was made for.
+      batch: `[rows]` with the columns it reads, where noise and ones in them (`example_batch`) will not do.
+      reads_final_successors: True for what rightly reads successors of terminal rows: bonuses, Cal-QL's gap.
+      rtol: of mapped against looped seeds, whose sums may round differently; 0.1 of it absolutely.
+
+    Raises:
+      AssertionError: naming what does not hold.
+    """
+    trial = _trial(agent.init, agent.update, _batches(spec, batch, agent.reads))
+    metrics = _check_updates(trial)
+    _check_metrics(metrics)
+    _check_reads(agent, trial)
+    _check_seeds(trial, rtol)
+    if not reads_final_successors:
+        _check_final_successors(trial)
+    state = trial.start()
+    for name in ('sample_action', 'best_action'):
+        _check_acting(name, getattr(agent, name), state, spec)
+    if agent.q is not None:
+        _check_q(agent.q, state, spec)
+    _check_observing(agent.observe, state, trial.batches[0])
+    seen = _tried('sees', agent.sees, state, trial.batches[0])
+    _ensure(_shapes(seen[:5]) == _shapes(trial.batches[0][:5]), 'sees(state, batch) keeps the shapes and types of the batch')
+
+
+def check_signal(signal: Signal, spec: Spec, *, batch: Transition | None = None, rtol: float = 2e-4):
+    """The same for a signal; besides, its scores are `[rows]`, finite and not negative, from `update` and from `score`."""
+
+    def update(state, batch, key):
+        state, score, metrics = signal.update(state, batch, key)
+        return state, {'score': score, **metrics}
+
+    trial = _trial(signal.init, update, _batches(spec, batch, ()))
+    results = _check_updates(trial)
+    rows = trial.batches[0].reward.shape
+    for metrics in results:
+        _check_score(metrics.pop('score'), rows, 'update')
+    _check_metrics(results, needed=False)
+    _check_seeds(trial, rtol)
+    _check_score(_tried('score', jax.jit(signal.score), trial.start(), trial.batches[1]), rows, 'score')
+    _check_observing(signal.observe, trial.start(), trial.batches[0])
+
+
+def _ensure(holds, sentence):
+    if not holds:
+        raise AssertionError(f'it does not hold that {sentence}')
+
+
+def _tried(what, function, *arguments):
+    try:
+        return function(*arguments)
+    except Exception as error:
+        raise AssertionError(f'{what} raised {type(error).__name__}: {error}') from error
+
+
+def _trial(init, update, batches):
+    traces = []
+
+    def traced(state, batch, key):
+        traces.append(None)
+        return update(state, batch, key)
+
+    def ready(key):
+        # An agent with a schedule must be told how long its phase is.
+        return schedules.begin(init(key), NUM_UPDATES)
+
+    keys = tuple(jax.random.key(seed) for seed in range(NUM_UPDATES))
+    return _Trial(ready, jax.jit(ready), update, jax.jit(traced, donate_argnums=0), traces, batches, keys)
+
+
+def _batches(spec, batch, reads):
+    if batch is None:
+        return tuple(example_batch(spec, jax.random.key(seed), reads=reads) for seed in range(NUM_UPDATES))
+    missing = [name for name in reads if name not in batch.extras]
+    _ensure(not missing, f'the batch has the columns {missing}, which the agent reads')
+    return tuple(jax.tree.map(lambda leaf, n=n: jnp.roll(leaf, n, axis=0), batch) for n in range(NUM_UPDATES))
+
+
+def _shapes(tree):
+    return jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree)
+
+
+def _same(left, right):
+    """Whether two pytrees hold the same numbers bit for bit."""
+    return jax.tree.structure(left) == jax.tree.structure(right) and all(
+        jnp.shape(a) == jnp.shape(b) and bool(jnp.array_equal(a, b, equal_nan=True))
+        for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    )
+
+
+def _check_types(tree, what):
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        here = f'{what}{jax.tree_util.keystr(path)}'
+        _ensure(hasattr(leaf, 'dtype'), f'{here} is an array and not a {type(leaf).__name__}')
+        _ensure(not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key), f'{here} is no key: keys are arguments, never stored')
+        real = not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.dtype == jnp.float32
+        _ensure(real and leaf.dtype.itemsize <= 4, f'{here} is float32 or an integer of at most 32 bits, and not {leaf.dtype}')
+
+
+def _check_updates(trial):
+    """Three donated updates, again from the start, and from a stored state; returns the metrics of each update."""
+    # Not from a compiled `init`: only outside can two leaves be one buffer, as after `target = online`.
+    states, metrics, state = [], [], _tried('init', trial.plain_init, trial.keys[0])
+    _check_types(state, 'the state')
+    _ensure(_same(trial.start(), trial.start()), 'init gives equal states for equal keys')
+    for batch, key in zip(trial.batches, trial.keys, strict=True):
+        given = state
+        state, result = _tried('update, compiled and with a donated state,', trial.donating, given, batch, key)
+        _check_kept(given, state)
+        states.append(jax.tree.map(np.array, state))
+        metrics.append(dict(result))
+    _check_types(state, 'the updated state')
+    times = len(trial.traces)
+    _ensure(times == 1, f'{NUM_UPDATES} updates with batches of one shape are traced once, not {times} times')
+    results = [trial.donating(trial.start(), trial.batches[0], trial.keys[0]) for _ in range(2)]
+    _ensure(_same(*results), 'equal states, batches and keys give equal updates')
+    # A checkpoint is this: every leaf to the host and back.
+    restored = jax.tree.map(jnp.asarray, states[1])
+    after, _ = trial.donating(restored, trial.batches[2], trial.keys[2])
+    _ensure(_same(after, states[2]), 'a state that was stored and restored goes on bit for bit')
+    _check_keys(trial)
+    return metrics
+
+
+def _check_kept(given, state):
+    _ensure(jax.tree.structure(given) == jax.tree.structure(state), 'update keeps the structure of the state')
+    _ensure(_shapes(given) == _shapes(state), 'update keeps the shapes and types of the state')
+
+
+def _check_keys(trial):
+    with jax.debug_key_reuse(True):
+        watched = jax.jit(trial.update).trace
+        _tried('update, watched for keys that are used twice,', watched, trial.start(), trial.batches[0], trial.keys[0])
+
+
+def _check_metrics(results, needed=True):
+    names = [set(metrics) for metrics in results]
+    _ensure(names[0] or not needed, 'update reports metrics')
+    _ensure(all(one == names[0] for one in names), f'metrics have the same names in every update; got {names}')
+    for metrics in results:
+        for name, value in metrics.items():
+            _ensure(jnp.shape(value) == (), f'the metric {name} is a scalar; got the shape {jnp.shape(value)}')
+            _ensure(np.isfinite(value), f'the metric {name} is finite; got {value}')
+
+
+def _check_reads(agent, trial):
+    batch = trial.batches[0]
+    bare = batch._replace(extras={name: column for name, column in batch.extras.items() if name in agent.reads})
+    _tried(
+        f'update, given the columns in reads, {agent.reads}, and no others,',
+        jax.eval_shape, trial.update, trial.start(), bare, trial.keys[0],
+    )  # fmt: skip
+
+
+def _check_seeds(trial, rtol):
+    inputs = [(trial.init(key), batch, key) for batch, key in zip(trial.batches, trial.keys, strict=True)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *inputs)
+    mapped = _tried('update, mapped over seeds,', jax.jit(jax.vmap(trial.update)), *stacked)
+    for seed, one_input in enumerate(inputs):
+        looped = jax.tree.leaves_with_path(trial.donating(*one_input))
+        for (path, one), other in zip(looped, jax.tree.leaves(mapped), strict=True):
+            # Adam turns a gradient that is rounding noise into a step of up to its rate: hence the absolute tolerance.
+            close = np.allclose(other[seed], one, rtol=rtol, atol=rtol / 10, equal_nan=True)
+            _ensure(close, f'seeds mapped at once equal seeds in a loop, in {jax.tree_util.keystr(path)}')
+
+
+def _check_final_successors(trial):
+    batch = trial.batches[0]
+    moved = jnp.where(batch.discount[:, None] == 0, 100.0 - 3.0 * batch.next_observation, batch.next_observation)
+    results = [
+        trial.donating(trial.start(), rows, trial.keys[0]) for rows in (batch, batch._replace(next_observation=moved))
+    ]
+    _ensure(_same(*results), 'update does not read the successor where the discount is 0')
+
+
+def _check_acting(name, act, state, spec):
+    act = jax.jit(act)
+    for shape in SHAPES:
+        observation = jnp.ones((*shape, spec.observation_dim))
+        action = _tried(f'{name} at observations {observation.shape}', act, state, observation, jax.random.key(0))
+        _check_array(action, (*shape, spec.action_dim), f'{name} at observations {observation.shape}')
+        _ensure(jnp.abs(action).max() <= 1.0, f'{name} stays in the box [-1, 1]')
+        _ensure(_same(action, act(state, observation, jax.random.key(0))), f'{name} gives equal actions for equal keys')
+
+
+def _check_q(q, state, spec):
+    for shape in SHAPES:
+        where = jnp.ones((*shape, spec.observation_dim)), jnp.ones((*shape, spec.action_dim))
+        values = _tried(f'q at observations {where[0].shape}', jax.jit(q), state, *where)
+        _ensure(values.ndim == len(shape) + 1, f'q at observations {where[0].shape} is [E, *{shape}]; got {values.shape}')
+        _check_array(values, (values.shape[0], *shape), f'q at observations {where[0].shape}')
+
+
+def _check_array(array: Array, shape: tuple[int, ...], what: Any):
+    _ensure(array.shape == shape, f'{what} has the shape {shape}; got {array.shape}')
+    _ensure(array.dtype == jnp.float32, f'{what} is float32; got {array.dtype}')
+    _ensure(bool(jnp.isfinite(array).all()), f'{what} is finite')
+
+
+def _check_score(score, rows, what):
+    _check_array(score, rows, f'the score of {what}')
+    _ensure(bool((score >= 0).all()), f'the score of {what} is not negative')
+
+
+def _check_observing(observe, state, batch):
+    for num in (batch.reward.shape[0], 1):
+        rows = jax.tree.map(lambda leaf, num=num: leaf[:num], batch)
+        new = _tried(f'observe of {num} rows', jax.jit(observe), state, rows)
+        _ensure(
+            jax.tree.structure(new) == jax.tree.structure(state) and _shapes(new) == _shapes(state),
+            'observe keeps the structure, shapes and types of the state',
+        )
