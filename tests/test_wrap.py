@@ -1,5 +1,6 @@
 """Wrappers change what an agent's updates see and nothing else; and every seam takes a second thing of its kind."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -201,6 +202,51 @@ def test_normalised_observations_for_learning_and_for_acting():
     first = normalised_observation(watching(), centre, jnp.ones(3)).init(KEY)
     jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)(first)
     assert not centre.is_deleted()
+
+
+def test_everything_inside_sees_normalised_observations():
+    told = replace(
+        watching(),
+        q=lambda state, observation, action: (observation.sum(axis=-1) + action.sum(axis=-1))[None],
+        observe=lambda state, transitions: transitions,
+        sees=lambda state, batch: batch._replace(reward=batch.observation[:, 0]),
+    )
+    mean, std = np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0])
+    agent, batch = normalised_observation(told, mean, std), random_batch(KEY, 4)
+    state, expected = agent.init(KEY), (np.asarray(batch.observation) - mean) / std
+    values = agent.q(state, batch.observation, batch.action)[0]
+    np.testing.assert_allclose(values, expected.sum(axis=-1) + batch.action.sum(axis=-1), rtol=1e-5)
+    stored = agent.observe(state, batch)
+    np.testing.assert_allclose(stored.agent.observation, expected, rtol=1e-5)
+    np.testing.assert_allclose(stored.agent.next_observation, (np.asarray(batch.next_observation) - mean) / std, rtol=1e-5)
+    np.testing.assert_array_equal((stored.mean, stored.std), (mean, std))
+    np.testing.assert_allclose(agent.sees(state, batch).reward, expected[:, 0], rtol=1e-5)
+
+
+def test_sees_is_what_an_update_is_given_through_every_wrapper():
+    agent = bonus(watching(), constant_signal(3.0), scale=2.0)
+    agent = value_bounds(agent, gamma=0.9, low=-1.0, high=1.0)
+    agent = terminal_at_reward(rescaled_reward(agent, scale=2.0, shift=1.0), reward=0.0)
+    agent = normalised_observation(agent, np.ones(3), np.full(3, 2.0))
+    batch, state = random_batch(KEY, 4), agent.init(KEY)
+    given = agent.update(state, batch, KEY)[0].agent.agent
+    jax.tree.map(np.testing.assert_array_equal, agent.sees(state, batch), given)
+
+
+def test_signal_and_agent_draw_with_keys_of_their_own():
+    def told(state, batch, key):
+        return jax.random.key_data(key)
+
+    signal = Signal(
+        init=lambda key: jax.random.key_data(key), score=None,
+        update=lambda state, batch, key: (told(state, batch, key), batch.reward, {}),
+    )
+    agent = replace(watching(), init=lambda key: jax.random.key_data(key), update=lambda *given: (told(*given), {}))
+    listening = bonus(agent, signal, scale=1.0)
+    started = listening.init(KEY)
+    state, _ = listening.update(started, random_batch(KEY, 4), jax.random.key(1))
+    keys = {bytes(np.asarray(key)) for key in (*started, *state, jax.random.key_data(KEY))}
+    assert len(keys) == 5
 
 
 def test_reranking_takes_the_best_of_the_candidates():

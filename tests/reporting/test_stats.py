@@ -61,6 +61,15 @@ def test_resampling_never_mixes_tasks():
     assert 50.0 <= interval.low and interval.high <= 55.0
 
 
+def test_stratified_bootstrap_draws_the_seeds_of_every_task_anew():
+    # The second task is the first one mirrored: drawn together, every resample would have a mean of exactly 0.
+    first = np.arange(9.0) - 4.0
+    interval = stats.stratified_bootstrap(np.stack([first, -first], axis=1), np.mean)
+    # Variance of one task's mean: (60 / 9) / 9; of the mean of two independent ones half of it, deviation 0.61; 1.96 of them.
+    assert interval.point == 0.0
+    np.testing.assert_allclose([interval.low, interval.high], [-1.19, 1.19], atol=0.1)
+
+
 def test_probability_of_improvement_counts_pairs():
     # Of 12 pairs, 1 wins twice and 3 wins four times; 1 and 0 tie twice each: (6 + 4 / 2) / 12.
     interval = stats.probability_of_improvement([1.0, 3.0, 0.0], [0.0, 1.0, 0.0, 1.0])

@@ -1,5 +1,7 @@
 """Collection: every step is kept as it happened, whichever kind of environment it happened in."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from line_world import GOAL, HORIZON, LineEnv, eighths, line_task
 
 from ooorl.envs import batched, host
 from ooorl.training import collect as collection
+from ooorl.types import Environment, Spec, TimeStep
 
 COPIES, STEPS = 3, 17
 
@@ -77,6 +80,51 @@ def test_episodes_go_on_from_call_to_call():
     assert [sums['num_episodes'] for _, sums in parts] == [0, 0, 1, 0]
     assert parts[2][1]['return_sum'] == 0.25 + 0.5 + 0.75 + 1.0 + 1.25
     assert state.episode_length == 3 and state.episode_return == 0.25 + 0.5 + 0.75
+
+
+def recorded(**columns):
+    """An environment whose steps are given, whatever it is told: one copy, columns of one number a step."""
+    columns = {name: jnp.asarray(values) for name, values in columns.items()}
+
+    def step(state, action, key):
+        del action, key
+        now = {name: values[state][None] for name, values in columns.items()}
+        seen = jnp.full((1, 1), state + 1.0)
+        return state + 1, TimeStep(observation=seen, next_observation=seen, **now)
+
+    return Environment(
+        spec=Spec(observation_dim=1, action_dim=1), horizon=9, batch_shape=(1,), compiled=True,
+        reset=lambda key: (jnp.zeros((), jnp.int32), jnp.zeros((1, 1))), step=step, scan=jax.lax.scan,
+    )
+
+
+def test_a_success_counts_for_its_own_episode_and_for_no_later_one():
+    # Three episodes of two, three and two steps: a success in the middle, none, a success on the last step of a time-out.
+    environment = recorded(
+        reward=[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0], success=np.array([1, 0, 0, 0, 0, 0, 1], bool),
+        terminated=np.array([0, 1, 0, 0, 1, 0, 0], bool), truncated=np.array([0, 0, 0, 0, 0, 0, 1], bool),
+    )
+    per_step = []
+    state = collection.start(environment, jax.random.key(0))
+    for number in range(7):
+        state, rows, sums = collection.collect(environment, eighths, state, jax.random.key(number), 1)
+        per_step.append([float(sums[name]) for name in ('num_episodes', 'return_sum', 'length_sum', 'num_successes')])
+    ended = {1: [1, 3, 2, 1], 4: [1, 28, 3, 0], 6: [1, 96, 2, 1]}
+    assert per_step == [ended.get(number, [0, 0, 0, 0]) for number in range(7)]
+    assert not state.episode_success and float(rows.discount[0, 0]) == 1.0
+
+
+def test_no_two_draws_of_a_collection_share_a_key():
+    keys = []
+    environment = recorded(**{name: np.zeros(4, bool) for name in ('success', 'terminated', 'truncated')}, reward=np.zeros(4))
+
+    def scan(body, carry, xs):
+        keys.extend(bytes(np.asarray(jax.random.key_data(key))) for column in xs for key in column)
+        return jax.lax.scan(body, carry, xs)
+
+    environment = dataclasses.replace(environment, scan=scan)
+    collection.collect(environment, eighths, collection.start(environment, jax.random.key(0)), jax.random.key(1), 4)
+    assert len(set(keys)) == len(keys) == 8
 
 
 def test_stored_actions_are_clipped_to_the_box():

@@ -234,6 +234,32 @@ def test_bad_sampling_is_refused(settings, words):
         Sampling(**settings)
 
 
+def test_no_key_is_used_twice_by_drawing_and_updating(monkeypatch):
+    used = []
+
+    def watched(name):
+        original = getattr(jax.random, name)
+
+        def draw(key, *arguments, **settings):
+            if not isinstance(key, jax.core.Tracer):
+                used.extend(bytes(one) for one in np.asarray(jax.random.key_data(key)).reshape(-1, 2))
+            return original(key, *arguments, **settings)
+
+        return draw
+
+    def update(state, batch, key):
+        return state + jax.random.normal(key, ()), {}
+
+    for name in ('split', 'normal', 'uniform', 'randint'):
+        monkeypatch.setattr(jax.random, name, watched(name))
+    agent = dataclasses.replace(listening(), update=update)
+    settings = {'sampling': Sampling(batch_size=4, success_rows=1), 'num_updates': 2, 'streams': {'dataset': 1, 'online': 2}}
+    sources = {'dataset': store(reward=[0, 1, 0, 0], boundary=[0, 1, 0, 1]), 'online': store(**STREAMS)}
+    with jax.disable_jit():
+        make_learn(agent, **settings)(jnp.zeros(()), sources, jax.random.key(0))
+    assert len(used) > 10 and len(set(used)) == len(used)
+
+
 def test_drawing_ahead_is_the_same_learning():
     def update(state, batch, key):
         noise = jax.random.normal(key, ())
