@@ -26,6 +26,9 @@ slow: $(VENV)/.installed
 docs: $(VENV)/.installed
 	$(BIN)/python docs/generate.py
 
+mutants: $(VENV)/.installed
+	$(BIN)/python tests/mutants.py $(MUTANTS)
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 
