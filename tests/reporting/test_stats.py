@@ -64,7 +64,7 @@ def test_resampling_never_mixes_tasks():
 def test_stratified_bootstrap_draws_the_seeds_of_every_task_anew():
     # The second task is the first one mirrored: drawn together, every resample would have a mean of exactly 0.
     first = np.arange(9.0) - 4.0
-    interval = stats.stratified_bootstrap(np.stack([first, -first], axis=1), np.mean)
+    interval = stats.rliable_interval(np.stack([first, -first], axis=1), stats.mean_of_runs)
     # Variance of one task's mean: (60 / 9) / 9; of the mean of two independent ones half of it, deviation 0.61; 1.96 of them.
     assert interval.point == 0.0
     np.testing.assert_allclose([interval.low, interval.high], [-1.19, 1.19], atol=0.1)
