@@ -14,10 +14,14 @@ interleaved slices of it (the policy step then sees the last slice). l carries n
 | q_normalisation | None | 2.5 | 1.0 |
 | policy_value | first | first | min |
 | cloning_weight, cloning_reduce | 0 | 1, mean | per task 0.001 to 1, sum |
-| critic_cloning_weight | 0 | 0 | per task 0 to 0.5 (needs extras['next_action']) |
+| critic_cloning_weight | 0 | 0 | per task 0 to 0.5 (reads extras['next_action']) |
 | hidden, critic_layer_norm | (256, 256), None | (256, 256), None | (256, 256, 256), after |
 | learning_rate, batch | 3e-4, 256 | 3e-4, 256 | 1e-3, 1024 |
 | observations | raw | wrap with `normalised_observation` | raw |
+
+`next_action` is what the data did at s', the action of the next row, which `learn` finds; where there is none (the last row of an
+episode, the newest row collected: NaN) the next value goes without the distance. At terminal rows the discount makes it
+irrelevant. ReBRAC's released code drops time-out rows, so every row that it backs up has one.
 
 An explorer in the manner of OOO's ablation is `policy_action='sample', target_policy=False, target_noise=0, policy_delay=1,
 policy_value='mean'` with `tanh_gaussian_policy`: the policy's own draws replace smoothing, slow policy and delay.
@@ -156,8 +160,7 @@ def _parts(
     def q_step(state, batch, action):
         next_value = q_values(state.target_q, batch.next_observation, action).min(axis=0)
         if _in_use(config.critic_cloning_weight):
-            distance = ((action - batch.extras['next_action']) ** 2).sum(axis=-1)
-            next_value = next_value - config.critic_cloning_weight * distance
+            next_value = next_value - config.critic_cloning_weight * _distance(action, batch.extras['next_action'])
         target = backup(batch, next_value, config.gamma)
 
         def loss_fn(params):
@@ -193,6 +196,11 @@ def _parts(
         )
 
     return _Parts(init, q_values, next_action, q_step, policy_step, move_targets)
+
+
+def _distance(action, data_action):
+    """Squared distance `[B]`; 0 where the data's action is unknown."""
+    return (jnp.where(jnp.isnan(data_action), 0.0, action - data_action) ** 2).sum(axis=-1)
 
 
 def _in_use(weight) -> bool:

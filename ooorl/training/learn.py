@@ -26,7 +26,7 @@ from ooorl.validation import check_choice, check_not_negative, check_positive
 from ooorl.wrap import with_extras
 
 STORES = ('dataset', 'online')  # what a phase can draw from
-COMPUTED = ('return_to_go', 'discounted_horizon', 'reward_low', 'reward_high')
+COMPUTED = ('return_to_go', 'discounted_horizon', 'next_action', 'reward_low', 'reward_high')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,12 +165,11 @@ def needs_passes(agent: Agent, sampling: Sampling) -> bool:
 def know(source: ReplayState, num_streams: int, reads: tuple[str, ...], sampling: Sampling) -> Known:
     """What all rows of a source say together, by a pass over them."""
     visible = _visible(source, num_streams)
-    columns = _episode_columns(visible, sampling) if 'return_to_go' in reads else {}
     wins = marked(_padded(_won(visible, sampling), capacity(source), False)) if sampling.success_rows else None
     rewards = {}
     if {'reward_low', 'reward_high'} & set(reads):
         rewards = _reward_range(source.storage.reward, jnp.arange(capacity(source)) < source.size)
-    return Known({name: _padded(column, capacity(source), jnp.nan) for name, column in columns.items()}, wins, rewards)
+    return Known(_columns(source, num_streams, visible, reads, sampling), wins, rewards)
 
 
 def keep_up(
@@ -188,10 +187,12 @@ def keep_up(
     def window(leaf):
         return jax.lax.dynamic_slice_in_dim(leaf, first, rows)
 
-    visible = _visible(ReplayState(jax.tree.map(window, source.storage), source.cursor, source.size - first), num_streams)
+    # Nothing was overwritten: the newest row is the window's last one, as if it were a buffer just filled.
+    seen = ReplayState(jax.tree.map(window, source.storage), jnp.zeros_like(source.cursor), source.size - first)
+    visible = _visible(seen, num_streams)
     columns, wins, rewards = dict(known.columns), known.wins, dict(known.rewards)
-    for name, new in (_episode_columns(visible, sampling) if columns else {}).items():
-        old = window(columns[name])  # what is known of a row stays: its episode has ended
+    for name, new in _columns(seen, num_streams, visible, reads, sampling).items():
+        old = window(columns[name])  # what is known of a row stays
         columns[name] = jax.lax.dynamic_update_slice_in_dim(columns[name], jnp.where(jnp.isnan(old), new, old), first, 0)
     if wins is not None:
         wins = mark_more(wins, first, _won(visible, sampling))
@@ -227,6 +228,22 @@ def _visible(source, num_streams):
     return _Visible(*(column.reshape(shape) for column in (storage.reward[:rows], discount, boundary, valid)))
 
 
+def _columns(source, num_streams, visible, reads, sampling):
+    columns = _episode_columns(visible, sampling) if 'return_to_go' in reads else {}
+    columns = {name: _padded(column, capacity(source), jnp.nan) for name, column in columns.items()}
+    if 'next_action' in reads and 'next_action' not in source.storage.extras:
+        columns['next_action'] = _next_action(source, num_streams)
+    return columns
+
+
+def _next_action(source, num_streams):
+    rows, most = jnp.arange(capacity(source)), capacity(source)
+    # Rows of a stream lie `num_streams` apart. In a ring that is full the oldest row is the one to be overwritten next.
+    newer = jnp.where(source.size == most, (source.cursor - 1 - rows) % most, source.size - 1 - rows)
+    known = (newer >= num_streams) & (source.storage.extras['boundary'] == 0)
+    return jnp.where(known[:, None], jnp.roll(source.storage.action, -num_streams, axis=0), jnp.nan)
+
+
 def _episode_columns(visible, sampling):
     # A hidden row counts 0 here and -inf below: 0 * -inf would poison the recursion across a boundary.
     _, discount, boundary, valid = visible
@@ -250,7 +267,12 @@ def _won(visible, sampling):
 
 
 def annotated(source: ReplayState, num_streams: int, reads: tuple[str, ...], sampling: Sampling) -> ReplayState:
-    """The source with the episode columns in `reads` computed: `return_to_go` and `discounted_horizon`."""
+    """The source with the columns in `reads` that only the order of its rows tells.
+
+    These are `return_to_go`, `discounted_horizon` and `next_action`, the action of the next row of the same episode, NaN where no
+    such row is visible: on the last row of an episode, on the newest row of a stream, before rows that a limit hides. Next
+    actions that the data already have are kept.
+    """
     columns = know(source, num_streams, reads, replace(sampling, success_rows=0)).columns
     return source._replace(storage=with_extras(source.storage, **columns))
 

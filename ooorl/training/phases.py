@@ -8,6 +8,8 @@ tuple.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ooorl.errors import UsageError
 from ooorl.training.evaluate import ScoreRange
 from ooorl.training.learn import Sampling
@@ -98,7 +100,21 @@ def check(setup: Setup) -> None:
             raise UsageError(f'phase {phase.name!r} reads the store {phase.store!r}, to which no phase before it adds')
         if setup.dataset is None and phase.num_updates and (phase.store is None or phase.online_limit == 0):
             raise UsageError(f'phase {phase.name!r} trains offline and needs a data set; none was given; give one')
+        if setup.dataset is not None and phase.num_updates and 'next_action' in phase.agent.reads:
+            _check_order(phase, setup.dataset)
         round_sizes(phase, setup)
+
+
+def _check_order(phase, dataset):
+    """Next actions come from next rows: refused where most rows that have a successor are the last of their episode."""
+    going = np.asarray(dataset.discount) > 0
+    known = going & (np.asarray(dataset.extras['boundary']) == 0)
+    if 'next_action' not in dataset.extras and 2 * known.sum() < going.sum():
+        raise UsageError(
+            f'phase {phase.name!r} reads the next action of every row and needs a data set in the order it was lived; '
+            f'{int(known.sum())} of {int(going.sum())} rows are followed by the next of their episode; give such data, or set '
+            'critic_cloning_weight to 0'
+        )
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,21 @@ def test_terminal_rows_ignore_the_successor():
     assert trees_equal(update(state, batch, jax.random.key(2))[0], other)
 
 
+def test_where_the_next_action_is_unknown_the_target_goes_without_its_distance():
+    known = random_batch(jax.random.key(1), 6, next_action=jnp.ones((6, 2)))
+    known = known._replace(discount=jnp.ones(6))
+    none = known._replace(extras={'next_action': jnp.full((6, 2), jnp.nan)})
+    half = known._replace(extras={'next_action': known.extras['next_action'].at[:3].set(jnp.nan)})
+    targets = {}
+    for weight in (0.0, 1.0):
+        agent = td3(SPEC, TD3Config(**SMALL, critic_cloning_weight=weight, target_noise=0.0, policy_delay=1))
+        state, update = agent.init(jax.random.key(0)), jax.jit(agent.update)
+        for name, batch in (('known', known), ('half', half), ('none', none)):
+            targets[weight, name] = float(update(state, batch, jax.random.key(2))[1]['q/target'])
+    assert targets[1.0, 'none'] == targets[0.0, 'known']
+    assert targets[1.0, 'known'] < targets[1.0, 'half'] < targets[1.0, 'none']
+
+
 def _gradients(config, batch, num_draws=2, changed=lambda state: state):
     """All gradients of one update, of the q steps and then of the policy; new state and metrics."""
     replay = Replay(*('normal',) * num_draws)

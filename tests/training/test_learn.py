@@ -11,7 +11,7 @@ from ooorl.errors import UsageError
 from ooorl.training import episodes, replay
 from ooorl.training.learn import Sampling, annotated, keep_up, know, make_learn, make_learn_ahead, needs_passes, successes
 from ooorl.types import Agent, Transition
-from ooorl.wrap import rescaled_reward
+from ooorl.wrap import rescaled_reward, with_extras
 
 GAMMA = 0.9
 
@@ -98,6 +98,53 @@ def test_a_hidden_end_is_as_good_as_no_end(failure_returns):
         grown = store(reward[:2], boundary[:2], discount[:2], capacity=4)  # rows 2 and 3 never written
         columns.append(np.asarray(annotated(grown, 1, reads, sampling).storage.extras['return_to_go'])[:2])
     assert np.isnan(columns).all()
+
+
+def acted(num, boundary, capacity=None, discount=None):
+    """`store`, with the row number as action too."""
+    replayed = store(np.zeros(num), boundary, discount, capacity)
+    return replayed._replace(storage=replayed.storage._replace(action=replayed.storage.observation))
+
+
+def next_actions(source, streams):
+    """By row: the row whose action was found, -1 where none is known."""
+    column = annotated(source, streams, ('next_action',), Sampling()).storage.extras['next_action']
+    assert column.shape == source.storage.action.shape
+    return np.nan_to_num(column[:, 0], nan=-1).astype(int).tolist()
+
+
+def test_the_next_action_is_that_of_the_next_row_of_the_episode():
+    # One stream: episodes of three and two rows, then an unfinished one.
+    assert next_actions(acted(7, [0, 0, 1, 0, 1, 0, 0]), 1) == [1, 2, -1, 4, -1, 6, -1]
+    # An episode that goes on behind a terminal row has a next action there.
+    assert next_actions(acted(3, [0, 0, 1], discount=[1, 0, 1]), 1) == [1, 2, -1]
+    # Two environments side by side (row = 2 t + e), the store not yet full; rows never written know nothing.
+    grown = acted(8, STREAMS['boundary'], capacity=11)
+    assert next_actions(grown, 2) == [2, 3, -1, -1, 6, 7, -1, -1, -1, -1, -1]
+    # What a limit hides is not known either.
+    assert next_actions(replay.take(grown, 6), 2)[:6] == [2, 3, -1, -1, -1, -1]
+
+
+@pytest.mark.parametrize('capacity', [8, 9])
+def test_in_a_full_ring_the_next_action_crosses_the_edge_and_stops_at_the_cursor(capacity):
+    rows = acted(14, [0] * 14).storage
+    ring = replay.create(jax.tree.map(lambda leaf: leaf[0], rows), capacity)
+    for start in range(0, 14, 2):
+        ring = replay.extend(ring, jax.tree.map(lambda leaf: leaf[start : start + 2], rows))  # noqa: B023
+    held = np.asarray(ring.storage.action[:, 0]).astype(int)
+    assert sorted(held) == list(range(14 - capacity, 14))
+    assert next_actions(ring, 2) == [row + 2 if row + 2 < 14 else -1 for row in held]
+
+
+def test_next_actions_reach_the_agent_from_both_stores_and_columns_of_the_data_are_kept():
+    agent = listening(('next_action',), lambda b: {'wrong': (b.extras['next_action'] != b.observation + 1).mean()})
+    learn = make_learn(agent, Sampling(batch_size=32, mix={'dataset': 0.5, 'online': 0.5}), num_updates=2, streams=BOTH)
+    sources = {'dataset': replay.take(acted(9, [0] * 9), 8), 'online': acted(9, [0] * 9, capacity=9)}
+    _, metrics = learn(jnp.zeros(()), sources, jax.random.key(0))
+    assert 0 < metrics['wrong'] < 0.25  # only the newest rows of the two stores do not know
+    own = acted(3, [1, 1, 1])
+    own = own._replace(storage=with_extras(own.storage, next_action=7.0 * jnp.ones((3, 1))))
+    assert next_actions(own, 1) == [7, 7, 7]
 
 
 def test_returns_through_a_rescaled_reward_equal_those_computed_from_rescaled_rewards():

@@ -351,3 +351,7 @@ def test_a_run_that_cannot_be_is_refused_before_it_begins():
     ):
         with pytest.raises(UsageError, match=words):
             collect_events(line_setup(phases))
+    reader = offline(dataclasses.replace(agent, reads=('next_action',)), num_updates=1)
+    shuffled = line_data()._replace(extras={'boundary': np.ones(20, np.float32)})
+    with pytest.raises(UsageError, match='in the order it was lived; 0 of 20 rows are followed by the next of their episode'):
+        collect_events(line_setup(reader, dataset=shuffled))

@@ -46,6 +46,7 @@ SMALL = {'hidden': [8], 'sampling': {'batch_size': 8}, 'normalise_observation': 
 @pytest.mark.parametrize('agent', [
     {'agent': 'odice', 'policy_hidden': [8], 'bounds': {}},
     {'agent': 'prdc', 'max_rows': 50},
+    {'agent': 'td3', 'cloning_weight': 0.1, 'critic_cloning_weight': 0.1, 'schedule': 'cosine'},
 ])  # fmt: skip
 def test_agents_that_hold_to_the_data_are_named_and_fine_tuned(agent):
     setup = prepare({
