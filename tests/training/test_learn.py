@@ -341,9 +341,10 @@ def episodes_side_by_side(num_steps, num_streams, horizon, seed):
 ])  # fmt: skip
 def test_what_is_kept_up_with_new_rows_is_what_a_pass_over_all_rows_says(num_streams, cycle_steps, spare, failure_returns, unit):
     horizon, num_new = 11, num_streams * cycle_steps
-    reads = ('return_to_go', 'reward_low')
+    reads = ('return_to_go', 'next_action', 'reward_low')
     sampling = Sampling(success_rows=1, gamma=GAMMA, failure_returns=failure_returns, success_unit=unit)
     rows = store(**episodes_side_by_side(cycle_steps * (420 // num_new), num_streams, horizon, seed=num_streams)).storage
+    rows = rows._replace(action=rows.observation)
     total = rows.reward.shape[0]
     growing = replay.create(jax.tree.map(lambda leaf: leaf[0], rows), total + spare)
     step = jax.jit(lambda known, grown: keep_up(known, grown, num_new, num_streams, horizon, reads, sampling))
