@@ -261,6 +261,7 @@ class Environment:
     is enough to go on bit for bit, and `scan` is a Python loop with the signature of `jax.lax.scan`.
 
     Attributes:
+      name: for people.
       spec: sizes.
       horizon: the time limit of an episode.
       batch_shape: leading axes of everything, `(N,)` or for several seeds on the host `(S, N)`.
@@ -277,3 +278,4 @@ class Environment:
     reset: Callable[[Key], tuple[State, Array]]
     step: Callable[[State, Array, Key], tuple[State, TimeStep]]
     scan: Callable[..., tuple[Any, Any]]
+    name: str = 'the environment'

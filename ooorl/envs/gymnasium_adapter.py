@@ -156,7 +156,8 @@ class _Live:
         """Steps from the state that `bring_to` was given; actions `[*shape, A]`."""
         block, held, flat = self._block, self.held, self.flat
         self.held = self.flat = None
-        np.maximum(action.reshape(block.action.shape), -1.0, out=block.action)
+        # What is no number becomes -1: an agent that has diverged must not harm an environment.
+        np.fmax(action.reshape(block.action.shape), -1.0, out=block.action)
         np.minimum(block.action, 1.0, out=block.action)
         elapsed = flat.elapsed + np.int32(1)
         np.greater_equal(elapsed, self._horizon, out=block.at_limit)
@@ -311,5 +312,5 @@ def host(
         return live.step(np.asarray(action, np.float32))
 
     return Environment(
-        spec=spec, horizon=horizon, batch_shape=shape, compiled=False, reset=reset, step=step, scan=host_scan
+        name=name, spec=spec, horizon=horizon, batch_shape=shape, compiled=False, reset=reset, step=step, scan=host_scan
     )

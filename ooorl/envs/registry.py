@@ -3,6 +3,7 @@
 `TASKS` and `HOSTS` are plain tables: another module adds an environment by adding an entry.
 """
 
+import dataclasses
 import difflib
 import inspect
 from collections.abc import Callable
@@ -80,7 +81,7 @@ def make(name: str, batch_shape: int | tuple[int, ...] = (1,), **settings) -> En
       UsageError: if no environment has this name, with the nearest one that has; or if its module cannot be imported.
     """
     if name in TASKS:
-        return batched(make_task(name, **settings), batch_shape)
+        return dataclasses.replace(batched(make_task(name, **settings), batch_shape), name=name)
     if name in HOSTS:
         return HOSTS[name](batch_shape, **settings)
     import gymnasium

@@ -82,7 +82,8 @@ def _restored(setup, out):
         _refuse_lost(setup, out)
         return None, _new_meta()
     (agent, finished, stores, collectors), meta = found
-    return rounds.RunState(meta['phase'], meta['round'], agent, finished, stores, collectors), _new_meta() | meta
+    diverged = {name: tuple(seeds) for name, seeds in meta.get('diverged', {}).items()}
+    return rounds.RunState(meta['phase'], meta['round'], agent, finished, stores, collectors, diverged), _new_meta() | meta
 
 
 def _refuse_lost(setup, out):
@@ -157,6 +158,7 @@ class _Session:
         self.meta |= {
             'phase': state.phase, 'round': state.round, 'under_way': state.agent is not None,
             'offset': self.writer.offset(), 'digest': self.writer.digest(),
+            'diverged': {name: list(seeds) for name, seeds in state.diverged.items() if seeds},
         }
         self.meta['number'] += 1
         arrays = (state.agent, state.finished, state.stores, state.collectors)

@@ -1,6 +1,7 @@
 """One round of a run: compiled collection and learning for all seeds, and the state that goes from round to round."""
 
 import time
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -22,7 +23,8 @@ class RunState(NamedTuple):
     """Everything needed to go on: where the run stands, all agents, all collected data, environments in mid-episode.
 
     `agent` is the state of the phase under way (None between phases), `finished` the final states by phase name, `stores` the
-    online data by store name, `collectors` where collection into each store stands. Leaves carry the seed axis.
+    online data by store name, `collectors` where collection into each store stands. Leaves carry the seed axis. `diverged` names
+    the seeds that have diverged in each phase (see `finite`).
     """
 
     phase: int
@@ -31,6 +33,7 @@ class RunState(NamedTuple):
     finished: dict[str, State]
     stores: dict[str, replay.ReplayState]
     collectors: dict[str, collection.CollectState]
+    diverged: Mapping[str, tuple[int, ...]] = {}
 
 
 class Programs:

@@ -12,16 +12,16 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from ooorl.errors import UsageError
 from ooorl.training.cycles import FINITE, over_seeds_split
 from ooorl.training.evaluate import evaluate, with_normalised
+from ooorl.training.finite import Diverged, inherited, judged, mask_scores
 from ooorl.training.measure import Gauge
 from ooorl.training.phases import Phase, Setup, check, env_steps, round_sizes
 from ooorl.training.rounds import Programs, RunState, begin, one_round
 from ooorl.types import Agent, State
 
-
-class Diverged(ArithmeticError):
-    """Parameters or metrics stopped being finite; the message names phase and seeds."""
+__all__ = ['Diverged', 'Event', 'evaluate_agent', 'initial', 'iterate', 'run', 'score']
 
 
 class Event(NamedTuple):
@@ -53,8 +53,8 @@ def iterate(setup: Setup, *, resume: RunState | None = None) -> Iterator[Event]:
     arrays are donated to the next round.
 
     Raises:
-      UsageError: if the setup cannot be run.
-      Diverged: as soon as a round ends with a number that is not finite.
+      UsageError: if the setup cannot be run, or an environment raises or gives a number that is not finite.
+      Diverged: as soon as a round ends in which the last seed diverged; the others go on without those that have (see `finite`).
     """
     check(setup)
     programs = Programs(setup)
@@ -65,17 +65,19 @@ def iterate(setup: Setup, *, resume: RunState | None = None) -> Iterator[Event]:
         sizes = round_sizes(phase, setup)
         began, compiled = time.monotonic(), programs.compile_seconds
         if state.round == 0 and state.agent is None:
-            state = begin(programs, state, phase)
+            lost = inherited(setup, state.phase, state.diverged)
+            state = begin(programs, state, phase)._replace(diverged={**state.diverged, phase.name: lost})
         while state.round < len(sizes):
             if state.round == 0:
                 gauge.begin(state, phase)
             state, metrics, finished = one_round(programs, state, phase, sizes)
-            rows = _metric_rows(setup, state, phase, sizes, metrics, finished)
+            state = judged(programs, state, phase, sizes, metrics)
+            rows = _metric_rows(setup, state, sizes, metrics, finished)
             rows += _diagnostic_rows(setup, state, sizes, gauge.measure(state, phase))
             done = state.round == len(sizes)
             updates, _ = sizes.done(state.round)
             if setup.evaluation is not None and (done or sizes.ends_period(state.round)):
-                rows += _evaluation_rows(programs, state, phase, updates)
+                rows += _evaluation_rows(programs, state, phase, sizes)
             if done:
                 state = state._replace(
                     phase=state.phase + 1, round=0, agent=None, finished={**state.finished, phase.name: state.agent}
@@ -92,51 +94,37 @@ def initial(setup: Setup) -> RunState:
     return RunState(0, 0, None, {}, {}, {})
 
 
-def _row(setup, state, sizes, seed_number, kind):
-    updates, cycles = sizes.done(state.round)
-    return {
-        'kind': kind,
-        'phase': setup.phases[state.phase].name,
-        'seed': int(setup.seeds[seed_number]),
-        'updates': updates,
-        'env_steps': env_steps(setup, state.phase, cycles),
-    }
+def _rows(setup, state, sizes, kind, columns):
+    """A row for every seed, of a number from each column `[S]`; of a diverged seed it says so instead."""
+    (updates, cycles), phase = sizes.done(state.round), setup.phases[state.phase].name
+    shared = {'updates': updates, 'env_steps': env_steps(setup, state.phase, cycles)}
+    for number, seed in enumerate(map(int, setup.seeds)):
+        lost = seed in state.diverged.get(phase, ())
+        values = {FINITE: 0.0} if lost else {name: float(value[number]) for name, value in columns.items()}
+        yield {'kind': kind, 'phase': phase, 'seed': seed, **shared, **values}
 
 
-def _metric_rows(setup, state, phase, sizes, metrics, finished):
-    rows = []
-    for kind, columns in (('train', metrics), ('episodes', finished)):
-        for number in range(len(setup.seeds) if columns else 0):
-            values = {name: float(value[number]) for name, value in jax.device_get(columns).items()}
-            rows.append({**_row(setup, state, sizes, number, kind), **values})
-    bad = sorted({row['seed'] for row in rows if row['kind'] == 'train' and not _all_finite(row)})
-    if bad:
-        raise Diverged(
-            f'training needs finite numbers; phase {phase.name!r} produced others by update {rows[0]["updates"]} for seeds '
-            f'{bad}; lower the learning rate, bound the values, or check the rewards'
-        )
-    return rows
+def _metric_rows(setup, state, sizes, metrics, finished):
+    columns = {'train': jax.device_get(metrics), 'episodes': jax.device_get(finished)}
+    return [row for kind, own in columns.items() if own for row in _rows(setup, state, sizes, kind, own)]
 
 
 def _diagnostic_rows(setup, state, sizes, found):
-    rows = []
-    for number in range(len(setup.seeds) if found else 0):
-        known = {name: float(value[number]) for name, value in found.items() if np.isfinite(value[number])}
-        rows.append({**_row(setup, state, sizes, number, 'diagnostics'), **known})
-    return rows
+    rows = _rows(setup, state, sizes, 'diagnostics', found) if found else ()
+    return [{name: v for name, v in row.items() if not isinstance(v, float) or np.isfinite(v)} for row in rows]
 
 
-def _all_finite(row):
-    return row.get(FINITE, 1.0) == 1.0 and all(np.isfinite(v) for v in row.values() if isinstance(v, float))
-
-
-def _evaluation_rows(programs, state, phase, updates):
-    setup, sizes = programs.setup, round_sizes(phase, programs.setup)
+def _evaluation_rows(programs, state, phase, sizes):
+    setup = programs.setup
     scores = evaluate_agent(programs, phase.agent, state.agent, programs.keys(state.phase, state.round, 3))
-    rows = []
-    for number in range(len(setup.seeds)):
-        values = {name: float(np.mean(score[number])) for name, score in scores.items()}
-        rows.append({**_row(setup, state, sizes, number, 'eval'), **with_normalised(values, setup.score_range)})
+    means = {name: np.asarray([np.mean(own) for own in score]) for name, score in scores.items()}
+    rows = list(_rows(setup, state, sizes, 'eval', with_normalised(means, setup.score_range)))
+    bad = [row for row in rows if FINITE not in row and not np.isfinite(row['return'])]
+    if bad:
+        raise UsageError(
+            f'finite numbers were needed; {setup.evaluation.name} gave a return of {bad[0]["return"]} when phase {phase.name!r} '
+            f'was evaluated, seed {bad[0]["seed"]}; mend the environment'
+        )
     return rows
 
 
@@ -160,6 +148,7 @@ def evaluate_agent(programs: Programs, agent: Agent, agent_state: State, keys) -
 
 
 def score(setup: Setup, agent: Agent, agent_state: State, *, purpose: int = 4) -> dict[str, np.ndarray]:
-    """Evaluates a stored agent state on its own: per-episode scores `[S, episodes]`."""
+    """Evaluates a stored agent state on its own: per-episode scores `[S, episodes]`; NaN for seeds that diverged."""
     programs = Programs(setup)
-    return evaluate_agent(programs, agent, agent_state, programs.keys(len(setup.phases), 0, purpose))
+    scores = evaluate_agent(programs, agent, agent_state, programs.keys(len(setup.phases), 0, purpose))
+    return mask_scores(programs, agent_state, scores)
