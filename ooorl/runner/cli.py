@@ -169,6 +169,19 @@ def _start(table, arguments, out):
     console.print(phase_table(summary))
     console.print(headline(summary))
     console.print(f'report: {Path(out) / "report.html"}', highlight=False)
+    return _diverged(summary)
+
+
+def _diverged(summary):
+    """The status of a run that has ended: 1 where a seed diverged, with a word on it."""
+    from ooorl.training.finite import sentence
+
+    lost = {phase['name']: phase['diverged'] for phase in summary['phases'] if phase.get('diverged')}
+    if not lost:
+        return 0
+    name, seeds = next(iter(lost.items()))
+    print(f'ooorl: {sentence(name, seeds)}; the other seeds are complete', file=sys.stderr)
+    return 1
 
 
 def _use_all_cores(seeds):

@@ -174,13 +174,15 @@ def _progress(description, total, done, unit, quiet):
 
 def note(rows) -> str:
     """A short word on the newest evaluation in `rows`, for the progress line."""
-    rows = [row for row in rows if row['kind'] == 'eval']
+    lost = len({row['seed'] for row in rows if row.get('finite') == 0.0})
+    said = f'{lost} seed{"s" * (lost > 1)} diverged' if lost else ''
+    rows = [row for row in rows if row['kind'] == 'eval' and 'return' in row]
     if not rows:
-        return ''
-    success = np.mean([row['success'] for row in rows])
+        return said
+    parts = [f'success {np.mean([row["success"] for row in rows]):.2f}, return {np.mean([row["return"] for row in rows]):.2f}']
     if any('normalised' in row for row in rows):
-        return f'normalised score {np.mean([row["normalised"] for row in rows]):.1f}'
-    return f'success {success:.2f}, return {np.mean([row["return"] for row in rows]):.2f}'
+        parts = [f'normalised score {np.mean([row["normalised"] for row in rows]):.1f}']
+    return ', '.join([*parts, said] if said else parts)
 
 
 class _Caught:

@@ -21,6 +21,7 @@ def summarise(prepared: Prepared, rows: list[dict], meta: Mapping) -> dict:
     """The content of `summary.json`: scores by phase and seed, counts, times, versions."""
     setup, dataset = prepared.setup, prepared.dataset
     last = {(row['phase'], row['seed']): row for row in rows if row['kind'] == 'eval'}
+    diverged = _diverged(rows)
     phases = []
     for number, phase in enumerate(setup.phases):
         found = [last.get((phase.name, seed)) for seed in setup.seeds]
@@ -35,6 +36,7 @@ def summarise(prepared: Prepared, rows: list[dict], meta: Mapping) -> dict:
             'start': phase.start,
             'online_rows': env_steps(setup, number, cycles),
             'scores': {name: [(row or {}).get(name) for row in found] for name in names},  # None: not evaluated
+            'diverged': diverged.get(phase.name, []),
             'wall_seconds': meta['seconds'].get(phase.name),
             'compile_seconds': meta['compile_seconds'].get(phase.name),
         })
@@ -53,8 +55,22 @@ def summarise(prepared: Prepared, rows: list[dict], meta: Mapping) -> dict:
         'compile_seconds': sum(meta['compile_seconds'].values()),
         'versions': versions(),
         'config_text': tomli_w.dumps(prepared.config),
-        'notes': [] if dataset is None else list(dataset.notes),
+        'notes': [*(() if dataset is None else dataset.notes), *map(_lost, diverged, diverged.values())],
     }
+
+
+def _diverged(rows):
+    """Seeds by phase whose rows say that they diverged."""
+    found = {}
+    for row in rows:
+        if row.get('finite') == 0.0 and row['seed'] not in found.setdefault(row['phase'], []):
+            found[row['phase']].append(row['seed'])
+    return found
+
+
+def _lost(phase, seeds):
+    some = f'seed{"s" * (len(seeds) > 1)} {", ".join(map(str, seeds))}'
+    return f'{some} diverged by the end of phase {phase!r}: scores are missing there, and every mean over seeds with them'
 
 
 def _agent_name(settings, phase_name):
