@@ -33,12 +33,12 @@ def evaluate_run(directory: Path, num_episodes: int, phase: str | None = None, v
     found = checkpoint.restore(directory / 'checkpoint', lambda m: rounds.template(setup, m['phase'], m['under_way']))
     if found is None:
         raise UsageError(f'eval needs a checkpoint; {directory} has none yet; let the run get further')
-    finished = found[0][1]
+    finished, diverged = found[0][1], found[1].get('diverged', {})
     chosen = [p for p in setup.phases if p.name in finished and phase in (None, p.name)]
     if not chosen:
         raise UsageError(f'eval needs a finished phase; finished are {", ".join(finished) or "none"}; got {phase}')
     camera = None if video is None else _camera(video, settings)
-    results = {p.name: _scores(setup, p, finished[p.name]) for p in chosen}
+    results = {p.name: _scores(setup, p, finished[p.name], diverged.get(p.name, ())) for p in chosen}
     writers.write_json(directory / 'eval.json', {'seeds': list(setup.seeds), 'num_episodes': num_episodes, 'phases': results})
     lines = [_line(name, scores) for name, scores in results.items()]
     if camera is not None:
@@ -54,8 +54,8 @@ def _camera(video, settings):
     return Camera(video, {**environment, 'settings': merged})
 
 
-def _scores(setup, phase, state):
-    return with_normalised(score(setup, phase.agent, state), setup.score_range)
+def _scores(setup, phase, state, lost):
+    return with_normalised(score(setup, phase.agent, state, lost=lost), setup.score_range)
 
 
 def _line(name, scores):

@@ -107,7 +107,8 @@ def visited(prepared: Prepared, state: RunState, columns) -> dict[str, np.ndarra
             continue
         key = 'online' if name == 'online' else f'online_{name}'
         seed = table['map_seed']
-        arrays[key] = np.asarray(rows.observation[seed])[: int(store.size[seed]), [first, second]]
+        seen = np.asarray(rows.observation[seed])[: int(store.size[seed]), [first, second]]
+        arrays[key] = seen[np.isfinite(seen).all(axis=1)]  # a seed that diverged has gone nowhere from then on
     arrays['xlabel'], arrays['ylabel'] = table['axes']
     if table['walls']:
         arrays['walls'] = np.asarray(table['walls'], np.float32).reshape(-1, 2, 2)

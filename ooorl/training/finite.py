@@ -111,9 +111,9 @@ def _blame(setup, state, row, number, index):
     )
 
 
-def mask_scores(programs: Programs, agent_state, scores: Mapping) -> dict[str, np.ndarray]:
-    """Scores `[S, ...]` with NaN for the seeds whose agent's state holds a number that is not finite."""
-    fine = np.ones(len(programs.setup.seeds), bool)
+def mask_scores(programs: Programs, agent_state, scores: Mapping, lost=()) -> dict[str, np.ndarray]:
+    """Scores `[S, episodes]` with NaN for the seeds `lost` and those whose agent's state holds a number that is not finite."""
+    fine = ~np.isin(programs.setup.seeds, np.asarray(lost, np.int64))
     for leaf in jax.tree.leaves(agent_state):
         if jnp.issubdtype(leaf.dtype, jnp.floating):
             fine &= np.isfinite(np.asarray(leaf)).reshape(len(fine), -1).all(axis=-1)

@@ -79,7 +79,7 @@ class Gauge:
         return {**jax.device_get(found), **self._optimizers(state, phase)}
 
     def _moments(self, phase, state):
-        return jax.device_get(self.programs.call(('moments', phase.agent), self.programs.over_seeds(moments, (0,)), state.agent))
+        return jax.device_get(self.programs.call(('moments', phase.agent), jax.vmap(moments), state.agent))
 
     def _optimizers(self, state, phase):
         before, self._before = self._before, None

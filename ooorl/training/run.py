@@ -147,8 +147,8 @@ def evaluate_agent(programs: Programs, agent: Agent, agent_state: State, keys) -
     return jax.device_get(scores)
 
 
-def score(setup: Setup, agent: Agent, agent_state: State, *, purpose: int = 4) -> dict[str, np.ndarray]:
-    """Evaluates a stored agent state on its own: per-episode scores `[S, episodes]`; NaN for seeds that diverged."""
+def score(setup: Setup, agent: Agent, agent_state: State, *, purpose: int = 4, lost=()) -> dict[str, np.ndarray]:
+    """Evaluates a stored agent state on its own: per-episode scores `[S, episodes]`; NaN for diverged and `lost` seeds."""
     programs = Programs(setup)
     scores = evaluate_agent(programs, agent, agent_state, programs.keys(len(setup.phases), 0, purpose))
-    return mask_scores(programs, agent_state, scores)
+    return mask_scores(programs, agent_state, scores, lost)

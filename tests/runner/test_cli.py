@@ -324,3 +324,38 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path):
     command = f'{sys.executable} -m ooorl.runner.cli data list | head -1'
     done = subprocess.run(['bash', '-c', command], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and 'Traceback' not in done.stderr
+
+
+def test_a_seed_that_diverges_costs_the_others_nothing_and_the_command_ends_with_one(capsys, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'tests' / 'support'))
+    table = changed(
+        TINY, run__seeds='0:4', explore={'agent': 'fragile:fragile', 'breaks_at': 12, 'sampling': {'batch_size': 8}},
+        exploit={'agent': 'fragile:fragile', 'share': 0.0, 'sampling': {'batch_size': 8}},
+    )
+    assert main(['run', written(table), '--out', 'out']) == 1
+    told = capsys.readouterr()
+    assert "phase 'explore' produced others for seeds [0, 2]; lower the learning rate" in told.err
+    assert told.err.splitlines()[-1].endswith('the other seeds are complete') and 'undefined (2 of 4 seeds missing)' in told.out
+    with open('out/summary.json') as file:
+        phases = {phase['name']: phase for phase in json.load(file)['phases']}
+    for name, lost in (('pretrain', []), ('explore', [0, 2]), ('retrain@20', [0, 2])):
+        assert phases[name]['diverged'] == lost
+        assert [value is None for value in phases[name]['scores']['return']] == [seed in lost for seed in range(4)]
+    assert main(['eval', 'out', '--episodes', '2', '--phase', 'retrain@20']) == 0
+    assert 'undefined (2 of 4 seeds missing)' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(('settings', 'said'), [
+    ({'when': 'constructor'}, 'constructor runs was needed; nasty:Nasty-v0 raised ArithmeticError: the physics exploded (nasty'),
+    ({'when': 'reset', 'kind': 'exits'}, 'reset runs was needed; nasty:Nasty-v0 raised SystemExit'),
+    ({'kind': 'nan'}, 'a finite observation was needed; nasty:Nasty-v0, copy '),
+])  # fmt: skip
+def test_an_environment_that_misbehaves_is_one_sentence(capsys, monkeypatch, settings, said):
+    monkeypatch.syspath_prepend(str(ROOT / 'tests' / 'support'))
+    table = changed(
+        TINY, environment={'id': 'nasty:Nasty-v0', 'num_envs': 1, 'settings': settings}, report=None, dataset=None,
+        ooo={'pretrain_updates': 0, 'num_env_steps': 40, 'explore_updates': 0, 'retrain_updates': 1},
+    )
+    assert main(['run', written(table), '--out', 'out']) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and said in lines[0]
