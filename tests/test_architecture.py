@@ -59,7 +59,7 @@ PACKAGES = {
     'tensorboardX': (set(), {'reporting/writers'}),
     'filelock': (set(), {'runner/run_directory'}),
     'rich': (set(), {'runner/cli', 'runner/cli_data', 'reporting/writers', 'reporting/tables', 'reporting/report'}),
-    'matplotlib': (set(), {'reporting/figures'}),
+    'matplotlib': (set(), {'reporting/figures', 'reporting/maps'}),
     'torch': (set(), set()),
     'tensorflow': (set(), set()),
     'wandb': (set(), set()),

@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ooorl.reporting import figures, stats, tables
+from ooorl.reporting import series, stats, tables
 
 DIP = 0.1  # of the scale of scores: a smaller one is not taken for a dip
 CHANGE = 0.05  # of the size of observations
@@ -89,7 +89,7 @@ class Facts(NamedTuple):
 def costs(summary: Mapping, rows: Sequence[Mapping], metric: str | None = None) -> list[Cost]:
     """The cost of each online phase that was evaluated at least twice; scores in units of `metric`."""
     metric = metric or tables.primary_metric([summary])
-    curves = figures.phase_curves(summary, rows, metric, 'env_steps')
+    curves = series.phase_curves(summary, rows, metric, 'env_steps')
     found = []
     for phase in summary['phases']:
         x, values = curves.get(phase['name'], ((), None))

@@ -1,26 +1,23 @@
 """What a run amounts to: a table for the terminal, and one HTML file that needs no network and no scripts.
 
 A run directory holds `summary.json`, `metrics.jsonl` (see `ooorl.reporting.writers`) and, where there is a map to draw,
-`states.npz` (see `ooorl.reporting.figures.state_map`). `summary.json` is an object with
+`states.npz` (see `ooorl.reporting.maps.state_maps`). `summary.json` is an object with
 
 * `name`, `kind` ("ooo", "offline", ...), `environment`, `dataset` {`name`, `sha256`, `rows`}, `seeds` [S];
-* `phases`: objects with `name`, `agent`, `num_updates`, `num_env_steps`, `online_rows`, `wall_seconds`,
-  `compile_seconds` and `scores`: `return`, `success`, `normalised`, `length`, `reward_max` (an episode's largest
+* `phases`: objects with `name`, `agent`, `num_updates`, `num_env_steps`, `online_rows`, `wall_seconds`, `compile_seconds`,
+  `start` (the phase it continues) and `scores`: `return`, `success`, `normalised`, `length`, `reward_max` (an episode's largest
   reward), each one number a seed or null;
 * `arms` (optional): other ways to spend the same environment steps, each `name`, `description`, `scores`;
-* `env_steps`, `wall_seconds`, `compile_seconds`, `versions`, `config_text`, `notes`, all optional.
+* `env_steps`, `num_episodes`, `wall_seconds`, `compile_seconds`, `versions`, `provenance`, `config_text`, `notes`, all optional.
 """
 
-import base64
 import math
 from html import escape
-from pathlib import Path
-from string import Template
 
 import numpy as np
 
 from ooorl.errors import UsageError
-from ooorl.reporting import diagnostics, figures, tables, writers
+from ooorl.reporting import arms, diagnostics, figures, maps, page, series, tables, writers
 from ooorl.reporting.intervals import score_difference
 from ooorl.reporting.stored import load
 from ooorl.reporting.tables import headline, phase_table, phase_text, primary_metric
@@ -28,9 +25,14 @@ from ooorl.reporting.tables import headline, phase_table, phase_text, primary_me
 __all__ = ["headline", "load", "phase_table", "phase_text", "primary_metric", "report", "write_report"]
 
 _CURVES = (
-    "Thin lines are seeds, the thick one their mean, the band its 95 % interval over seeds (none "
-    "where all seeds are equal). Dotted lines are switches of phase; a diamond is the result of training "
-    "that takes no environment steps. Nothing is smoothed."
+    "Each training has a panel and begins at 0 updates; all have one scale. Thin lines are seeds, the thick one their mean, the "
+    "band its 95 % interval over seeds. Dotted lines are switches of phase. Nothing is smoothed."
+)
+
+
+_VALUES = (
+    "Mean of Q minus the Monte-Carlo return, in the agent's reward units, on the newest online rows (solid) and on rows of the "
+    "data set (dashed). Above zero values promise more than was earned; a bonus is part of Q alone."
 )
 
 
@@ -57,19 +59,27 @@ def write_report(path, summaries, metrics=None, states=None):
     states = states or [None for _ in summaries]
     metric = tables.primary_metric(summaries)
     if len(summaries) == 1:
-        title, lead = summaries[0]["name"], tables.headline(summaries[0], metric)
-        body = _run(summaries[0], metrics[0], states[0], metric)
+        result, lead = tables.result(summaries[0], metric), _lead(summaries[0], metric)
+        title, body = f"{summaries[0]['name']}: {result}", _run(summaries[0], metrics[0], states[0], metric)
     else:
+        labels = _labels(summaries)
         title = f"{len(summaries)} runs"
-        lead = f"{len(summaries)} runs side by side, by {figures.LABELS[metric]} after the last phase."
+        result = "; ".join(f"{label}: {tables.result(s, metric)}" for label, s in zip(labels, summaries, strict=True))
+        lead = f"{len(summaries)} runs side by side, by {tables.LABELS[metric]}."
         body = _overview(summaries, metrics, metric)
-        for label, *run in zip(_labels(summaries), summaries, metrics, states, strict=True):
-            inner = f"<p class=lead>{escape(tables.headline(run[0], metric))}</p>" + _run(*run, metric)
+        for label, *run in zip(labels, summaries, metrics, states, strict=True):
+            inner = f"<p class=lead>{escape(_lead(run[0], metric))}</p>" + _run(*run, metric)
             body += f"<details><summary>{escape(label)}</summary>{inner}</details>"
-    page = _PAGE.substitute(title=escape(title), lead=escape(lead), body=body)
-    with writers.atomically(path) as file:
-        file.write(page)
-    return Path(path)
+    return page.write(path, title, result, lead, body)
+
+
+def _lead(summary, metric):
+    """What the first line means: of which score, where, over how many seeds, and what the intervals separate."""
+    num = len(summary["seeds"])
+    episodes = f" of {summary['num_episodes']} episodes each" if summary.get("num_episodes") else ""
+    what = tables.LABELS[metric].capitalize()
+    text = f"{what} in {summary['environment']}, mean over {num} seed{'s' * (num > 1)}{episodes}. "
+    return text + tables.separation(summary, metric)
 
 
 def _labels(summaries):
@@ -84,31 +94,47 @@ def _run(summary, rows, states, metric):
     """The sections of one run."""
     parts = [
         _facts(summary),
-        _notes(summary.get("notes") or ()),
+        page.notes(summary.get("notes") or ()),
         "<h2>Phases and arms</h2>",
         _scores(summary, metric),
+        _explanations(summary),
     ]
-    if any(figures.phase_curves(summary, rows, metric, "updates").values()):
-        parts += ["<h2>Learning curves</h2>", _figure(figures.curves(summary, rows, metric), _CURVES)]
+    drawn = figures.curves(summary, rows, metric)
+    if drawn:
+        parts += ["<h2>Learning curves</h2>", page.panels(drawn, _CURVES)]
+        text = "Means over seeds of all arms against environment steps; a single mark is the result of training without steps."
+        parts.append(page.panels(figures.against_steps(summary, rows, metric), text))
     parts.append(_online(summary, rows, metric))
-    drawn = figures.state_map(states) if states else None
-    if drawn is not None:
-        text = (
-            "States in the data set and states visited online. Black lines are walls, the star is the goal."
-        )
-        parts += ["<h2>Visited states</h2>", _figure(drawn, text)]
-    drawn, left_out = figures.diagnostics(summary, rows)
-    if drawn is not None:
-        text = "What training logged, each seed thin and the mean thick; colours are phases."
+    text = "States in the data set and states visited online. Black lines are walls, the star is the goal."
+    drawn = page.panels(maps.state_maps(states or {}), text)
+    parts += ["<h2>Visited states</h2>", drawn] if drawn else []
+    return "\n".join([*parts, _logged(summary, rows), _provenance(summary)])
+
+
+def _explanations(summary):
+    known = [arm for arm in arms.arms(summary).values() if arm.explanation]
+    items = "".join(f"<dt>{escape(arms.shown(arm))}</dt><dd>{escape(arm.explanation)}</dd>" for arm in known)
+    return f"<h2>What the arms are</h2><dl>{items}</dl>" if items else ""
+
+
+def _logged(summary, rows):
+    """What training logged, one fold a training."""
+    labels, parts = arms.arms(summary), []
+    for training in series.trainings(summary):
+        drawn, left_out = figures.logged(summary, rows, training)
+        text = "Each seed thin, the mean thick; a new colour is a new phase."
         text += f" Not shown: {', '.join(left_out)}." if left_out else ""
-        parts += ["<h2>Training</h2>", _figure(drawn, text)]
-    return "\n".join([*parts, _provenance(summary)])
+        name = ", then ".join(labels[phase["name"]].label for phase in training)
+        if drawn:
+            parts.append(f"<details><summary>{escape(name)}</summary>{page.panels(drawn, text)}</details>")
+    return "\n".join(["<h2>Training</h2>", *parts]) if parts else ""
 
 
 def _facts(summary):
     dataset = summary.get("dataset") or {}
     rows = f" ({dataset['rows']:,} rows)" if dataset.get("rows") else ""
     facts = {
+        "run": summary["name"],
         "environment": summary["environment"],
         "data set": f"{dataset['name']}{rows}" if dataset.get("name") else None,
         "seeds": len(summary["seeds"]),
@@ -123,24 +149,23 @@ def _facts(summary):
     return f"<ul class=facts>{''.join(items)}</ul>"
 
 
-def _notes(notes):
-    return "".join(f"<p class=note>{escape(str(note))}</p>" for note in notes)
-
-
 def _scores(summary, metric):
     header, lines = tables.score_table(summary, metric)
     entries = [*summary["phases"], *(summary.get("arms") or ())]
     values = [(entry.get("scores") or {}).get(metric) for entry in entries]
-    arms = summary.get("arms") or ()
-    reference = (arms[0].get("scores") or {}).get(metric) if len(arms) > 1 else None
-    if reference:
-        header.append(f"difference to {arms[0]['name']}")
-        num_phases = len(summary["phases"])
-        for index, (line, own) in enumerate(zip(lines, values, strict=True)):
-            is_other = index > num_phases and own and len(own) == len(reference)
-            line.append(_difference(metric, own, reference) if is_other else "")
-    note = " Differences pair the seeds of both arms." if reference else ""
-    return tables.html_table(header, lines, values, metric) + f"<p class=small>{tables.FOOTNOTE}{note}</p>"
+    lead = arms.leading(summary)
+    reference = next((own for entry, own in zip(entries, values, strict=True) if entry["name"] == lead and own), None)
+    num = len(reference or ())
+    others = [own and entry["name"] != lead and len(own) == num for entry, own in zip(entries, values, strict=True)]
+    note = ""
+    if any(others):
+        label = arms.arms(summary)[lead].label
+        header.insert(2, f"{label} minus this")
+        note = f" {label} minus this: mean paired difference, seed by seed."
+        for line, own, is_other in zip(lines, values, others, strict=True):
+            line.insert(2, _difference(metric, reference, own) if is_other else "")
+    caption = f"{tables.LABELS[metric].capitalize()} after each phase"
+    return tables.html_table(header, lines, values, metric, caption) + f"<p class=small>{tables.FOOTNOTE}{escape(note)}</p>"
 
 
 def _difference(metric, x, y):
@@ -154,25 +179,21 @@ def _difference(metric, x, y):
             else f"{tables.number(metric, interval.point)}{unit} ({interval.method})"
         )
     ends = f"[{tables.number(metric, interval.low)}, {tables.number(metric, interval.high)}]"
-    return f"{tables.number(metric, interval.point)}{unit} {ends}"
+    return f"{tables.number(metric, interval.point)}{unit} {ends}{tables.mark(interval)}"
 
 
 def _online(summary, rows, metric):
     """What going online cost and bought, the likely causes of trouble, and how far values were off."""
     found = diagnostics.diagnose(summary, rows, metric)
     table = _cost_table(diagnostics.costs(summary, rows, metric), metric)
-    drawn = figures.value_errors(summary, rows)
+    drawn = page.panels(figures.value_errors(summary, rows), _VALUES)
     if not (found or table or drawn):
         return ""
     measured = any(row.get("kind") == "diagnostics" for row in rows)
     parts = ["<h2>Offline to online</h2>", table, *(_finding(finding, summary) for finding in found)]
     if measured and not found:
         parts.append("<p>No cause of a dip was found in what was measured.</p>")
-    if drawn is not None:
-        text = "Mean of Q minus the Monte-Carlo return, in the agent's reward units, on rows of the data set (solid) and the "
-        text += "newest online rows (dashed). Above zero values promise more than was earned; a bonus is part of Q alone."
-        parts.append(_figure(drawn, text))
-    return "\n".join([*parts, _facts_table(summary, rows)])
+    return "\n".join([*parts, drawn, _facts_table(summary, rows)])
 
 
 def _finding(finding, summary):
@@ -194,10 +215,10 @@ def _cost_table(costs, metric):
         return ""
     names = ["phase", "before", "lowest", "dip", "last", "steps to regain", *["regret"] * (metric in tables.BEST)]
     unit = " in %" if metric == "success" else ""
-    text = f"Mean {figures.LABELS[metric]}{unit} of online phases: before the switch (else the first), the lowest until that "
+    text = f"Mean {tables.LABELS[metric]}{unit} of online phases: before the switch (else the first), the lowest until that "
     text += "was regained, and the last."
     text += " Regret is the mean shortfall from a perfect score." if metric in tables.BEST else ""
-    return _plain_table(names, lines) + f"<p class=small>{text}</p>"
+    return page.table(names, lines, "What each online phase cost") + f"<p class=small>{text}</p>"
 
 
 def _facts_table(summary, rows):
@@ -212,7 +233,7 @@ def _facts_table(summary, rows):
             lines.append([phase["name"], *shares, steps, _mean_of(ends[0], "online/distance", "{:.2g}")])
     names = ["phase", "online share of a batch, first", "last", "optimiser steps at the start", "online distance, first"]
     text = "Distance is between the means of online and offline observations, in standard deviations of the data."
-    return _plain_table(names, lines) + f"<p class=small>{text}</p>" if lines else ""
+    return page.table(names, lines, "What each phase was given") + f"<p class=small>{text}</p>" if lines else ""
 
 
 def _mean_of(rows, name, form):
@@ -220,21 +241,13 @@ def _mean_of(rows, name, form):
     return form.format(np.mean(values)) if values else ""
 
 
-def _plain_table(names, lines):
-    head = "".join(f"<th>{name}</th>" for name in names)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
-    return f"<div class=wide><table><tr>{head}</tr>{body}</table></div>"
-
-
 def _overview(summaries, metrics, metric):
     """Several runs in one table, with what makes them hard to compare said first."""
-    header = ["run or arm", "environment", "agent", "seeds", "updates", "env steps", figures.LABELS[metric]]
+    header = ["run or arm", "environment", "agent", "seeds", "updates", "env steps", tables.LABELS[metric]]
     lines, values = [], []
     labels = _labels(summaries)
     for label, summary in zip(labels, summaries, strict=True):
-        last = next(
-            (phase for phase in reversed(summary["phases"]) if phase.get("scores")), summary["phases"][-1]
-        )
+        last = next((phase for phase in summary["phases"] if phase["name"] == arms.leading(summary)), summary["phases"][-1])
         updates = sum(phase.get("num_updates") or 0 for phase in summary["phases"])
         for name, entry in [
             (label, last),
@@ -246,12 +259,11 @@ def _overview(summaries, metrics, metric):
             seeds, steps = str(len(summary["seeds"])), tables.count(summary.get("env_steps"))
             lines.append([name, summary["environment"], agent, seeds, total, steps, tables.cell(metric, own)])
             values.append(own)
-    parts = [_notes(_differences(summaries)), tables.html_table(header, lines, values, metric)]
+    caption = f"{tables.LABELS[metric].capitalize()} of each run's leading arm"
+    parts = [page.notes(_differences(summaries)), tables.html_table(header, lines, values, metric, caption)]
     parts.append(f"<p class=small>{tables.FOOTNOTE}</p>")
-    if any(metrics):
-        figure = figures.comparison(summaries, metrics, metric, labels)
-        text = "Mean over seeds, its 95 % interval, every seed; a diamond is trained afterwards."
-        parts.append(_figure(figure, text))
+    text = "Means over seeds; a single mark is the result of training afterwards, without further steps."
+    parts.append(page.panels(figures.comparison(summaries, metrics, metric, labels), text))
     return "\n".join(parts)
 
 
@@ -267,61 +279,27 @@ def _differences(summaries):
     return [f"These runs have different {name}." for name, values in facts.items() if len(set(values)) > 1]
 
 
-def _figure(figure, caption):
-    data = base64.b64encode(figures.png(figure)).decode()
-    return (
-        f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
-
-
 def _provenance(summary):
     dataset = summary.get("dataset") or {}
     facts = {
         "kind of run": summary.get("kind"),
         "data set SHA-256": dataset.get("sha256"),
         "seeds": ", ".join(map(str, summary["seeds"])),
+        **(summary.get("provenance") or {}),
         **(summary.get("versions") or {}),
     }
     for entry in (*summary["phases"], {"name": "whole run", **summary}):
         if entry.get("wall_seconds") is not None:
             name = "whole run" if "phases" in entry else entry["name"]
-            compiling = entry.get("compile_seconds")
-            text = f", of which {writers.duration(compiling)} to compile" if compiling is not None else ""
-            facts[f"time of {name}"] = writers.duration(entry["wall_seconds"]) + text
-    lines = (
-        f"<tr><th>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in facts.items() if v is not None
-    )
+            facts[f"time of {name}"] = writers.duration(entry["wall_seconds"]) + _shares(entry)
     config = summary.get("config_text")
-    config = f"<h2>Configuration</h2><pre>{escape(config)}</pre>" if config else ""
-    return f"<h2>Provenance</h2><div class=wide><table class=facts>{''.join(lines)}</table></div>{config}"
+    config = f"<h2>Configuration</h2><pre tabindex=0>{escape(config)}</pre>" if config else ""
+    return "<h2>Provenance</h2>" + page.facts(facts.items(), "What these numbers were made with") + config
 
 
-_PAGE = Template("""<!DOCTYPE html>
-<html lang=en>
-<meta charset=utf-8>
-<meta name=viewport content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #111; background: #fff; max-width: 68rem; margin: auto;
-  padding: 1rem }
-h1 { font-size: 1.5rem; margin: .5rem 0 } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem }
-.lead { font-size: 1.1rem; margin: 0 0 1rem } .small, figcaption { font-size: .85rem; color: #555 }
-.note { border-left: 4px solid #e69f00; background: #fff8e8; padding: .4rem .8rem; margin: .5rem 0 }
-ul.facts { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .3rem 1.5rem; color: #555 }
-ul.facts b { color: #111 }
-.wide { overflow-x: auto } table { border-collapse: collapse; font-size: .9rem }
-th { text-align: left; font-weight: 600; vertical-align: bottom }
-th, td { padding: .25rem .7rem .25rem 0; border-bottom: 1px solid #ddd }
-td { font-variant-numeric: tabular-nums; white-space: nowrap }
-table.facts td { overflow-wrap: anywhere; white-space: normal } svg { display: block }
-figure { margin: 1rem 0 } img { max-width: 100%; height: auto }
-pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: .85rem }
-details { border-top: 1px solid #ddd; margin-top: 1.5rem }
-summary { font-weight: 600; padding: .6rem 0; cursor: pointer }
-</style>
-<h1>$title</h1>
-<p class=lead>$lead</p>
-$body
-</html>
-""")
+def _shares(entry):
+    """What the time went into, where that was recorded."""
+    compiling = {"compile": entry["compile_seconds"]} if entry.get("compile_seconds") is not None else {}
+    times = entry.get("times") or compiling
+    parts = [f"{name} {writers.duration(seconds)}" for name, seconds in times.items()]
+    return f" ({', '.join(parts)})" if parts else ""

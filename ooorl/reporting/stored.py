@@ -19,7 +19,8 @@ _SUMMARY = {
     "name": TEXT, "environment": TEXT, "seeds": ([(int,)],), "phases": ([(_PHASE,)],), "kind": (str, None),
     "dataset": ({"name": (str, None), "sha256": (str, None), "rows": (int, None)}, None), "arms": ([(_ARM,)], None),
     "env_steps": (*NUMBER, None), "wall_seconds": (*NUMBER, None), "times": ({"*": NUMBER}, None),
-    "versions": ({"*": (*NUMBER, str, None)}, None), "config_text": (str, None), "notes": ([TEXT], None),
+    "versions": ({"*": (*NUMBER, str, None)}, None), "provenance": ({"*": TEXT}, None),
+    "config_text": (str, None), "notes": ([TEXT], None),
 }  # fmt: skip
 _NEEDED = {id(_SUMMARY): ("name", "environment", "seeds", "phases"), id(_PHASE): ("name",), id(_ARM): ("name",)}
 _ROW = {"kind": TEXT, "phase": TEXT, "seed": (int,), "*": (*NUMBER, None)}

@@ -10,10 +10,17 @@ from html import escape
 
 import numpy as np
 
-from ooorl.reporting import figures
-from ooorl.reporting.intervals import as_array, score_interval
+from ooorl.reporting import arms
+from ooorl.reporting.intervals import as_array, score_difference, score_interval
 
+LABELS = {
+    "normalised": "normalised score",
+    "success": "success rate",
+    "return": "return",
+    "length": "episode length",
+}
 BEST = {"success": 1.0, "normalised": 100.0}
+LEFT = ("phase or arm", "agent")  # columns of words
 FOOTNOTE = (
     "Mean over seeds [95 % interval]: Student's t, within the possible range. † Every seed is 0 or 1, or close to it: exact "
     "binomial interval, or Gaffke's for such scores. Below three seeds, and where seeds are equal and the range of the score is "
@@ -30,19 +37,77 @@ def primary_metric(summaries):
     return "success" if any(value is not None and value > 0 for value in successes) else "return"
 
 
-def headline(summary, metric=None):
-    """The result as one sentence made of numbers: the leading score after each phase."""
+def result(summary, metric=None):
+    """The result in words: "OOO 75 %, every other arm 0"."""
     metric = metric or primary_metric([summary])
-    parts = [
-        f"{cell(metric, phase['scores'].get(metric))} after {phase['name']}"
-        for phase in summary["phases"]
-        if (phase.get("scores") or {}).get(metric)
-    ]
-    if not parts:
-        return f"{summary['environment']}: not evaluated yet."
+    scored = _scored(summary, metric)
+    if not scored:
+        return "Not evaluated yet"
+    unit = "" if metric == "success" else f" ({LABELS[metric]})"
+    first, *others = (f"{label} {_short(metric, values)}" for label, values in scored)
+    return ", ".join([first, *(_others(metric, scored[1:]) or others)]) + unit
+
+
+def _scored(summary, metric):
+    """`[(label, values)]` of the arms with such a score, the leading one first."""
+    names, lead = arms.arms(summary), arms.leading(summary)
+    found = {entry["name"]: entry["scores"].get(metric) for entry in _entries(summary)}
+    order = sorted((name for name, values in found.items() if values), key=lambda name: name != lead)
+    return [(names[name].label, found[name]) for name in order]
+
+
+def _others(metric, scored):
+    """What most arms share is said once; of more than four that differ only the best."""
+    texts = [_short(metric, values) for _, values in scored]
+    common = max(texts, key=texts.count, default=None)
+    single = [f"{label} {text}" for (label, _), text in zip(scored, texts, strict=True) if text != common]
+    if texts.count(common) > 1 and len(single) <= 3:
+        return [*single, f"every other arm {common}"]
+    means = [as_array(values).mean() for _, values in scored]
+    if len(scored) > 4 and np.isfinite(means).all():
+        best = int(np.argmax(means))
+        return [f"the best of {len(scored)} other arms, {scored[best][0]}, {texts[best]}"]
+    return []
+
+
+def _short(metric, values):
+    values = as_array(values)
+    num_missing = int((~np.isfinite(values)).sum())
+    if num_missing:
+        return f"undefined ({num_missing} of {len(values)} seeds missing)"
+    text = number(metric, values.mean())
+    text = text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+    return text if metric != "success" or text == "0" else f"{text} %"
+
+
+def separation(summary, metric=None):
+    """Which arms the leading one is ahead of, behind, and not separated from, by intervals of paired differences; or ''."""
+    metric = metric or primary_metric([summary])
+    (lead, own), *others = _scored(summary, metric) or [(None, ())]
+    words = {"ahead of": [], "behind": [], "not separated from": []}
+    for label, values in others:
+        if len(values) == len(own):
+            found = score_difference(metric, own, values)
+            sign = "ahead of" if found.low > 0 else "behind" if found.high < 0 else "not separated from"
+            words[sign].append(label)
+    parts = [f"{word} {_listed(labels, len(others))}" for word, labels in words.items() if labels]
+    return f"{lead} is {'; '.join(parts)} (95 % interval of the mean difference, seed by seed)." if parts else ""
+
+
+def _listed(labels, num_others):
+    if len(labels) == num_others > 1:
+        return "every other arm"
+    return ", ".join(labels[:-1]) + " and " * (len(labels) > 1) + labels[-1]
+
+
+def headline(summary, metric=None):
+    """The result as one line: environment, the arms' scores in words, how many seeds."""
+    metric = metric or primary_metric([summary])
     seeds = len(summary["seeds"])
-    result = f"{figures.LABELS[metric]} {', '.join(parts)}"
-    return f"{summary['environment']}: {result}; {seeds} seed{'s' * (seeds > 1)}."
+    if not _scored(summary, metric):
+        return f"{summary['environment']}: not evaluated yet."
+    kind = "" if metric != "success" else f"{LABELS[metric]}, "
+    return f"{summary['environment']}: {result(summary, metric)}; {kind}mean over {seeds} seed{'s' * (seeds > 1)}."
 
 
 def phase_table(summary):
@@ -51,8 +116,8 @@ def phase_table(summary):
 
     header, lines = score_table(summary)
     table = Table(title=headline(summary), title_justify="left", caption=FOOTNOTE, caption_justify="left")
-    for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index < 2 else "right", overflow="fold")
+    for name in header:
+        table.add_column(name, justify="left" if name in LEFT else "right", overflow="fold")
     for line in lines:
         table.add_row(*line)
     return table
@@ -64,10 +129,10 @@ def phase_text(summary):
     widths = [max(len(line[index]) for line in (header, *lines)) for index in range(len(header))]
     padded = [
         "  ".join(
-            f"{text:<{width}}" if index < 2 else f"{text:>{width}}"
-            for index, (text, width) in enumerate(pairs)
+            f"{text:<{width}}" if name in LEFT else f"{text:>{width}}"
+            for name, text, width in zip(header, line, widths, strict=True)
         )
-        for pairs in (list(zip(line, widths, strict=True)) for line in (header, *lines))
+        for line in (header, *lines)
     ]
     rule = "  ".join("-" * width for width in widths)
     return "\n".join([headline(summary), "", padded[0], rule, *padded[1:], "", FOOTNOTE]) + "\n"
@@ -89,21 +154,21 @@ def shown_metrics(summary, lead=None):
 
 def score_table(summary, lead=None):
     """`(header, lines)` of the phases and arms, all of it text."""
-    metrics = shown_metrics(summary, lead)
+    first, *rest = shown_metrics(summary, lead) or [None]
+    names = arms.arms(summary)
     header = [
         "phase or arm",
-        "agent",
-        "updates",
-        "env steps",
-        "online rows",
-        *(figures.LABELS[m] for m in metrics),
+        *([LABELS[first]] if first else ()),
+        *("agent", "updates", "env steps", "online rows"),
+        *(LABELS[metric] for metric in rest),
     ]
     lines = [
         [
-            entry["name"],
+            arms.shown(names[entry["name"]]),
+            *(cell(metric, (entry.get("scores") or {}).get(metric)) for metric in ([first] if first else ())),
             str(entry.get("agent") or entry.get("description") or ""),
             *(count(entry.get(name)) for name in ("num_updates", "num_env_steps", "online_rows")),
-            *(cell(metric, (entry.get("scores") or {}).get(metric)) for metric in metrics),
+            *(cell(metric, (entry.get("scores") or {}).get(metric)) for metric in rest),
         ]
         for entry in (*summary["phases"], *(summary.get("arms") or ()))
     ]
@@ -145,21 +210,31 @@ def count(value):
     return "" if value is None else f"{value:,}"
 
 
-def html_table(header, lines, values, metric):
+def html_table(header, lines, values, metric, caption):
     """A table with a strip of per-seed dots beside the leading score, on one scale for all rows."""
     known = [as_array(value) for value in values if value]
     scale = _scale(metric, np.concatenate(known)) if known else (0.0, 1.0)
-    label = figures.LABELS[metric]
-    place = header.index(label) + 1 if label in header else len(header)
+    place = header.index(LABELS[metric]) + 1 if LABELS[metric] in header else len(header)
     unit = " %" if metric == "success" else ""
-    names = [f"<th>{escape(name)}</th>" for name in header]
-    names.insert(place, f"<th>each seed, {number(metric, scale[0])} to {number(metric, scale[1])}{unit}</th>")
-    rows = ["".join(names)]
+    names = [escape(name) for name in header]
+    names.insert(place, f"each seed, {number(metric, scale[0])} to {number(metric, scale[1])}{unit}")
+    rows = []
     for line, own in zip(lines, values, strict=True):
-        cells = [f"<td>{escape(text)}</td>" for text in line]
-        cells.insert(place, f"<td>{_dots(own, scale, metric)}</td>")
-        rows.append("".join(cells))
-    return f"<div class=wide><table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table></div>"
+        cells = [escape(text) for text in line]
+        cells.insert(place, _dots(own, scale, metric))
+        rows.append(cells)
+    return html_rows(names, rows, caption)
+
+
+def html_rows(names, rows, caption):
+    """A table of cells that are HTML already; the first of a row is its heading. Scrolls by itself where it is too wide."""
+    head = "".join(f"<th scope=col>{name}</th>" for name in names)
+    body = "".join(
+        f"<tr><th scope=row>{first}</th>{''.join(f'<td>{cell}</td>' for cell in rest)}</tr>" for first, *rest in rows
+    )
+    label = escape(caption, quote=True)
+    table = f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class=wide role=region tabindex=0 aria-label="{label}">{table}</div>'
 
 
 def _scale(metric, values):
@@ -170,7 +245,7 @@ def _scale(metric, values):
     return (low, high) if high > low else (low - 1, high + 1)
 
 
-def _dots(values, scale, metric, width=180, height=26):
+def _dots(values, scale, metric, width=140, height=26):
     if not values:
         return ""
     values = as_array(values)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from ooorl.errors import UsageError
-from ooorl.reporting import figures, tables, writers
+from ooorl.reporting import tables, writers
 from ooorl.runner import run_directory
 from ooorl.runner.prepare import prepare
 from ooorl.training import checkpoint, rounds
@@ -61,4 +61,4 @@ def _scores(setup, phase, state, lost):
 def _line(name, scores):
     """The numbers of a phase as the run's own tables print them."""
     seeds = {metric: np.mean(values, axis=-1).tolist() for metric, values in scores.items()}
-    return f'{name}: ' + ', '.join(f'{figures.LABELS.get(m, m)} {tables.cell(m, v)}' for m, v in seeds.items())
+    return f'{name}: ' + ', '.join(f'{tables.LABELS.get(m, m)} {tables.cell(m, v)}' for m, v in seeds.items())

@@ -9,6 +9,7 @@ import numpy as np
 import tomli_w
 
 from ooorl.runner.prepare import Prepared
+from ooorl.runner.provenance import provenance
 from ooorl.training.phases import env_steps, round_sizes
 from ooorl.training.rounds import RunState
 from ooorl.types import Transition
@@ -54,6 +55,7 @@ def summarise(prepared: Prepared, rows: list[dict], meta: Mapping) -> dict:
         'wall_seconds': sum(meta['seconds'].values()),
         'compile_seconds': sum(meta['compile_seconds'].values()),
         'versions': versions(),
+        'provenance': provenance(tomli_w.dumps(prepared.config)),
         'config_text': tomli_w.dumps(prepared.config),
         'notes': [*(() if dataset is None else dataset.notes), *map(_lost, diverged, diverged.values())],
     }

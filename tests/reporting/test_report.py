@@ -1,15 +1,17 @@
 """The report says what the numbers say, stands alone, and shows what is missing."""
 
+import base64
 import io
 import re
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from ooorl.errors import UsageError
-from ooorl.reporting import figures, report, tables, writers
+from ooorl.reporting import arms, figures, report, series, tables, writers
 
 SEEDS = 5
 PHASES = (("pretrain", 20_000, 0), ("explore", 40_000, 40_000), ("retrain", 20_000, 0))
@@ -114,8 +116,14 @@ def test_report_of_one_run_stands_alone(run_dir, tmp_path):
     path = report.report([run_dir], tmp_path / "report.html")
     page = path.read_text()
     assert not re.search(r'(src|href)=(?!"data:)|<script|url\(|@import', page)
-    assert page.count("data:image/png;base64,") == 3  # curves, map, training
-    assert report.headline(report.load(run_dir)[0]) in page
+    # A panel for each of three trainings, one over steps, two maps, and two metrics that each training logged.
+    drawings = [base64.b64decode(text) for text in re.findall(r'data:image/svg\+xml;base64,([^"]+)"', page)]
+    assert len(drawings) == 3 + 1 + 2 + 3 * 2
+    for drawing in drawings:
+        assert ElementTree.fromstring(drawing).tag.endswith("svg") and b"http://" not in drawing.partition(b"<g")[2]
+    assert len(re.findall(r'<img alt="[^"]{20,}"', page)) == len(drawings)
+    body = page.partition("</style>")[2].strip()
+    assert body.startswith(f"<h1>{tables.result(report.load(run_dir)[0])}</h1>")
     for text in ("ab" * 32, "0.10.2", "&lt;b&gt;", "A note &amp; more.", "fine-tuned", "regret"):
         assert text in page
     assert path.read_bytes() == report.report([run_dir], tmp_path / "again.html").read_bytes()
@@ -128,7 +136,7 @@ def test_report_of_several_runs_warns_of_unlike_runs(run_dir, tmp_path):
     page = report.report([run_dir, tmp_path / "other"], tmp_path / "report.html").read_text()
     assert "These runs have different environments." in page
     assert "different data sets" not in page
-    assert page.count("<details>") == 2
+    assert page.count("<details><summary>ooo-maze") == page.count("<details><summary>iql</summary>") == 1
     assert "ooo-maze: fine-tuned" in page
 
 
@@ -167,10 +175,11 @@ def test_headline_and_tables_hold_the_same_numbers():
     summary = example_summary()
     summary["phases"][0]["scores"]["success"] = [0.0] * 5
     summary["phases"][2]["scores"]["success"] = [1.0] * 5
-    assert report.headline(summary).startswith(
-        "sparse-maze: success rate 0.0 % [0.0, 52.2]† after pretrain, "
+    summary["arms"] = []
+    middle = tables.number("success", np.mean(summary["phases"][1]["scores"]["success"]))
+    assert report.headline(summary) == (
+        f"sparse-maze: OOO 100 %, pretrained 0, explorer {middle} %; success rate, mean over 5 seeds."
     )
-    assert report.headline(summary).endswith("100.0 % [47.8, 100.0]† after retrain; 5 seeds.")
     text = report.phase_text(summary)
     out = io.StringIO()
     Console(file=out, width=250).print(report.phase_table(summary))
@@ -182,17 +191,17 @@ def test_headline_and_tables_hold_the_same_numbers():
 @pytest.mark.parametrize("restart", [True, False])
 def test_curves_join_phases_whether_or_not_counts_restart(restart):
     summary = example_summary()
-    found = figures.phase_curves(summary, example_rows(summary, restart=restart), "success", "updates")
+    found = series.phase_curves(summary, example_rows(summary, restart=restart), "success", "updates")
     ends = {name: (x[0], x[-1]) for name, (x, _) in found.items()}
     assert ends == {"pretrain": (0, 20_000), "explore": (20_000, 60_000), "retrain": (60_000, 80_000)}
-    steps = figures.phase_curves(summary, example_rows(summary), "success", "env_steps")
+    steps = series.phase_curves(summary, example_rows(summary), "success", "env_steps")
     assert steps["explore"][0][-1] == steps["retrain"][0][0] == 40_000
 
 
 def test_a_seed_without_a_value_is_not_averaged_away():
     summary = example_summary()
     rows = [row for row in example_rows(summary) if not (row["seed"] == 2 and row["updates"] == 1000)]
-    x, values = figures.phase_curves(summary, rows, "success", "updates")["pretrain"]
+    x, values = series.phase_curves(summary, rows, "success", "updates")["pretrain"]
     assert np.isnan(values[2, list(x).index(1000)])
     assert np.isnan(values).sum() == 1
 
@@ -200,7 +209,8 @@ def test_a_seed_without_a_value_is_not_averaged_away():
 def test_a_summary_alone_is_enough(tmp_path):
     summary = {"name": "bare", "environment": "point", "seeds": [0], "phases": [{"name": "pretrain"}]}
     page = report.write_report(tmp_path / "bare.html", [summary]).read_text()
-    assert "point: not evaluated yet." in page and "<img" not in page
+    assert "<h1>Not evaluated yet</h1>" in page and "<img" not in page
+    assert report.headline(summary) == "point: not evaluated yet."
     assert "pretrain" in report.phase_text(summary)
 
 
@@ -222,8 +232,101 @@ assert "matplotlib" not in sys.modules and "rich" not in sys.modules
 import matplotlib
 before = matplotlib.rcParams.copy()  # does not resolve the backend, as reading it would
 from ooorl.reporting import figures
-figures.png(figures.state_map({"online": [[0.0, 1.0], [2.0, 3.0]]}))
+from ooorl.reporting import maps
+figures.svg(maps.state_maps({"online": [[0.0, 1.0], [2.0, 3.0]]})[0].figure)
 assert "matplotlib.pyplot" not in sys.modules
 assert matplotlib.rcParams.copy() == before
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def phases_of(scores, **names):
+    """A run of OOO with success rates by phase, and what is said of it."""
+    phases = [{"name": name, "num_updates": 5, "scores": {"success": own}} for name, own in scores.items()]
+    return {"name": "x", "environment": "maze", "kind": "ooo", "dataset": {}, "seeds": list(range(8)), "phases": phases, **names}
+
+
+SPLIT, NEVER, ALWAYS = [1.0] * 6 + [0.0] * 2, [0.0] * 8, [1.0] * 8
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        ({"pretrain": NEVER, "explore": NEVER, "retrain@0": NEVER, "retrain@90": SPLIT}, "OOO 75 %, every other arm 0"),
+        ({"retrain@90": SPLIT, "pretrain": NEVER, "explore": [.09] * 8, "m": NEVER}, "OOO 75 %, explorer 9 %, every other arm 0"),
+        ({"retrain@0": NEVER, "retrain@10": NEVER, "retrain@90": SPLIT}, "OOO 75 %, every other arm 0"),
+        ({"pretrain": [0.975] * 8, "retrain@90": [0.925] * 8}, "OOO 92.5 %, pretrained 97.5 %"),
+        ({"retrain@90": [1.0] * 7 + [None], "pretrain": NEVER}, "OOO undefined (1 of 8 seeds missing), pretrained 0"),
+        ({"pretrain": SPLIT}, "pretrained 75 %"),
+        ({"mine": SPLIT, "own": ALWAYS}, "own 100 %, mine 75 %"),
+        ({"retrain@9": ALWAYS, **{f"o{k}": [k / 10] * 8 for k in range(1, 6)}}, "OOO 100 %, the best of 5 other arms, o5, 50 %"),
+    ],
+)  # fmt: skip
+def test_the_result_in_words(scores, words):
+    assert tables.result(phases_of(scores), "success") == words
+
+
+def test_the_first_line_says_what_intervals_separate(tmp_path):
+    summary = phases_of({"pretrain": NEVER, "explore": SPLIT, "retrain@90": ALWAYS})
+    said = tables.separation(summary, "success")
+    assert said.startswith("OOO is ahead of pretrained; not separated from explorer (95 %")
+    page = report.write_report(tmp_path / "r.html", [summary]).read_text()
+    assert f"<h1>{tables.result(summary)}</h1>" in page and said in page
+    assert "100.0 points [26.1, 100.0]†" in page  # 2 * .025^(1/8) - 1
+    assert tables.separation(phases_of({"pretrain": NEVER})) == ""
+
+
+def test_every_arm_of_the_schemes_is_explained():
+    names = ("pretrain", "random", "explore", "retrain@0", "retrain@5", "retrain@90")
+    names = (*names, "plain-pretrain", "plain-random", "plain-explore", "plain-retrain@90")
+    found = arms.arms(phases_of(dict.fromkeys(names, NEVER)))
+    assert all(arm.explanation.endswith(".") for arm in found.values())
+    assert len({arm.label for arm in found.values()}) == len(names)
+    for kind in ("offline", "finetune", "online"):
+        assert all(arm.explanation for arm in arms.arms(phases_of({kind: NEVER}, kind=kind)).values())
+    assert arms.arms(phases_of({"mine": NEVER}))["mine"] == ("mine", "mine", "")
+
+
+def test_trainings_are_the_chains_of_phases():
+    starts = (("a", None), ("b", "a"), ("c", None), ("d", "b"), ("e", "a"))
+    phases = [{"name": n, "start": s, "num_updates": 10} for n, s in starts]
+    summary = {"seeds": [0], "phases": phases}
+    chains = series.trainings(summary)
+    assert [[p["name"] for p in own] for own in chains] == [["a", "b", "d"], ["c"], ["e"]]
+    for through in (False, True):  # counts that begin again with each phase, or run through the run
+        rows = [
+            {"kind": "eval", "phase": p["name"], "seed": 0, "updates": 10 + 10 * k * through, "success": k}
+            for k, p in enumerate(phases)
+        ]
+        found = series.training_curves(summary, chains[0], rows, "success")
+        assert {name: x.tolist() for name, (x, _) in found.items()} == {"a": [10], "b": [20], "d": [30]}
+
+
+HOSTILE = ("$\\frac{", "$x$ and $\\mathdefault{\\frac$", "_hidden", "a\x00b\x1b[0m\nc", "</svg><script>", "\ud800 half")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_are_shown_as_they_are_and_break_nothing(name, tmp_path, recwarn):
+    summary = example_summary(name or "x")
+    rows = example_rows(summary)
+    renamed = {phase["name"]: f"{phase['name']}{name}" for phase in summary["phases"]}
+    for row in rows:
+        row["phase"] = renamed[row["phase"]]
+        if row["kind"] == "train":
+            row[f"critic/{name}"] = 1.0
+    for phase, start in zip(summary["phases"], (None, *renamed.values()), strict=False):
+        phase.update(name=renamed[phase["name"]], start=start)
+    summary.update(environment=name, arms=None)
+    states = {**example_states(), "xlabel": name, f"online_{name}": np.zeros((3, 2))}
+    path = report.write_report(tmp_path / "r.html", [summary, summary], [rows[:400], rows[:400]], [states, None])
+    page = path.read_text()
+    assert "<script" not in page and not list(recwarn)
+    for text in re.findall(r'data:image/svg\+xml;base64,([^"]+)"', page):
+        ElementTree.fromstring(base64.b64decode(text))
+
+
+def test_a_drawing_holds_names_letter_by_letter():
+    drawn, panel = figures.figure()
+    figures.finish(panel, r"$\frac{1}{2}$ \$", "y")
+    texts = ["".join(node.itertext()) for node in ElementTree.fromstring(figures.svg(drawn)).iter() if node.tag.endswith("text")]
+    assert r"$\frac{1}{2}$ \$" in texts
