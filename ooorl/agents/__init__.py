@@ -50,7 +50,7 @@ ALGORITHMS = {
         ('dropout', 'log_std_min'),
     ),
     'td3': Algorithm(
-        TD3Config, td3, BOTH, '`next_action` where `critic_cloning_weight` > 0; a policy with `decode`',
+        TD3Config, td3, BOTH, 'next actions (computed) where `critic_cloning_weight` > 0; a policy with `decode`',
         'TD3+BC: `q_normalisation = 2.5`, `cloning_weight = 1`, `cloning_reduce = "mean"`; '
         'ReBRAC: `q_normalisation = 1`, `policy_value = "min"`, both cloning weights, `critic_layer_norm = "after"`; '
         'Diffusion-QL: `policy_action = "sample"`, `cloning_weight = 1`, `q_normalisation` its eta, and a diffusion policy',
