@@ -244,12 +244,14 @@ class Task:
       reset: `(key) -> (state, observation[O])`.
       step: `(state, action[A], key) -> (state, next_observation[O], reward, terminated, success)`; it never
         resets and knows no time limit.
+      state_at: `(observation[O]) -> state`, where the observation is all of the state; None where it hides a part.
     """
 
     spec: Spec
     horizon: int
     reset: Callable[[Key], tuple[State, Array]]
     step: Callable[[State, Array, Key], tuple[State, Array, Array, Array, Array]]
+    state_at: Callable[[Array], State] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -1,6 +1,7 @@
 """Recorded experience: fetch it, read it, check it, convert it. The only place that imports h5py."""
 
 import hashlib
+import json
 import os
 
 from ooorl import catalogue
@@ -18,6 +19,7 @@ __all__ = [
     "FORMATS",
     "check_spec",
     "entry",
+    "environment_of",
     "from_arrays",
     "load",
     "load_task",
@@ -58,11 +60,12 @@ def load(
     Raises:
       UsageError: where the file cannot be used as it is.
     """
+    name = os.path.basename(os.path.normpath(path))
     path, columns = read_columns(path, format=format, observation_keys=observation_keys, infos=infos)
     return assemble(
         columns,
         source=path,
-        name=os.path.basename(path),
+        name=name,
         sha256=sha256(path),
         clip_actions=clip_actions,
         stated_box=action_box.stated(action_low, action_high),
@@ -71,13 +74,14 @@ def load(
     )
 
 
-def load_task(task_id, path=None, *, infos=()) -> Dataset:
+def load_task(task_id, path=None, *, infos=(), environment_box=None) -> Dataset:
     """The data of a catalogued task, fetched where needed, with the catalogue's corrections applied.
 
     Args:
       task_id: an id of the catalogue.
       path: the file, where it is already at hand.
       infos: names under `infos/` to read as well.
+      environment_box: as in `load`.
 
     Raises:
       UsageError: where the task is unknown, cannot be fetched, or the file is not of its sizes.
@@ -91,6 +95,7 @@ def load_task(task_id, path=None, *, infos=()) -> Dataset:
         clip_actions="clip_actions" in named,
         terminal_ends_episode=False if "goes_on_after_terminal" in named else None,
         infos=infos,
+        environment_box=environment_box,
     )
     check_spec(dataset, task, task.id)
     return fixups.apply(dataset, task)
@@ -106,6 +111,37 @@ def entry(task_id) -> catalogue.Entry:
         return catalogue.lookup(task_id)
     except KeyError as error:
         raise UsageError(error.args[0]) from None
+
+
+def environment_of(path):
+    """`(id, keyword settings)` of the environment that a file comes from, as far as the file says; else ('', {}).
+
+    Minari's metadata say it, and so does the file `<path>.json` that `make` and `pull` write, as long as it is of this very
+    file. An id that would import a module (`module:Id`) is not taken from a file.
+
+    Raises:
+      UsageError: where the file is missing, damaged or in no known format.
+    """
+    path = _file(os.fspath(path))
+    if _recognised(path) == "minari":
+        name, settings = minari.environment(path)
+    else:
+        name, settings = _environment_beside(path), {}
+    return ("", {}) if ":" in name else (name, settings)
+
+
+def _environment_beside(path):
+    try:
+        with open(f"{path}.json", encoding="utf-8") as file:
+            record = json.load(file)
+    except (OSError, ValueError):
+        return ""
+    if not isinstance(record, dict) or record.get("sha256") != sha256(path):
+        return ""
+    while isinstance(record.get("made_from"), dict) and isinstance(record["made_from"].get("manifest"), dict):
+        record = record["made_from"]["manifest"]  # rows were left out of a file that says it
+    task = catalogue.ENTRIES.get(record.get("id"))
+    return task.environment if task else str(record.get("environment", ""))
 
 
 def read_columns(path, *, format=None, observation_keys=None, infos=()):

@@ -122,7 +122,7 @@ def _outside(count, actions, known, source, notes, clip):
 
 def _of_environment(actions, given, source, notes):
     """The environment's box, or None for [-1, 1], by which of the two the actions fit into."""
-    if given is None or len(given.low) not in (1, actions.shape[1]):  # other sizes are refused as such, later
+    if given is None or len(given.low) != actions.shape[1]:  # other sizes are refused as such, later
         return None
     if is_unit(given):
         return given

@@ -4,19 +4,19 @@ import os
 
 import numpy as np
 
-from ooorl.data import Columns, assemble, load, read_columns, refusals, sha256
+from ooorl.data import Columns, action_box, assemble, load, read_columns, refusals, sha256
 from ooorl.errors import UsageError
 
 NOT_LOADED = "cannot be loaded: "
 
 
-def info(path, *, clip_actions=True, observation_keys=None):
-    """What a file holds, as a dict to print.
+def info(path, *, clip_actions=True, **reading):
+    """What a file holds, as a dict to print; `reading` as in `ooorl.data.load`.
 
     Raises:
       UsageError: where the file cannot be read.
     """
-    dataset = load(path, clip_actions=clip_actions, observation_keys=observation_keys)
+    dataset = load(path, clip_actions=clip_actions, **reading)
     transitions = dataset.transitions
     lengths, returns = _episodes(transitions.reward, transitions.extras["boundary"] > 0)
     return {
@@ -35,15 +35,16 @@ def info(path, *, clip_actions=True, observation_keys=None):
     }
 
 
-def check(path, *, observation_keys=None):
+def check(path, *, action_low=None, action_high=None, environment_box=None, observation_keys=None):
     """One sentence for each thing about a file that a user should know; nothing found gives an empty list.
 
-    A file that cannot be loaded gives the reason as its one finding.
+    A file that cannot be loaded gives the reason as its one finding. The arguments are those of `ooorl.data.load`.
     """
     try:
         path, columns = read_columns(path, observation_keys=observation_keys)
         columns = refusals.columns(columns, path)
-        dataset = assemble(columns, source=path, name=os.path.basename(path), clip_actions=True)
+        boxes = {"stated_box": action_box.stated(action_low, action_high), "environment_box": environment_box}
+        dataset = assemble(columns, source=path, name=os.path.basename(path), clip_actions=True, **boxes)
     except UsageError as error:
         return [f"{NOT_LOADED}{error}"]
     findings = list(dataset.notes)

@@ -10,7 +10,7 @@ from ooorl.errors import UsageError
 _ENDINGS = {".hdf5": "d4rl", ".h5": "d4rl", ".npz": "npz", "": "minari"}
 
 
-def convert(source, target, *, format=None, clip_actions=False, observation_keys=None):
+def convert(source, target, *, format=None, clip_actions=False, **reading):
     """Reads a data set and writes it in another format; the target appears whole or not at all.
 
     Args:
@@ -19,7 +19,7 @@ def convert(source, target, *, format=None, clip_actions=False, observation_keys
         directory.
       format: 'd4rl', 'npz' or 'minari' where the name should not decide.
       clip_actions: as in `load`.
-      observation_keys: as in `load`.
+      **reading: `action_low`, `action_high` and `observation_keys`, as in `load`.
 
     Returns:
       one sentence to print.
@@ -38,7 +38,7 @@ def convert(source, target, *, format=None, clip_actions=False, observation_keys
         raise UsageError(
             f"A new target is needed; {target} exists already; remove it or choose another name."
         )
-    dataset = load(source, clip_actions=clip_actions, observation_keys=observation_keys)
+    dataset = load(source, clip_actions=clip_actions, **reading)
     folder = os.path.dirname(target) or "."
     if not os.path.isdir(folder):
         raise UsageError(f"A folder to write to is needed; {folder} does not exist; create it first.")

@@ -7,9 +7,9 @@ from ooorl.envs import d4rl
 from ooorl.envs.batched import batched
 from ooorl.envs.gymnasium_adapter import host
 from ooorl.envs.gymnasium_tasks import register
-from ooorl.envs.registry import HOSTS, TASKS, make, make_task
+from ooorl.envs.registry import HOSTS, TASKS, make, make_task, single
 
-__all__ = ['HOSTS', 'TASKS', 'batched', 'host', 'make', 'make_task', 'register']
+__all__ = ['HOSTS', 'TASKS', 'batched', 'host', 'make', 'make_task', 'register', 'single']
 
 register()
 d4rl.register()

@@ -132,7 +132,7 @@ def u_maze(
         reached = jnp.sum((position - goal) ** 2) < goal_radius**2
         return MazeState(position), position, reached.astype(jnp.float32), reached, reached
 
-    return Task(spec=Spec(observation_dim=2, action_dim=2), horizon=horizon, reset=reset, step=step)
+    return Task(spec=Spec(observation_dim=2, action_dim=2), horizon=horizon, reset=reset, step=step, state_at=MazeState)
 
 
 def _sticky_centre(cell: tuple[int, int]) -> np.ndarray:
@@ -188,4 +188,4 @@ def irreversible_maze(*, horizon: int = 50, terminate_on_success: bool = False) 
         terminated = success if terminate_on_success else jnp.zeros_like(success)
         return MazeState(position), position, success.astype(jnp.float32), terminated, success
 
-    return Task(spec=Spec(observation_dim=2, action_dim=2), horizon=horizon, reset=reset, step=step)
+    return Task(spec=Spec(observation_dim=2, action_dim=2), horizon=horizon, reset=reset, step=step, state_at=MazeState)

@@ -83,4 +83,4 @@ def point_mass_wall(
         gained = reached.astype(jnp.float32)
         return PointState(moved), moved, gained if reward == 'sparse' else gained - 1.0, reached, reached
 
-    return Task(spec=Spec(observation_dim=2, action_dim=2), horizon=horizon, reset=reset, step=step)
+    return Task(spec=Spec(observation_dim=2, action_dim=2), horizon=horizon, reset=reset, step=step, state_at=PointState)

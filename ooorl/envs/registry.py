@@ -93,3 +93,25 @@ def make(name: str, batch_shape: int | tuple[int, ...] = (1,), **settings) -> En
     except (gymnasium.error.Error, ImportError) as error:
         raise _unknown(name, [*TASKS, *HOSTS, *gymnasium.registry]) from error
     return host(name, batch_shape, **settings)
+
+
+def single(name: str, **settings):
+    """One copy to put recorded states into: a `Task`, a gymnasium environment, or None where it cannot be made so.
+
+    Args:
+      name: as for `make`.
+      **settings: as for `make`.
+    """
+    if name in TASKS:
+        return make_task(name, **settings)
+    if name in HOSTS:
+        return None
+    import gymnasium
+
+    from ooorl.envs.gymnasium_adapter import gymnasium_spec
+
+    settings = {key: value for key, value in settings.items() if key not in ('workers', 'horizon')}
+    try:
+        return gymnasium.make(gymnasium_spec(name), disable_env_checker=True, **settings)
+    except (Exception, SystemExit):  # `make` has said what is wrong, where the environment is needed
+        return None

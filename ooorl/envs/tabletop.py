@@ -115,4 +115,5 @@ def tabletop(*, walls: bool, horizon: int = 200, terminate_on_success: bool = Tr
         terminated = success if terminate_on_success else jnp.zeros_like(success)
         return state, observe(state), success.astype(jnp.float32), terminated, success
 
-    return Task(spec=Spec(observation_dim=12, action_dim=3), horizon=horizon, reset=reset, step=step)
+    spec = Spec(observation_dim=12, action_dim=3)
+    return Task(spec=spec, horizon=horizon, reset=reset, step=step, state_at=state_from_observation)
