@@ -169,11 +169,13 @@ def _ooo_phases(config, spec, dataset, settings):
 def score_range(config: Mapping) -> ScoreRange | None:
     """Reference scores of `evaluation.task`, else of the data set's task where its own environment is evaluated in; or None.
 
+    For a data file they are those of the environment, where all its tasks have the same and none of its settings differ.
+
     Raises:
       UsageError: if the task is unknown, has no reference scores, or is scored in another catalogued environment.
     """
     named, environment = config['evaluation']['task'], _unversioned(config['environment']['id'])
-    task = named or config['dataset']['task']
+    task = named or config['dataset']['task'] or _task_of_file(config)
     if not task:
         return None
     try:
@@ -191,6 +193,15 @@ def score_range(config: Mapping) -> ScoreRange | None:
             'name another, or "" for none'
         )
     return ScoreRange(entry.reference_min, entry.reference_max, entry.scored)
+
+
+def _task_of_file(config):
+    changed = config['environment']['settings'] or config['evaluation']['settings']
+    if not config['dataset']['path'] or changed or config['run']['scheme'] not in ('offline', 'finetune'):
+        return ''
+    entries = [entry for entry in catalogue.ENTRIES.values() if entry.environment == config['environment']['id']]
+    references = {(entry.reference_min, entry.reference_max, entry.scored) for entry in entries}
+    return entries[0].id if len(references) == 1 else ''
 
 
 def _unversioned(name):

@@ -95,6 +95,7 @@ def _parser():
     run.add_argument('config', type=Path, metavar='CONFIG.toml')
     help_text = 'D4RL HDF5, npz or Minari file; or a catalogue id such as hopper-medium-v2'
     run.add_argument('--dataset', metavar='PATH', help=help_text)
+    run.add_argument('--env', metavar='ID', help="environment instead of the config's, or of the one that the data name")
     _run_options(run, out=None)
     run.set_defaults(command=_run)
 
@@ -142,7 +143,20 @@ def _run(arguments):
         table['dataset'] = {**cleared, 'task' if found else 'path': arguments.dataset}
         if found and not any(text.startswith('evaluation.task=') for text in arguments.set):
             table.get('evaluation', {}).pop('task', None)  # the config's own speaks of the data it was written for
+    if arguments.env is not None:
+        _use_environment(table, arguments.env, arguments.set)
     return _start(table, arguments, arguments.out or Path('runs') / str(table.get('name', arguments.config.stem)))
+
+
+def _use_environment(table, name, overrides):
+    """Puts the environment into a config; what the config says of another one goes, unless `overrides` say it."""
+    environment, evaluation = table.setdefault('environment', {}), table.get('evaluation', {})
+    if environment.get('id', '') not in ('', name):
+        for section, key in ((environment, 'settings'), (evaluation, 'settings'), (evaluation, 'task')):
+            where = 'environment' if section is environment else 'evaluation'
+            if not any(text.startswith(f'{where}.{key}') for text in overrides):
+                section.pop(key, None)
+    environment['id'] = name
 
 
 def _is_task(name):
@@ -205,7 +219,7 @@ def _header(prepared, out):
         rows = prepared.dataset.transitions.reward.shape[0]
         console.print(f'data: {prepared.dataset.name}, {rows:,} rows, sha256 {prepared.dataset.sha256[:12]}')
         for note in prepared.dataset.notes:
-            console.print(f'  {note}')
+            console.print(f'  {note}', markup=False)
     for name in ('agent', 'explore', 'exploit'):
         if name in prepared.config:
             console.print(f'{name}: {_transforms(prepared.config[name])}')

@@ -22,11 +22,14 @@ def add_parser(commands) -> None:
 
     info = verbs.add_parser('info', help='what a file holds')
     info.add_argument('target', metavar='FILE')
+    _add_reading(info)
     info.set_defaults(command=_info)
 
     check = verbs.add_parser('check', help='what may be wrong with a file')
     check.add_argument('target', metavar='FILE')
-    check.add_argument('--environment', metavar='ID', help='also replay recorded steps in this MuJoCo environment')
+    help_text = 'also replay recorded steps in this environment, and give its box to actions in its own units'
+    check.add_argument('--environment', '--env', metavar='ID', help=help_text)
+    _add_reading(check)
     check.set_defaults(command=_check)
 
     convert = verbs.add_parser('convert', help='between D4RL HDF5, npz and Minari, by the extension of the target')
@@ -34,6 +37,7 @@ def add_parser(commands) -> None:
     convert.add_argument('target')
     convert.add_argument('--format', choices=('d4rl', 'npz', 'minari'))
     convert.add_argument('--clip-actions', action='store_true')
+    _add_reading(convert)
     convert.set_defaults(command=_convert)
 
     make = verbs.add_parser('make', help="make a data set by D4RL's recipes, e.g. maze2d-umaze, antmaze-large, hopper-medium")
@@ -48,6 +52,26 @@ def add_parser(commands) -> None:
     help_text = 'leave out rows in the box from (X, Y) to (X2, Y2); may repeat'
     make.add_argument('--drop-box', action='append', default=[], metavar='X,Y,X2,Y2', help=help_text)
     make.set_defaults(command=_make)
+
+
+def _add_reading(parser):
+    """What must be said of files that do not say it themselves."""
+    parser.add_argument('--action-low', metavar='A[,B...]', help='lower bounds of the box that actions were recorded in')
+    parser.add_argument('--action-high', metavar='A[,B...]', help='upper bounds')
+    parser.add_argument('--observation-keys', metavar='A,B', help="of Minari's dict observations: what to put together")
+
+
+def _reading(arguments):
+    """Keyword arguments of `ooorl.data.load` from these options."""
+    bounds = {}
+    for side in ('low', 'high'):
+        text = getattr(arguments, f'action_{side}')
+        try:
+            bounds[f'action_{side}'] = None if text is None else [float(part) for part in text.split(',')]
+        except ValueError:
+            raise UsageError(f'--action-{side} takes numbers, one or one for each action entry; got {text!r}') from None
+    keys = arguments.observation_keys
+    return {**bounds, 'observation_keys': None if keys is None else tuple(keys.split(','))}
 
 
 def _list(arguments):
@@ -82,45 +106,47 @@ def _show_bytes(done, total):
 def _info(arguments):
     from ooorl.data.check import info
 
-    for name, value in info(arguments.target).items():
+    for name, value in info(arguments.target, **_reading(arguments)).items():
         print(f'{name}: {value}')
 
 
 def _check(arguments):
     from ooorl.data.check import NOT_LOADED, check
 
-    environment = None if arguments.environment is None else _simulator(arguments.environment)
-    findings = check(arguments.target)
+    place = None if arguments.environment is None else _place(arguments.environment)
+    box = None if place is None else place.action_box
+    findings = check(arguments.target, environment_box=box, **_reading(arguments))
     if findings and findings[0].startswith(NOT_LOADED):
         raise UsageError(findings[0].removeprefix(NOT_LOADED))
     for finding in findings:
         print(finding)
-    if environment is not None:
-        from ooorl.data.audit import audit
+    if place is None:
+        return 0
+    from ooorl.data.audit import audit
 
-        print(audit(arguments.target, lambda: environment).verdict)
+    found = audit(arguments.target, lambda: place.made, **_reading(arguments))
+    for line in (found.verdict, *found.findings):
+        print(line)
+    return 1 if found.wrong else 0
 
 
-def _simulator(name):
-    """The gymnasium environment called `name`, which must run on MuJoCo."""
-    import gymnasium
+def _place(name):
+    """The environment called `name`, to replay steps in."""
+    from ooorl import envs
+    from ooorl.runner.belonging import Place
 
-    import ooorl.envs  # noqa: F401 - registers the project's environments
-
-    try:
-        environment = gymnasium.make(name, disable_env_checker=True)
-    except (gymnasium.error.Error, ImportError) as error:
-        first = str(error).partition('\n')[0]
-        raise UsageError(f'--environment needs an environment that can be made; got {name!r} ({first})') from None
-    if not (hasattr(environment.unwrapped, 'model') and hasattr(environment.unwrapped, 'set_state')):
-        raise UsageError(f'--environment needs a MuJoCo environment, whose states can be set; {name} is none; leave it out')
-    return environment
+    envs.make(name)  # says what is wrong with a name
+    made = envs.single(name)
+    if made is None:
+        raise UsageError(f'--environment needs an environment whose states can be set; {name} is none; leave it out')
+    return Place(name, made)
 
 
 def _convert(arguments):
     from ooorl.data.convert import convert
 
-    print(convert(arguments.source, arguments.target, format=arguments.format, clip_actions=arguments.clip_actions))
+    reading = _reading(arguments)
+    print(convert(arguments.source, arguments.target, format=arguments.format, clip_actions=arguments.clip_actions, **reading))
 
 
 def _make(arguments):

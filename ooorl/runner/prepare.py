@@ -1,5 +1,6 @@
 """A config made ready to run: data loaded, environments made, phases built, everything checked, nothing written."""
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -9,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ooorl import data, envs
+from ooorl.data.pull import pull
 from ooorl.errors import UsageError
-from ooorl.runner import build, config
+from ooorl.runner import belonging, build, config
+from ooorl.runner.return_range import with_return_ranges
 from ooorl.runner.settings import parse_seeds
 from ooorl.training.evaluate import evaluate
 from ooorl.training.phases import Setup, check, env_steps, round_sizes
@@ -33,9 +36,20 @@ def prepare(settings: Mapping) -> Prepared:
     """
     settings = config.resolve(settings)
     seeds = parse_seeds(settings['run']['seeds'])
-    dataset = load_dataset(settings['dataset'])
-    environment, evaluation = make_environments(settings, len(seeds))
+    guessed = not settings['environment']['id']
+    settings, line = belonging.settled(settings)
+    try:
+        environment, evaluation = make_environments(settings, len(seeds))
+        dataset = _dataset_for(settings, line)
+    except UsageError as error:
+        if not (guessed and settings['environment']['id']) or settings['run']['scheme'] != 'offline':
+            raise
+        # Only the data name this environment, and training does without it; what is wrong with the data shows again.
+        settings, line = belonging.without_environment(settings, error)
+        environment = evaluation = None
+        dataset = _dataset_for(settings, line)
     spec = _spec(dataset, environment, settings['environment']['id'])
+    settings, dataset = with_return_ranges(settings, dataset)
     transitions = None if dataset is None else dataset.transitions
     run = settings['run']
     setup = Setup(
@@ -55,24 +69,43 @@ def prepare(settings: Mapping) -> Prepared:
     return Prepared(settings, setup, dataset)
 
 
-def load_dataset(table: Mapping) -> 'data.Dataset | None':
-    """The data set that a resolved `[dataset]` table names, without the rows in its regions; or None."""
-    dataset = _whole_dataset(table)
+def _dataset_for(settings, line):
+    """The data set of a config, compared with its environment; `line` joins its notes."""
+    if not any(settings['dataset'][key] for key in ('path', 'task', 'scripted')):
+        return None
+    with belonging.opened(settings) as place:
+        dataset = load_dataset(settings['dataset'], place)
+    return dataclasses.replace(dataset, notes=(*dataset.notes, *([line] if line else [])))
+
+
+def load_dataset(table: Mapping, place: 'belonging.Place | None' = None) -> 'data.Dataset | None':
+    """The data set that a resolved `[dataset]` table names, without the rows in its regions; or None.
+
+    Raises:
+      UsageError: where it cannot be used, or does not belong to the environment `place`.
+    """
+    dataset = _whole_dataset(table, place)
+    if dataset is None:
+        return None
     dropped = {'discs': table['drop_discs'], 'boxes': table['drop_boxes']}
-    if dataset is None or not any(dropped.values()):
-        return dataset
-    return data.fixups.remove_regions(dataset, **dropped)
+    if any(dropped.values()):
+        dataset = data.fixups.remove_regions(dataset, **dropped)
+    return belonging.compared(dataset, place, table['replay'])
 
 
-def _whole_dataset(table):
-    if table['path']:
-        ends = table.get('terminal_ends_episode')
-        return data.load(table['path'], clip_actions=table['clip_actions'], terminal_ends_episode=ends)
-    if table['task']:
-        return data.load_task(table['task'])
+def _whole_dataset(table, place):
     if table['scripted']:
         return _scripted(table)
-    return None
+    if not (table['path'] or table['task']):
+        return None
+    path = table['path'] or pull(table['task'])
+    reading = {'environment_box': place and place.action_box}
+    reading['infos'] = () if table['replay'] == 'off' else belonging.states_in(path, place)
+    if table['task']:
+        return data.load_task(table['task'], path, **reading)
+    for key in ('terminal_ends_episode', 'action_low', 'action_high', 'observation_keys'):
+        reading[key] = table.get(key)
+    return data.load(path, clip_actions=table['clip_actions'], **reading)
 
 
 def _scripted(table):

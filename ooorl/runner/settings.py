@@ -4,12 +4,14 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ooorl.data.action_box import stated
 from ooorl.errors import UsageError
 from ooorl.policies import POLICIES
 from ooorl.signals import DisagreementConfig, RNDConfig
 from ooorl.training.learn import Sampling
 from ooorl.validation import check_choice, check_not_negative, check_positive, check_regions
 
+RETURN_RANGE = 'return_range'
 SCHEMES = ('offline', 'finetune', 'online', 'ooo')
 
 
@@ -73,7 +75,11 @@ class DatasetConfig:
     task: str = ''  # or a catalogue id: fetched where needed, with the catalogue's corrections
     scripted: str = ''  # or data made on the spot: 'u_maze' or 'point_mass_wall'
     settings: Mapping = dataclasses.field(default_factory=dict)  # of the scripted data; `seed` among them
-    clip_actions: bool = False  # clip actions outside [-1, 1] instead of refusing the file
+    clip_actions: bool = False  # clip actions that leave their box instead of refusing the file
+    action_low: float | tuple[float, ...] | None = None  # lower bounds of actions; none: as the file or the environment says
+    action_high: float | tuple[float, ...] | None = None  # upper bounds; actions are rescaled from this box to [-1, 1]
+    observation_keys: tuple[str, ...] = ()  # of a Minari file with dict observations: the entries, one behind the other
+    replay: str = 'refuse'  # data that do not replay in the environment: 'refuse' or 'warn'; 'off': only sizes are compared
     terminal_ends_episode: bool | None = None  # of a file: False where episodes go on after terminal rows; None: found out
     drop_discs: tuple[tuple[float, ...], ...] = ()  # [x, y, radius]: rows whose observation begins with such x, y are removed
     drop_boxes: tuple[tuple[float, ...], ...] = ()  # [low x, low y, high x, high y], likewise
@@ -83,6 +89,8 @@ class DatasetConfig:
             raise UsageError('[dataset] takes one of path, task and scripted; got several; keep one')
         if self.terminal_ends_episode is not None and (self.task or self.scripted):
             raise UsageError('terminal_ends_episode is for a file given by path; the catalogue decides it for a task; remove it')
+        stated(self.action_low, self.action_high)
+        check_choice(('refuse', 'warn', 'off'), replay=self.replay)
         check_regions(self.drop_discs, self.drop_boxes)
 
 
@@ -163,8 +171,12 @@ class AgentConfig:
 class RewardConfig:
     """Sub-table `reward` of an agent: r' = scale * r + shift on sampled batches."""
 
-    scale: float = 1.0  # factor, greater than 0
+    scale: float | str = 1.0  # factor, greater than 0; 'return_range': 1000 / (largest - smallest return of the data's episodes)
     shift: float = 0.0  # added after scaling
+
+    def __post_init__(self):
+        if isinstance(self.scale, str):
+            check_choice((RETURN_RANGE,), scale=self.scale)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -93,8 +93,9 @@ def test_names_that_the_catalogue_lacks(capsys):
 
 @pytest.mark.parametrize(('name', 'words'), [
     ('NoSuchThing-v0', "got 'NoSuchThing-v0'"),
-    ('ooorl/UMaze-v0', 'needs a MuJoCo environment'),
-    ('Hopper-v4', 'infos/qpos and infos/qvel are needed'),
+    ('ooorl/UMaze-v0', 'Actions of size 2 are needed by this task; the data have 1'),
+    ('Hopper-v4', 'Observations of shape (11,) are needed by this environment; data.npz has size 2'),
+    ('MountainCarContinuous-v0', 'A simulator whose state can be set is needed; this one cannot'),
 ])  # fmt: skip
 def test_check_refuses_other_environments(capsys, name, words):
     np.savez('data.npz', **columns())
