@@ -90,13 +90,13 @@ def separation(summary, metric=None):
             found = score_difference(metric, own, values)
             sign = "ahead of" if found.low > 0 else "behind" if found.high < 0 else "not separated from"
             words[sign].append(label)
-    parts = [f"{word} {_listed(labels, len(others))}" for word, labels in words.items() if labels]
+    parts = [f"{word} {_listed(labels, len(others), word)}" for word, labels in words.items() if labels]
     return f"{lead} is {'; '.join(parts)} (95 % interval of the mean difference, seed by seed)." if parts else ""
 
 
-def _listed(labels, num_others):
+def _listed(labels, num_others, word):
     if len(labels) == num_others > 1:
-        return "every other arm"
+        return "any other arm" if word.startswith("not") else "every other arm"
     return ", ".join(labels[:-1]) + " and " * (len(labels) > 1) + labels[-1]
 
 
@@ -182,7 +182,9 @@ def cell(metric, values):
     values = as_array(values)
     interval = score_interval(metric, values)
     if interval.method == "missing":
-        return f"undefined ({(~np.isfinite(values)).sum()} of {len(values)} seeds missing)"
+        known = values[np.isfinite(values)]
+        others = f", mean of the others {number(metric, known.mean())}" if len(known) else ""
+        return f"undefined ({len(values) - len(known)} of {len(values)} seeds missing{others})"
     mean = number(metric, interval.point) + (" %" if metric == "success" else "")
     if interval.method == "too few":
         return f"{mean} ({len(values)} seed{'s' * (len(values) > 1)}, no interval)"

@@ -165,7 +165,7 @@ def test_cells_say_why_there_is_no_interval():
     assert tables.cell("success", [1, 1, 1, 1, 1]) == "100.0 % [47.8, 100.0]†"  # 0.025^(1/5) = 0.478
     assert tables.cell("return", [5.0, 5.0, 5.0]) == "5 (all seeds equal)"
     assert tables.cell("normalised", [50.0]) == "50.0 (1 seed, no interval)"
-    assert tables.cell("return", [1.0, None, 3.0, float("nan")]) == "undefined (2 of 4 seeds missing)"
+    assert tables.cell("return", [1.0, None, 3.0, float("nan")]) == "undefined (2 of 4 seeds missing, mean of the others 2)"
     assert tables.cell("length", None) == ""
 
 
@@ -274,6 +274,8 @@ def test_the_first_line_says_what_intervals_separate(tmp_path):
     assert f"<h1>{tables.result(summary)}</h1>" in page and said in page
     assert "100.0 points [26.1, 100.0]†" in page  # 2 * .025^(1/8) - 1
     assert tables.separation(phases_of({"pretrain": NEVER})) == ""
+    alike = tables.separation(phases_of({"pretrain": SPLIT, "explore": SPLIT, "retrain@90": SPLIT}))
+    assert alike.startswith("OOO is not separated from any other arm (")
 
 
 def test_every_arm_of_the_schemes_is_explained():
