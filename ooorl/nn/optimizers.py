@@ -1,9 +1,9 @@
 """Optimiser states wherever they lie inside an agent's state: started anew, or looked at."""
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from ooorl.types import Array, State
+from ooorl.types import State
 
 
 def _is_optimizer(node) -> bool:
@@ -15,13 +15,17 @@ def restarted(state: State, fresh: State) -> State:
     return jax.tree.map(lambda old, new: new if _is_optimizer(old) else old, state, fresh, is_leaf=_is_optimizer)
 
 
-def moments(state: State) -> tuple[Array, Array]:
-    """Steps taken and mean second moment of every Adam of more than one parameter, each `[optimisers]`, possibly none."""
+def adams(state: State) -> list:
+    """The state of every Adam in `state`, without the first moments."""
     nodes = jax.tree.leaves(state, is_leaf=lambda node: hasattr(node, 'nu'))
-    adams = [node for node in nodes if hasattr(node, 'nu') and _size(node.nu) > 1]
-    if not adams:
-        return jnp.zeros(0), jnp.zeros(0)
-    return jnp.stack([jnp.asarray(adam.count, jnp.float32) for adam in adams]), jnp.stack([_mean(adam.nu) for adam in adams])
+    return [node._replace(mu=()) for node in nodes if hasattr(node, 'nu')]
+
+
+def moments(state: State) -> tuple[np.ndarray, np.ndarray]:
+    """Steps taken and mean second moment of every Adam of more than one parameter, each `[optimisers]`, possibly none."""
+    found = [adam for adam in jax.device_get(adams(state)) if _size(adam.nu) > 1]
+    counts, means = [adam.count for adam in found], [_mean(adam.nu) for adam in found]
+    return np.asarray(counts, np.float32), np.asarray(means, np.float32)
 
 
 def _size(tree):

@@ -28,16 +28,15 @@ A bonus is part of Q and of its bounds, and not of the return.
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ooorl.nn.optimizers import moments
+from ooorl.mapping import index_seed
+from ooorl.nn.optimizers import adams, moments
 from ooorl.training import learn, replay
+from ooorl.training.cycles import streams
 from ooorl.training.phases import Phase
-from ooorl.training.probe_rows import NUM_SPECIAL, Probe, dataset_probe, online_probe
+from ooorl.training.probe_rows import Probe, answers, dataset_probe, online_probes, questions, window_steps
 from ooorl.training.rounds import Programs, RunState
-from ooorl.types import Agent, Array
-from ooorl.wrap import with_extras
 
 NUM_MATCHED = 128  # rows compared with their nearest row of the data
 BETA2 = 0.999
@@ -45,47 +44,119 @@ KEY_PURPOSE = 5
 
 
 class Gauge:
-    """Measures the rounds of one run."""
+    """Measures the rounds of one run.
+
+    Agents are asked by one program each, the same for every store; all else is numpy, since compiling it would take longer than
+    the thousands of rows do.
+    """
 
     def __init__(self, programs: Programs):
         self.programs = programs
         self._dataset_probes = {}
+        self._dataset_wins = {}
         self._before = None
 
     def begin(self, state: RunState, phase: Phase) -> None:
         """To be called before the first round of a phase: the round destroys what it starts from."""
-        self._before = None if not phase.num_updates else self._moments(phase, state)
+        self._before = None if not phase.num_updates else self._moments(state)
 
     def measure(self, state: RunState, phase: Phase) -> dict[str, np.ndarray]:
         """Facts `[S]` after a round of a phase, by column; NaN where unknown. Empty for phases without updates."""
         if not phase.num_updates:
             return {}
+        store = None if phase.online_limit == 0 else state.stores.get(phase.store)
+        if store is not None and phase.online_limit is not None:
+            store = replay.take(store, phase.online_limit)
+        probes = self._probes(phase, store)
+        wins, sizes = self._wins(phase, store), self._sizes(store)
+        ranges = [_reward_range(own) for own in probes]
+        looks = self._ask(state, phase, probes, ranges)
+        found = []
+        for number, (own, look) in enumerate(zip(probes, looks, strict=True)):
+            here = [{name: value[number] for name, value in counts.items()} for counts in (sizes, wins)]
+            found.append(facts(phase, own, look, *here))
+        names = sorted({name for one in found for name in one})
+        columns = {name: np.asarray([one.get(name, np.nan) for one in found], np.float32) for name in names}
+        return {**columns, **self._optimizers(state, phase)}
+
+    def _probes(self, phase, store):
+        """For each seed the rows to look at by source."""
         setup, gamma = self.programs.setup, phase.sampling.gamma
         if setup.dataset is not None and gamma not in self._dataset_probes:
             self._dataset_probes[gamma] = dataset_probe(setup.dataset, gamma)
-        store = None if phase.online_limit == 0 else state.stores.get(phase.store)
-        if store is not None and phase.online_limit is not None:
-            store = replay.take(store, phase.online_limit)  # outside of the program, which then serves every budget
+        probes = [{} if setup.dataset is None else {'dataset': self._dataset_probes[gamma]} for _ in setup.seeds]
+        if store is None:
+            return probes
+        streams, stored = setup.environment.batch_shape[-1], np.asarray(store.size)
+        num = store.storage.reward.shape[1]
+        length = window_steps(num, streams, setup.environment.horizon)
+        first = int(np.clip(stored.max() // streams - length, 0, num // streams - length)) * streams
+
+        def window(storage, first):
+            return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, length * streams, axis=1), storage)
+
+        newest = jax.device_get(self.programs.call(('window', num), window, store.storage, np.int32(first)))
+        best = None if setup.dataset is None else self._dataset_probes[gamma].rows.reward.max()
+        online = online_probes(newest, stored - first, streams, gamma, best)
+        return [{**own, 'online': probe} for own, probe in zip(probes, online, strict=True)]
+
+    def _sizes(self, store):
+        rows = {} if self.programs.setup.dataset is None else {'dataset': self.programs.setup.dataset.reward.shape[0]}
+        sizes = {name: np.full(len(self.programs.setup.seeds), num) for name, num in rows.items()}
+        return sizes if store is None else {**sizes, 'online': np.asarray(store.size)}
+
+    def _wins(self, phase, store):
+        """Rows `[S]` of each source that count as successes, where batches hold any by choice."""
+        programs, sampling, wins = self.programs, phase.sampling, {}
+        if not sampling.success_rows:
+            return wins
+        counts, kind = streams(programs.setup), (sampling.success_unit, sampling.success_reward)
+
+        def number(name):
+            return lambda source: learn.successes(source, counts[name], sampling).size
+
+        if programs.dataset is not None:
+            if kind not in self._dataset_wins:
+                size = programs.call(('wins', kind), number('dataset'), programs.dataset)
+                self._dataset_wins[kind] = np.full(len(programs.setup.seeds), int(size))
+            wins['dataset'] = self._dataset_wins[kind]
+        if store is not None:
+            name = ('wins', kind, store.storage.reward.shape)
+            wins['online'] = np.asarray(programs.call(name, jax.vmap(number('online')), store))
+        return wins
+
+    def _ask(self, state, phase, probes, ranges):
+        """For each seed what the agent is given of the rows to look at, and what it believes of them."""
+        agent, collects = phase.agent, any(p.num_env_steps for p in self.programs.setup.phases)
+        asked = [questions(own, low, high, collects) for own, (low, high) in zip(probes, ranges, strict=True)]
+        rows, tail = jax.tree.map(lambda *leaves: np.stack(leaves), *asked)
+
+        def one(state, rows, tail, key):
+            num = tail.shape[0]
+            given = agent.sees(state, rows)
+            columns = {name: given.extras[name][:num] for name in ('return_to_go', 'bonus') if name in given.extras}
+            look = {'reward': given.reward, 'discount': given.discount, **columns}
+            look |= {name: getattr(given, name)[:num] for name in ('observation', 'action', 'next_observation')}
+            if agent.q is not None:
+                look['q'] = agent.q(state, rows.observation[:num], rows.action[:num]).mean(axis=0)
+                look['rest'] = agent.q(state, tail, agent.best_action(state, tail, key)).mean(axis=0)
+            return look
+
         keys = self.programs.keys(state.phase, state.round, KEY_PURPOSE)
+        mapped = self.programs.over_seeds(one, (0, 0, 0, 0))
+        found = jax.device_get(self.programs.call(('measure', agent), mapped, state.agent, rows, tail, keys))
+        return [answers(index_seed(found, number), own, collects) for number, own in enumerate(probes)]
 
-        def one(agent, store, key, probe, dataset):
-            return facts(setup, phase, agent, probe, store, dataset, key)
-
-        mapped = self.programs.over_seeds(one, (0, 0, 0, None, None))
-        rows = None if store is None else store.storage.reward.shape
-        name = ('measure', phase.agent, id(phase.sampling), rows)
-        dataset = self.programs.dataset if phase.sampling.success_rows else None
-        found = self.programs.call(name, mapped, state.agent, store, keys, self._dataset_probes.get(gamma), dataset)
-        return {**jax.device_get(found), **self._optimizers(state, phase)}
-
-    def _moments(self, phase, state):
-        return jax.device_get(self.programs.call(('moments', phase.agent), jax.vmap(moments), state.agent))
+    def _moments(self, state):
+        found = jax.device_get(adams(state.agent))
+        each = [moments(index_seed(found, number)) for number in range(len(self.programs.setup.seeds))]
+        return tuple(np.stack(column) for column in zip(*each, strict=True))
 
     def _optimizers(self, state, phase):
         before, self._before = self._before, None
         if before is None or not before[0].shape[-1]:
             return {}
-        (count, old), (later, new) = before, self._moments(phase, state)
+        (count, old), (later, new) = before, self._moments(state)
         fresh = phase.start is None or phase.fresh_optimizers
         kept = BETA2 ** (later - count)
         with np.errstate(divide='ignore', invalid='ignore'):
@@ -97,90 +168,61 @@ class Gauge:
         return {f'optimizer/{name}': value for name, value in known.items()}
 
 
-def facts(setup, phase: Phase, state, probe: Probe | None, store, dataset, key) -> Mapping[str, Array]:
+def facts(phase: Phase, probes: Mapping[str, Probe], look, sizes: Mapping, wins: Mapping) -> dict[str, float]:
     """The columns of the module's list for one seed, but for those of the optimiser."""
-    agent, gamma = phase.agent, phase.sampling.gamma
-    probes, sizes = {}, {}
-    if probe is not None:
-        probes['dataset'], sizes['dataset'] = probe, setup.dataset.reward.shape[0]
-    if store is not None:
-        best = None if probe is None else jnp.max(probe.rows.reward)
-        streams, horizon = setup.environment.batch_shape[-1], setup.environment.horizon
-        probes['online'], sizes['online'] = online_probe(store, streams, horizon, gamma, best), store.size
-    low, high = _reward_range(probes)
-    given = {name: _given(agent, state, p.rows, p, low, high) for name, p in probes.items()}
-    found = _mix(phase.sampling, sizes, _wins(setup, phase.sampling, dataset, store))
+    gamma, (looks, varied) = phase.sampling.gamma, look
+    given = {name: own.given for name, own in looks.items()}
     reference = next(iter(probes))
-    found |= _transforms(agent, state, probes[reference], low, high)
+    found = _mix(phase.sampling, sizes, wins)
+    found |= _transforms(probes[reference], given[reference], *(own.given for own in varied))
     for name, p in probes.items():
         found |= {f'{name}/{k}': v for k, v in _rows(p, given[name]).items()}
-        if agent.q is not None:
-            found |= _values(agent, state, name, p, given[name], gamma, key)
-    if agent.q is not None:
-        rewards = jnp.concatenate([given[n].reward + given[n].extras.get('bonus', 0.0) for n in probes])
-        weights = jnp.concatenate([jnp.maximum(jnp.maximum(p.uniform, p.ends), p.best) for p in probes.values()])
-        least = jnp.where(weights > 0, rewards, 0.0).min(initial=0.0)
-        most = jnp.where(weights > 0, rewards, 0.0).max(initial=0.0)
-        found |= {'q/lowest': least / (1.0 - gamma), 'q/highest': most / (1.0 - gamma)} if gamma < 1 else {}
+        if looks[name].q is not None:
+            found |= _values(name, p, looks[name], gamma)
+    if looks[reference].q is not None and gamma < 1:
+        rewards = np.concatenate([given[n].reward + given[n].extras.get('bonus', 0.0) for n in probes])
+        rewards = rewards[np.concatenate([_looked_at(p) for p in probes.values()])]
+        found |= {'q/lowest': rewards.min(initial=0.0) / (1.0 - gamma), 'q/highest': rewards.max(initial=0.0) / (1.0 - gamma)}
     if len(probes) == 2:
         found |= _shifted(probes, given) | _matched(probes, given)
     return found
 
 
+def _looked_at(probe):
+    return (probe.uniform > 0) | (probe.ends > 0) | (probe.best > 0)
+
+
 def _reward_range(probes):
-    low, high = jnp.inf, -jnp.inf
-    for p in probes.values():
-        here = jnp.maximum(jnp.maximum(p.uniform, p.ends), p.best) > 0
-        low = jnp.minimum(low, jnp.where(here, p.rows.reward, jnp.inf).min())
-        high = jnp.maximum(high, jnp.where(here, p.rows.reward, -jnp.inf).max())
-    return low, high
-
-
-def _given(agent: Agent, state, rows, probe, low, high):
-    """The rows as the agent is given them, with every column it reads; the return moves with the reward."""
-    columns = {'return_to_go': probe.returns, 'discounted_horizon': probe.horizon, 'reward_low': low, 'reward_high': high}
-    columns = {name: jnp.broadcast_to(value, rows.reward.shape) for name, value in columns.items()}
-    return agent.sees(state, with_extras(rows, **columns))
+    rewards = np.concatenate([p.rows.reward[_looked_at(p)] for p in probes.values()])
+    return rewards.min(initial=np.inf), rewards.max(initial=-np.inf)
 
 
 def _mean(values, weight):
     """Mean over the rows of weight 1; NaN where there is none."""
-    return jnp.where(weight > 0, values, 0.0).sum() / jnp.where(weight.sum() > 0, weight.sum(), jnp.nan)
-
-
-def _wins(setup, sampling, dataset, store):
-    """Rows of each source that count as successes, where batches hold any by choice."""
-    if not sampling.success_rows:
-        return None
-    streams = {'dataset': 1, 'online': setup.environment.batch_shape[-1] if setup.environment else 1}
-    sources = {'dataset': dataset, 'online': store}
-    return {n: learn.successes(s, streams[n], sampling).size for n, s in sources.items() if s is not None}
+    chosen = values[weight > 0]
+    return chosen.mean(axis=0) if len(chosen) else np.nan
 
 
 def _mix(sampling, sizes, wins):
-    names = tuple(sizes)
-    weights, _ = replay.shares(sampling.mix, names)
-    stored = jnp.stack([jnp.asarray(size, jnp.float32) for size in sizes.values()])
-    weights = stored if weights is None else weights * (stored > 0)
-    share = weights / jnp.maximum(weights.sum(), 1e-30)
-    if wins is not None:
-        won = jnp.stack([jnp.asarray(wins[name], jnp.float32) for name in names])
-        won = jnp.where(won.sum() > 0, won / jnp.maximum(won.sum(), 1.0), share)
+    stored = np.asarray(list(sizes.values()), np.float32)
+    weights = stored
+    if not isinstance(sampling.mix, str):
+        weights = np.asarray([sampling.mix.get(name, 0.0) for name in sizes]) * (stored > 0)
+    share = weights / max(weights.sum(), 1e-30)
+    if wins:
+        won = np.asarray([wins[name] for name in sizes], np.float32)
+        won = won / won.sum() if won.sum() > 0 else share
         share = share + (won - share) * sampling.success_rows / sampling.batch_size
-    return {f'mix/{name}': share[number] for number, name in enumerate(names)}
+    return {f'mix/{name}': share[number] for number, name in enumerate(sizes)}
 
 
-def _transforms(agent, state, p, low, high):
+def _transforms(p, given, raised, ended, going):
     """What the agent's wrappers do to rewards, ends and observations, from rows with these columns set by hand."""
-    given = _given(agent, state, p.rows, p, low, high)
-    raised = _given(agent, state, p.rows._replace(reward=p.rows.reward + 1.0), p, low, high)
-    ended = _given(agent, state, p.rows._replace(discount=jnp.zeros_like(p.rows.discount)), p, low, high)
-    going = _given(agent, state, p.rows._replace(discount=jnp.ones_like(p.rows.discount)), p, low, high)
     scale = _mean(raised.reward - given.reward, p.uniform)
     observation = given.observation
     found = {
         'observation_mean': _mean(observation.mean(axis=-1), p.uniform),
-        'observation_size': jnp.sqrt(_mean((observation**2).mean(axis=-1), p.uniform)),
+        'observation_size': np.sqrt(_mean((observation**2).mean(axis=-1), p.uniform)),
         'reward_scale': scale,
         'reward_shift': _mean(given.reward - scale * p.rows.reward, p.uniform),
         'terminal_kept': _mean(1.0 * (ended.discount == 0), p.uniform),
@@ -190,11 +232,11 @@ def _transforms(agent, state, p, low, high):
 
 
 def _rows(p, given):
-    here = jnp.maximum(jnp.maximum(p.uniform, p.ends), p.best) > 0
+    rewards = p.rows.reward[_looked_at(p)]
     return {
         'reward': _mean(given.reward, p.uniform),
-        'reward_low': jnp.where(here, p.rows.reward, jnp.inf).min(),
-        'reward_high': jnp.where(here, p.rows.reward, -jnp.inf).max(),
+        'reward_low': rewards.min(initial=np.inf),
+        'reward_high': rewards.max(initial=-np.inf),
         'num_ends': p.ends.sum(),
         'ends_stored': _mean(1.0 * (p.rows.discount == 0), p.ends),
         'ends_given': _mean(1.0 * (given.discount == 0), p.ends),
@@ -203,15 +245,13 @@ def _rows(p, given):
     }
 
 
-def _values(agent, state, name, p, given, gamma, key):
-    q = agent.q(state, p.rows.observation, p.rows.action).mean(axis=0)
-    rest = agent.q(state, p.tail, agent.best_action(state, p.tail, key)).mean(axis=0)
+def _values(name, p, look, gamma):
     left = p.cut * (1.0 - (1.0 - gamma) * p.horizon) if gamma < 1 else p.cut  # gamma to the power of the steps until the cut
-    returns = given.extras['return_to_go']
-    known = p.uniform * jnp.isfinite(returns)
+    returns = look.given.extras['return_to_go']
+    known = p.uniform * np.isfinite(returns)
     return {
-        f'q/{name}': _mean(q, p.uniform),
-        f'q_minus_return/{name}': _mean(q - returns - left * rest, known),
+        f'q/{name}': _mean(look.q, p.uniform),
+        f'q_minus_return/{name}': _mean(look.q - returns - left * look.rest, known),
     }
 
 
@@ -220,47 +260,48 @@ def _shifted(probes, given):
     data, online = (given[name].observation for name in ('dataset', 'online'))
     weight, other_weight = (probes[name].uniform[:, None] for name in ('dataset', 'online'))
     centre, other = _column_mean(data, weight), _column_mean(online, other_weight)
-    std = jnp.sqrt(_column_mean((data - centre) ** 2, weight))
-    varies = std > 1e-6 * (1.0 + jnp.abs(centre))
-    distance = jnp.where(varies, jnp.abs(other - centre) / jnp.where(varies, std, 1.0), 0.0)
+    std = np.sqrt(_column_mean((data - centre) ** 2, weight))
+    varies = std > 1e-6 * (1.0 + np.abs(centre))
+    distance = np.where(varies, np.abs(other - centre) / np.where(varies, std, 1.0), 0.0)
     low, high = data.min(axis=0, keepdims=True), data.max(axis=0, keepdims=True)
     far = ((online < 2 * low - high) | (online > 2 * high - low)) & varies
     return {
-        'online/distance': distance.sum() / jnp.maximum(varies.sum(), 1),
+        'online/distance': distance.sum() / max(varies.sum(), 1),
         'online/outside': _mean(1.0 * far.any(axis=-1), probes['online'].uniform),
     }
 
 
 def _column_mean(values, weight):
-    return jnp.where(weight > 0, values, 0.0).sum(axis=0, keepdims=True) / jnp.maximum(weight.sum(), 1.0)
+    return np.where(weight > 0, values, 0.0).sum(axis=0, keepdims=True) / max(weight.sum(), 1.0)
 
 
 def _matched(probes, given):
     """Rewards of online rows against those of the rows of the data set nearest to them."""
     data, online = (
-        jnp.concatenate([g.observation, g.action, g.next_observation], axis=-1) for g in (given['dataset'], given['online'])
+        np.concatenate([g.observation, g.action, g.next_observation], axis=-1) for g in (given['dataset'], given['online'])
     )
     centre, std = data.mean(axis=0, keepdims=True), data.std(axis=0, keepdims=True)
-    std = jnp.maximum(std, 1e-6 * (1.0 + jnp.abs(centre)))
+    std = np.maximum(std, 1e-6 * (1.0 + np.abs(centre)))
     data, online = (data - centre) / std, (online - centre) / std
-    stride = slice(None, None, max(1, (online.shape[0] - 2 * NUM_SPECIAL) // NUM_MATCHED))
+    drawn = (probes['online'].ends == 0) & (probes['online'].best == 0)
+    stride = slice(None, None, max(1, drawn.sum() // NUM_MATCHED))
     usable = probes['dataset'].uniform > 0
     reward, own = given['dataset'].reward, data[:NUM_MATCHED]
-    others = usable[None, :] & (jnp.arange(own.shape[0])[:, None] != jnp.arange(data.shape[0])[None, :])
+    others = usable[None, :] & (np.arange(own.shape[0])[:, None] != np.arange(data.shape[0])[None, :])
     inside, inside_row = _nearest(own, data, others)
     outside, outside_row = _nearest(online[stride], data, usable[None, :])
     valid = probes['online'].uniform[stride] > 0
-    close = valid & (outside <= 2.0 * jnp.median(inside))
-    difference = jnp.where(close, given['online'].reward[stride] - reward[outside_row], jnp.nan)
+    close = valid & (outside <= 2.0 * np.median(inside))
+    difference = (given['online'].reward[stride] - reward[outside_row])[close]
     return {
-        'match/share': _mean(1.0 * close, 1.0 * valid),
-        'match/difference': jnp.nanmedian(difference),
-        'match/noise': jnp.median(jnp.abs(reward[: own.shape[0]] - reward[inside_row])),
+        'match/share': _mean(1.0 * close, valid),
+        'match/difference': np.median(difference) if len(difference) else np.nan,
+        'match/noise': np.median(np.abs(reward[: own.shape[0]] - reward[inside_row])),
     }
 
 
 def _nearest(query, base, allowed):
     """Distance to, and index of, the nearest allowed row of `base` for each row of `query`."""
     squares = (query**2).sum(-1)[:, None] + (base**2).sum(-1)[None, :] - 2.0 * query @ base.T
-    squares = jnp.where(allowed, jnp.maximum(squares, 0.0), jnp.inf)
-    return jnp.sqrt(squares.min(axis=1)), squares.argmin(axis=1)
+    squares = np.where(allowed, np.maximum(squares, 0.0), np.inf)
+    return np.sqrt(squares.min(axis=1)), squares.argmin(axis=1)

@@ -1,20 +1,22 @@
-"""Rows of a store to look at: always the same ones of a data set, the newest of what was collected, with what became of them."""
+"""Rows of a store to look at: always the same ones of a data set, the newest of what was collected, with what became of them.
+
+And how an agent is asked about them: `questions`, in one batch of always the same size, and `answers`.
+"""
 
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ooorl.training import episodes, replay
 from ooorl.types import Array, Transition
+from ooorl.wrap import with_extras
 
 NUM_ROWS = 512  # of a data set, drawn uniformly; twice as many of an online store
 NUM_SPECIAL = 128  # further rows at the ends of episodes, and with the highest reward
 
 
 class Probe(NamedTuple):
-    """Rows `[n]` of one store to look at.
+    """Rows `[n]` of one store to look at, in numpy.
 
     `uniform`, `ends` and `best` `[n]` are 1 on an unbiased sample of the store, on ends of episodes, and on an unbiased sample of
     the rows with the highest reward. `cut` is 1 where a time limit ended the row's episode, `tail` `[n, O]` the observation after
@@ -63,49 +65,117 @@ def _some(random, mask):
     return random.choice(places, min(NUM_SPECIAL, len(places)), replace=False)
 
 
-def online_probe(store: replay.ReplayState, num_streams: int, horizon: int, gamma: float, best: Array | None) -> Probe:
-    """The newest rows of a store that holds `num_streams` environments side by side; `best` is the reward to look for."""
-    capacity = replay.capacity(store) // num_streams
-    length = min(capacity, max(-(-2 * NUM_ROWS // num_streams), 2 * horizon))
-    first = jnp.clip(store.size // num_streams - length, 0, capacity - length) * num_streams
+def window_steps(capacity: int, num_streams: int, horizon: int) -> int:
+    """Steps of a store that are looked at: enough for the rows to draw and for two whole episodes, where it holds them."""
+    return min(capacity // num_streams, max(-(-2 * NUM_ROWS // num_streams), 2 * horizon))
 
-    def window(leaf):
-        return jax.lax.dynamic_slice_in_dim(leaf, first, length * num_streams)
 
-    rows = jax.tree.map(window, store.storage)
-    valid = (first + jnp.arange(length * num_streams)) < store.size
-    shape = (length, num_streams)
-    discount = jnp.where(valid, rows.discount, 1.0).reshape(shape)
-    boundary = jnp.where(valid, rows.extras['boundary'], 0.0).reshape(shape)
-    reward = jnp.where(valid, rows.reward, 0.0)
-    rewards = jnp.stack([reward.reshape(shape), jnp.ones(shape)], axis=-1)  # a horizon is the return of ones
-    both = episodes.returns_to_go(rewards, *(jnp.stack([x, x], axis=-1) for x in (discount, boundary)), gamma)
+def online_probes(window: Transition, num_valid, num_streams: int, gamma: float, best: float | None) -> list[Probe]:
+    """For each seed, rows of the newest rows `[S, n]` of a store that holds `num_streams` environments side by side.
+
+    The first `num_valid` `[S]` of them have been written; `best` is the reward to look for, by default the window's highest.
+    """
+    num = window.reward.shape[1]
+    valid = np.arange(num)[None, :] < np.asarray(num_valid)[:, None]
+    discount, boundary = np.where(valid, window.discount, 1.0), np.where(valid, window.extras['boundary'], 0.0)
+    rewards = np.where(valid, window.reward, 0.0)
+    steps = [x.reshape(len(x), -1, num_streams).swapaxes(0, 1) for x in (rewards, discount, boundary)]  # [T, S, N]
+    known = [x.swapaxes(0, 1).reshape(len(rewards), -1) for x in _returns_to_go(*steps, gamma)]
+    return [
+        _online_probe(jax.tree.map(lambda leaf, s=s: leaf[s], window), valid[s], discount[s], boundary[s], num_streams,
+                      *(column[s] for column in known), best)
+        for s in range(len(rewards))
+    ]  # fmt: skip
+
+
+def _online_probe(rows, valid, discount, boundary, num_streams, returns, horizon, best):
+    num = len(valid)
     ended = (boundary > 0) | (discount == 0)
-    times = jnp.where(ended, jnp.arange(length)[:, None], length - 1)
-    last = jax.lax.cummin(times, axis=0, reverse=True) * num_streams + jnp.arange(num_streams)[None, :]
-    high = jnp.where(valid, rows.reward, -jnp.inf).max() if best is None else best
+    times = np.where(ended.reshape(-1, num_streams), np.arange(num // num_streams)[:, None], num // num_streams - 1)
+    last = np.minimum.accumulate(times[::-1], axis=0)[::-1] * num_streams + np.arange(num_streams)[None, :]
+    last = last.reshape(-1)
+    high = np.where(valid, rows.reward, -np.inf).max() if best is None else best
     at_best = valid & (rows.reward >= high)
-    some = np.sort(np.random.default_rng(0).permutation(length * num_streams)[: 2 * NUM_ROWS])
-    picked, counted = zip(*(_first(mask, NUM_SPECIAL) for mask in (ended.reshape(-1), at_best)), strict=True)
-    chosen = jnp.concatenate([jnp.asarray(some), *picked])
-    sizes = [len(some), NUM_SPECIAL, NUM_SPECIAL]
-    in_uniform, in_ends, in_best = (
-        jnp.concatenate([jnp.full(size, float(n == m)) for m, size in enumerate(sizes)]) for n in range(3)
-    )
-    true_end, true_best = (jnp.concatenate([jnp.zeros(len(some)), *counted]) for _ in range(2))
+    some = np.sort(np.random.default_rng(0).permutation(num)[: 2 * NUM_ROWS])
+    newest = [np.flatnonzero(mask)[::-1][:NUM_SPECIAL] for mask in (ended, at_best)]
+    chosen = np.concatenate([some, *newest])
+    group = np.repeat([0, 1, 2], [len(some), *map(len, newest)])
     return Probe(
         rows=jax.tree.map(lambda leaf: leaf[chosen], rows),
-        uniform=in_uniform * valid[chosen],
-        ends=in_ends * true_end,
-        best=in_best * true_best,
-        cut=(discount.reshape(-1)[last.reshape(-1)] > 0).astype(jnp.float32)[chosen],
-        tail=rows.next_observation[last.reshape(-1)[chosen]],
-        returns=both[..., 0].reshape(-1)[chosen],
-        horizon=both[..., 1].reshape(-1)[chosen],
+        uniform=np.float32((group == 0) & valid[chosen]),
+        ends=np.float32(group == 1),
+        best=np.float32(group == 2),
+        cut=np.float32(discount[last] > 0)[chosen],
+        tail=rows.next_observation[last[chosen]],
+        returns=returns[chosen],
+        horizon=horizon[chosen],
     )
 
 
-def _first(mask, num):
-    """Indices of up to `num` true entries, the newest first, and 1 where an index is one of them."""
-    (backwards,) = jnp.nonzero(mask[::-1], size=num, fill_value=0)
-    return mask.size - 1 - backwards, (jnp.arange(num) < mask.sum()).astype(jnp.float32)
+def _returns_to_go(reward, discount, boundary, gamma):
+    """`episodes.returns_to_go` and `discounted_horizon` of `[T, ...]`, in numpy: a window is small, and compiling is not."""
+    ended = (boundary > 0) | (discount == 0)
+    carry = np.where(ended, 0.0, gamma * discount)
+    returns, horizon = np.zeros(reward.shape, np.float32), np.zeros(reward.shape, np.float32)
+    total, ones, known = np.zeros(reward.shape[1:]), np.zeros(reward.shape[1:]), np.zeros(reward.shape[1:], bool)
+    for step in reversed(range(len(reward))):
+        total, ones, known = reward[step] + carry[step] * total, 1.0 + carry[step] * ones, known | ended[step]
+        returns[step], horizon[step] = np.where(known, total, np.nan), np.where(known, ones, np.nan)
+    return returns, horizon
+
+
+class Look(NamedTuple):
+    """What one seed's agent is given of a probe's rows, and its values of them and of the ends, None where it has no Q."""
+
+    given: Transition
+    q: np.ndarray | None = None
+    rest: np.ndarray | None = None
+
+
+def _rows_asked(collects):
+    """Rows of the online store in every question, so that one program serves phases with and without a store."""
+    return 2 * NUM_ROWS + 2 * NUM_SPECIAL if collects else 0
+
+
+def questions(probes, low, high, collects):
+    """All rows that one seed's agent is asked about, and the last observations of their episodes.
+
+    First the probes, the online one filled up with rows of zeros, then the first probe three times with a column set by hand.
+    """
+    parts = {name: _with_columns(probe, low, high) for name, probe in probes.items()}
+    first, reference = next(iter(parts.values())), probes[next(iter(probes))]
+    columns = set(first.extras)
+    asked = [part._replace(extras={c: part.extras.get(c, 0 * part.reward) for c in columns}) for part in parts.values()]
+    tails = [probe.tail for probe in probes.values()]
+    missing = _rows_asked(collects) - (len(probes['online'].uniform) if 'online' in probes else 0)
+    if missing > 0:
+        asked.append(jax.tree.map(lambda leaf: np.zeros((missing, *leaf.shape[1:]), np.float32), first))
+        tails.append(np.zeros((missing, *reference.tail.shape[1:]), np.float32))
+    asked.append(first._replace(reward=first.reward + 1.0))
+    asked += [first._replace(discount=np.full_like(first.discount, value)) for value in (0.0, 1.0)]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves).astype(np.float32), *asked), np.concatenate(tails)
+
+
+def _with_columns(probe, low, high):
+    """The rows with every column that `learn` computes; the return moves with the reward."""
+    columns = {'return_to_go': probe.returns, 'discounted_horizon': probe.horizon, 'reward_low': low, 'reward_high': high}
+    columns = {name: np.broadcast_to(np.float32(value), probe.rows.reward.shape) for name, value in columns.items()}
+    return with_extras(probe.rows, **columns)
+
+
+def answers(found, probes, collects):
+    """The answers to `questions`, taken apart: a `Look` by source, and three of the varied rows."""
+    looks, first = {}, 0
+
+    def part(first, num):
+        each = {name: value[first : first + num] for name, value in found.items()}
+        extras = {name: each[name] for name in ('return_to_go', 'bonus') if name in each}
+        given = Transition(*(each.get(name) for name in Transition._fields[:-1]), extras)
+        return Look(given, each.get('q'), each.get('rest'))
+
+    for name, probe in probes.items():
+        looks[name] = part(first, len(probe.uniform))
+        first += len(probe.uniform)
+    num = len(probes[next(iter(probes))].uniform)
+    varied = len(found['reward']) - 3 * num
+    return looks, [part(varied + number * num, num) for number in range(3)]

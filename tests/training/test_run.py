@@ -198,7 +198,8 @@ def test_one_compilation_per_kind_of_phase(monkeypatch):
     collect_events(line_setup(phases))
     kinds = Counter(key if isinstance(key, str) else key[0] for key in made[0]._compiled)
     # Learning: the explorer offline, the exploiter on the data set alone and beside the store, whatever the budget.
-    expected = {'init': 2, 'start': 1, 'learn': 3, 'cycles': 1, 'evaluate': 2, 'measure': 4}
+    # Diagnostics: one for each agent, and one for the newest rows of the store.
+    expected = {'init': 2, 'start': 1, 'learn': 3, 'cycles': 1, 'evaluate': 2, 'measure': 2, 'window': 1}
     assert {kind: kinds[kind] for kind in expected} == expected
 
 
