@@ -165,12 +165,14 @@ class Critic:
       update: `(state, batch, key, sampler) -> (state, metrics)`; `sampler(observation, key, num) -> [num, ..., A]`.
       q: `(state, observation[..., O], action[..., A]) -> [E, ...]`.
       target_q: the same with the slow parameters.
+      reads: names of the columns it needs in `batch.extras`, as for `Agent`.
     """
 
     init: Callable[[Key], State]
     update: Callable[..., tuple[State, Metrics]]
     q: Callable[[State, Array, Array], Array]
     target_q: Callable[[State, Array, Array], Array]
+    reads: tuple[str, ...] = ()
 
 
 def sees_all(state: State, batch: Transition) -> Transition:

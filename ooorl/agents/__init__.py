@@ -9,12 +9,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ooorl.agents.bc import BCConfig, bc
-from ooorl.agents.calql import CalQLConfig, calql
+from ooorl.agents.calql import CalQLConfig, CalQLCriticConfig, calql, calql_critic
 from ooorl.agents.fql import FQLConfig, fql
-from ooorl.agents.iql import IQLConfig, iql
+from ooorl.agents.iql import IQLConfig, iql, iql_critic
 from ooorl.agents.odice import ODICEConfig, odice
+from ooorl.agents.parl import PARLConfig, parl
 from ooorl.agents.prdc import PRDCConfig, prdc
-from ooorl.agents.sac import SACConfig, sac
+from ooorl.agents.sac import SACConfig, sac, sac_critic
 from ooorl.agents.td3 import TD3Config, td3
 from ooorl.errors import UsageError
 from ooorl.types import Agent
@@ -72,10 +73,21 @@ ALGORITHMS = {
     'odice': Algorithm(
         ODICEConfig, odice, 'offline', '', '`eta = 0`: semi-gradient; `orthogonal = false`: their sum', ('policy_hidden',)
     ),
+    'parl': Algorithm(
+        PARLConfig, parl, BOTH, 'a critic (sub-table `critic`; Cal-QL where none is given) and any policy (diffusion)',
+        '`imitate = "data"` and `learning_rate = 3e-4`: the policy is cloned; `imitate = "nothing"` and `num_steps = 0`: V-GPS',
+    ),
     'prdc': Algorithm(
         PRDCConfig, prdc, 'offline', 'a data set to search', '`beta` with `q_normalisation`: 2 and 2.5, antmaze 7.5 and 7.5',
         ('exploration_noise', 'policy_layer_norm'),
     ),
+}
+
+# Critics without a policy of their own, for agents that take any.
+CRITICS = {
+    'calql': Algorithm(CalQLCriticConfig, calql_critic),
+    'iql': Algorithm(IQLConfig, iql_critic),
+    'sac': Algorithm(SACConfig, sac_critic),
 }
 
 

@@ -56,7 +56,7 @@ from ooorl.agents.steps import (
 )
 from ooorl.errors import UsageError
 from ooorl.nn.heads import scalar_head
-from ooorl.nn.losses import backup, calibrated, conservative_gap
+from ooorl.nn.losses import backup, calibrated, conservative_gap, ensemble_value
 from ooorl.nn.networks import ensemble_q
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.gaussian import tanh_gaussian_policy
@@ -104,6 +104,13 @@ class CalQLConfig(Scheduled):
             drawn = getattr(self, name)
             if drawn is not None and not 0 < drawn <= self.num_critics:
                 raise UsageError(f'{name} must lie between 1 and num_critics, {self.num_critics}; got {drawn}')
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalQLCriticConfig(CalQLConfig):
+    """Settings of `calql_critic`: those of `calql`, those of its policy unread, without importance sampling."""
+
+    importance_sampling: bool = False  # would need the density of actions
 
 
 class CalQLCriticState(NamedTuple):
@@ -242,7 +249,7 @@ def _actor_parts(spec: Spec, config: CalQLConfig, policy: DensityPolicy, critic:
 
         def loss_fn(params):
             action, log_prob = policy.sample_and_log_prob(params, batch.observation, key, 1 + config.num_actions)
-            q = critic.q_values(state.critic.q, batch.observation, action[0]).min(axis=0)
+            q = ensemble_value(critic.q_values(state.critic.q, batch.observation, action[0]), 'min')
             return (temperature * log_prob[0] - q).mean(), (-log_prob[0].mean(), action[1:], log_prob[1:])
 
         state, loss, (entropy, *spare) = descend_policy(state, policy, loss_fn, optimizer)
@@ -307,7 +314,7 @@ def calql(
 
 def calql_critic(
     spec: Spec,
-    config: CalQLConfig = CalQLConfig(importance_sampling=False),
+    config: CalQLConfig = CalQLCriticConfig(),
     *,
     head: ValueHead | None = None,
     grad_transform: optax.GradientTransformation = optax.identity(),
@@ -336,4 +343,5 @@ def calql_critic(
         update=update,
         q=lambda state, observation, action: parts.q_values(state.q, observation, action),
         target_q=lambda state, observation, action: parts.q_values(state.target_q, observation, action),
+        reads=('return_to_go',) if config.calibrate else (),
     )

@@ -50,11 +50,11 @@ from ooorl.agents.steps import (
 )
 from ooorl.errors import UsageError
 from ooorl.nn.heads import scalar_head
-from ooorl.nn.losses import backup
+from ooorl.nn.losses import backup, ensemble_value
 from ooorl.nn.networks import ensemble_q
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.gaussian import tanh_gaussian_policy
-from ooorl.types import Agent, Array, DensityPolicy, Metrics, Params, Spec, Transition, ValueHead
+from ooorl.types import Agent, Array, Critic, DensityPolicy, Metrics, Params, Spec, Transition, ValueHead
 from ooorl.validation import check_choice, check_positive, check_unit
 
 
@@ -102,6 +102,48 @@ class SACState(NamedTuple):
     target_q: Params
 
 
+class SACCriticState(NamedTuple):
+    """Parameters and optimiser of Q, and its slow copy."""
+
+    q: Params
+    q_opt: optax.OptState
+    target_q: Params
+
+
+class _CriticParts(NamedTuple):
+    init: Callable  # (key) -> the fields q, q_opt, target_q
+    q_values: Callable  # (params, observation, action) -> [E, ...]
+    step: Callable  # (state, batch, members, next_action[B, A], entropy[B] or 0) -> (state, metrics)
+
+
+def _critic_parts(spec: Spec, config: SACConfig, head: ValueHead, grad_transform) -> _CriticParts:
+    network = ensemble_q(
+        config.hidden, head.num_outputs, num_members=config.num_critics, layer_norm=config.critic_layer_norm,
+        kernel_init=config.kernel_init,
+    )
+    optimizer = scheduled_adam(config, 'critic', config.learning_rate, grad_transform, steps_per_update=config.utd)
+
+    def init(key):
+        return learner('q', init_q(network, spec, key), optimizer, slow=True)
+
+    def q_values(params, observation, action):
+        return head.value(network.apply(params, observation, action))
+
+    def step(state, batch, members, next_action, entropy):
+        next_value = q_values(pick_members(state.target_q, members), batch.next_observation, next_action).min(axis=0)
+        target = backup(batch, next_value + entropy, config.gamma)
+
+        def loss_fn(params):
+            raw = network.apply(params, batch.observation, batch.action)
+            return head.loss(raw, target).mean(), head.value(raw).mean()
+
+        state, loss, mean = descend(state, 'q', loss_fn, optimizer)
+        slow = optax.incremental_update(state.q, state.target_q, config.polyak)
+        return state._replace(target_q=slow), {'q/loss': loss, 'q/mean': mean, 'q/target': target.mean()}
+
+    return _CriticParts(init, q_values, step)
+
+
 class _Parts(NamedTuple):
     init: Callable
     q_values: Callable  # (params, observation, action) -> [E, ...]
@@ -110,12 +152,8 @@ class _Parts(NamedTuple):
 
 
 def _parts(spec: Spec, config: SACConfig, policy: DensityPolicy, head: ValueHead, grad_transform) -> _Parts:
-    network = ensemble_q(
-        config.hidden, head.num_outputs, num_members=config.num_critics, layer_norm=config.critic_layer_norm,
-        kernel_init=config.kernel_init,
-    )
+    critic = _critic_parts(spec, config, head, grad_transform)
     optimizer = scheduled_adam(config, 'policy', config.learning_rate, grad_transform)
-    q_optimizer = scheduled_adam(config, 'critic', config.learning_rate, grad_transform, steps_per_update=config.utd)
     target_entropy = -spec.action_dim / 2 if config.target_entropy is None else config.target_entropy
 
     def init(key):
@@ -125,34 +163,20 @@ def _parts(spec: Spec, config: SACConfig, policy: DensityPolicy, head: ValueHead
             **learner('policy', policy.init(policy_key), optimizer),
             log_temperature=log_temperature,
             temperature_opt=optimizer.init(log_temperature),
-            **learner('q', init_q(network, spec, q_key), q_optimizer, slow=True),
+            **critic.init(q_key),
         )
-
-    def q_values(params, observation, action):
-        return head.value(network.apply(params, observation, action))
 
     def q_step(state, batch, members, key):
         action, log_prob = _draw(policy, state.policy, batch.next_observation, key)
-        next_value = q_values(pick_members(state.target_q, members), batch.next_observation, action).min(axis=0)
-        if config.entropy_backup:
-            next_value = next_value - jnp.exp(state.log_temperature) * log_prob
-        target = backup(batch, next_value, config.gamma)
-
-        def loss_fn(params):
-            raw = network.apply(params, batch.observation, batch.action)
-            return head.loss(raw, target).mean(), head.value(raw).mean()
-
-        state, loss, mean = descend(state, 'q', loss_fn, q_optimizer)
-        slow = optax.incremental_update(state.q, state.target_q, config.polyak)
-        return state._replace(target_q=slow), {'q/loss': loss, 'q/mean': mean, 'q/target': target.mean()}
+        entropy = -jnp.exp(state.log_temperature) * log_prob if config.entropy_backup else 0.0
+        return critic.step(state, batch, members, action, entropy)
 
     def policy_step(state, batch, key):
         temperature = jnp.exp(state.log_temperature)
-        reduce = jnp.min if config.policy_value == 'min' else jnp.mean
 
         def loss_fn(params):
             action, log_prob = _draw(policy, params, batch.observation, key)
-            q = reduce(q_values(state.q, batch.observation, action), axis=0)
+            q = ensemble_value(critic.q_values(state.q, batch.observation, action), config.policy_value)
             return (temperature * log_prob - q).mean(), -log_prob.mean()
 
         state, loss, entropy = descend_policy(state, policy, loss_fn, optimizer)
@@ -160,7 +184,7 @@ def _parts(spec: Spec, config: SACConfig, policy: DensityPolicy, head: ValueHead
         metrics = {'policy/loss': loss, 'policy/entropy': entropy} | metrics
         return moved if config.learn_temperature else state, metrics
 
-    return _Parts(init, q_values, q_step, policy_step)
+    return _Parts(init, critic.q_values, q_step, policy_step)
 
 
 def _draw(policy, params, observation, key):
@@ -209,4 +233,37 @@ def sac(
         update=update,
         **acting(policy),
         q=lambda state, observation, action: parts.q_values(state.q, observation, action),
+    )
+
+
+def sac_critic(
+    spec: Spec,
+    config: SACConfig = SACConfig(),
+    *,
+    head: ValueHead | None = None,
+    grad_transform: optax.GradientTransformation = optax.identity(),
+) -> Critic:
+    """The critic of `sac` and RLPD for any source of actions, which need not know its density: no entropy in the target (PA-RL).
+
+    `utd` interleaved slices of a batch, a step on each; the sampler is called once for each, at s'.
+    """
+    parts = _critic_parts(spec, config, head or scalar_head(), grad_transform)
+
+    def update(state, batch, key, sampler):
+        def one_step(state, inputs):
+            rows, step_key = inputs
+            members_key, action_key = jax.random.split(step_key)
+            members = draw_members(members_key, config.num_critics, config.num_target_critics)
+            action = jax.lax.stop_gradient(sampler(rows.next_observation, action_key, 1)[0])
+            return parts.step(state, rows, members, action, 0.0)
+
+        steps = (interleaved_slices(batch, config.utd), jax.random.split(key, config.utd))
+        state, metrics = jax.lax.scan(one_step, state, steps)
+        return state, jax.tree.map(jnp.mean, metrics)
+
+    return Critic(
+        init=lambda key: SACCriticState(**parts.init(key)),
+        update=update,
+        q=lambda state, observation, action: parts.q_values(state.q, observation, action),
+        target_q=lambda state, observation, action: parts.q_values(state.target_q, observation, action),
     )

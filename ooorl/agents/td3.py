@@ -53,7 +53,7 @@ from ooorl.agents.steps import (
     require_decode,
 )
 from ooorl.nn.heads import scalar_head
-from ooorl.nn.losses import backup
+from ooorl.nn.losses import backup, ensemble_value
 from ooorl.nn.networks import ensemble_q
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.gaussian import deterministic_policy
@@ -174,12 +174,12 @@ def _parts(
     def policy_step(state, batch, key):
         action_key, loss_key = jax.random.split(key)
         critics = state.q[:1] if config.policy_value == 'first' else state.q
-        reduce = jnp.mean if config.policy_value == 'mean' else jnp.min
+        aggregate = 'mean' if config.policy_value == 'mean' else 'min'
         share = 1.0 / spec.action_dim if config.cloning_reduce == 'mean' else 1.0
 
         def loss_fn(params):
             action = act(params, batch.observation, action_key)
-            q = reduce(q_values(critics, batch.observation, action), axis=0)
+            q = ensemble_value(q_values(critics, batch.observation, action), aggregate)
             scale = _q_scale(q, config.q_normalisation)
             imitated = jax.lax.stop_gradient(cloning_target(batch.observation, batch.action, action))
             cloning = share * policy.loss(params, batch.observation, imitated, loss_key).mean()

@@ -66,13 +66,19 @@ def ensemble_value(q: Array, aggregate: str, rho: float = 0.5) -> Array:
 
         min: min_e q_e;   mean: mean_e q_e;   lower: mean_e q_e - rho * std_e q_e      (population deviation)
 
+    The gradient of the minimum goes to the first smallest member. That of `jnp.min` finds the member again by comparing floats,
+    and where the compiler rounds the two sides differently it finds another or none (seen on CPU, on a fifth of the rows).
+
     Raises:
       UsageError: if `aggregate` is none of these.
     """
     check_choice(AGGREGATES, aggregate=aggregate)
     if aggregate == 'lower':
         return q.mean(axis=0) - rho * q.std(axis=0)
-    return q.min(axis=0) if aggregate == 'min' else q.mean(axis=0)
+    if aggregate == 'mean':
+        return q.mean(axis=0)
+    smallest = jax.lax.stop_gradient(q).argmin(axis=0)
+    return jnp.take_along_axis(q, smallest[None], axis=0)[0]
 
 
 def awr_weight(advantage: Array, inverse_temperature: float, max_weight: float) -> Array:

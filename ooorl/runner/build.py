@@ -9,11 +9,12 @@ import jax
 import numpy as np
 
 from ooorl import catalogue, signals, wrap
-from ooorl.agents import algorithm
+from ooorl.agents import CRITICS, algorithm
 from ooorl.errors import UsageError
 from ooorl.nn.heads import hl_gauss_head
+from ooorl.nn.losses import ensemble_value
 from ooorl.policies import policy_kind
-from ooorl.runner.config import fields, parse
+from ooorl.runner.config import fields, gamma_of, parse
 from ooorl.runner.settings import SIGNALS
 from ooorl.training import phases
 from ooorl.training.evaluate import ScoreRange
@@ -43,13 +44,17 @@ def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = 
     config = parse(config_type, {k: v for k, v in table.items() if k in fields(config_type)}, '[agent]')
     takes, seams = inspect.signature(builder).parameters, {}
     if 'head' in table:
-        if 'head' not in takes:
+        if 'head' not in takes and 'critic' not in takes:
             raise UsageError(f'{table["agent"]} has no critic to give a head to; remove the sub-table head')
         seams['head'] = hl_gauss_head(**table['head'])
     if 'policy' in table:
         if 'policy' not in takes:
             raise UsageError(f'{table["agent"]} brings a policy of its own; remove the sub-table policy')
         seams['policy'] = _policy(table['policy'], spec)
+    if 'critic' in table and 'critic' not in takes:
+        raise UsageError(f'{table["agent"]} brings a critic of its own; remove the sub-table critic')
+    if 'critic' in takes:
+        seams['critic'] = _critic(table.get('critic', {'kind': 'calql'}), spec, seams.pop('head', None))
     if 'observation' in takes:
         seams |= _pairs(table, dataset)
     agent = builder(spec, config, **seams)
@@ -59,9 +64,9 @@ def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = 
         settings = parse(signal_type, {k: v for k, v in bonus.items() if k in fields(signal_type)}, '[bonus]')
         agent = wrap.bonus(agent, signal_builder(spec, settings), scale=bonus['scale'])
     if 'bounds' in table:
-        if not hasattr(config, 'gamma'):
+        if gamma_of(table) is None:
             raise UsageError(f'{table["agent"]} learns no values to bound; remove the sub-table bounds')
-        agent = wrap.value_bounds(agent, gamma=config.gamma, **table['bounds'])
+        agent = wrap.value_bounds(agent, gamma=gamma_of(table), **table['bounds'])
     if 'reward' in table:
         agent = wrap.rescaled_reward(agent, **table['reward'])
     if table.get('terminal_reward') is not None:
@@ -76,6 +81,12 @@ def _policy(table, spec):
     return kind.builder(spec, parse(kind.config, {k: v for k, v in table.items() if k in fields(kind.config)}, '[policy]'))
 
 
+def _critic(table, spec, head):
+    kind = CRITICS[table['kind']]
+    config = parse(kind.config, {k: v for k, v in table.items() if k in fields(kind.config)}, '[critic]')
+    return kind.builder(spec, config, head=head)
+
+
 def _reranked(agent, table):
     if agent.q is None:
         raise UsageError(f'{table["agent"]} has no Q to rank candidates by; remove the sub-table reranked')
@@ -83,7 +94,7 @@ def _reranked(agent, table):
 
     def value(state, observation, action):
         q = agent.q(state, observation, action)
-        return q.min(axis=0) if settings['value'] == 'min' else q.mean(axis=0)
+        return ensemble_value(q, settings['value'])
 
     return wrap.reranked(agent, value, num_candidates=settings['num_candidates'], collecting=settings['collecting'])
 
@@ -121,9 +132,9 @@ def build_phases(config: Mapping, spec: Spec, dataset) -> tuple[phases.Phase, ..
         return _ooo_phases(config, spec, dataset, settings)
     table = config['agent']
     agent = build_agent(table, spec, dataset)
-    samplings = {'sampling': _sampling(table, table.get('gamma', 0.99))}
+    samplings = {'sampling': _sampling(table, gamma_of(table) or 0.99)}
     if scheme == 'finetune':
-        samplings['online_sampling'] = _sampling(table, table.get('gamma', 0.99), 'online_sampling')
+        samplings['online_sampling'] = _sampling(table, gamma_of(table) or 0.99, 'online_sampling')
     if scheme == 'online':
         settings['random_agent'] = uniform(spec)
     return getattr(phases, scheme)(agent, **settings, **samplings)
@@ -147,7 +158,7 @@ def _ooo_phases(config, spec, dataset, settings):
     explore, exploit = config['explore'], config['exploit']
     without, retrain_without = settings.pop('without_bonus'), settings.pop('retrain_without_bonus')
     settings |= {'retrain_at': settings['retrain_at'] or None, 'random_agent': uniform(spec)}
-    gammas = [table.get('gamma', 0.99) for table in (explore, exploit)]
+    gammas = [gamma_of(table) or 0.99 for table in (explore, exploit)]
     samplings = {
         'explore_sampling': _sampling(explore, gammas[0]),
         'online_sampling': _sampling(explore, gammas[0], 'online_sampling'),

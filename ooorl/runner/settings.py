@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ooorl.agents import CRITICS
 from ooorl.data.action_box import stated
 from ooorl.errors import UsageError
 from ooorl.policies import POLICIES
@@ -203,6 +204,13 @@ class PolicyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CriticConfig:
+    """The key of sub-table `critic` beside those of the critic itself, for agents that take any (PA-RL)."""
+
+    kind: str = 'calql'  # a name of `ooorl.agents.CRITICS`
+
+
+@dataclass(frozen=True, kw_only=True)
 class RerankedConfig:
     """Sub-table `reranked`: act with the best of several draws under the agent's own Q (IDQL, IFQL)."""
 
@@ -261,6 +269,7 @@ SUB_TABLES = {
 CHOSEN = {
     'bonus': (BonusConfig, 'signal', SIGNALS),
     'policy': (PolicyConfig, 'kind', {name: entry.config for name, entry in POLICIES.items()}),
+    'critic': (CriticConfig, 'kind', {name: entry.config for name, entry in CRITICS.items()}),
 }
 
 

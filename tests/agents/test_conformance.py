@@ -15,15 +15,18 @@ import pytest
 from small import random_batch
 
 from ooorl.agents.bc import BCConfig, bc
-from ooorl.agents.calql import CalQLConfig, calql
+from ooorl.agents.calql import CalQLConfig, CalQLCriticConfig, calql, calql_critic
 from ooorl.agents.fql import FQLConfig, fql
-from ooorl.agents.iql import IQLConfig, iql
+from ooorl.agents.iql import IQLConfig, iql, iql_critic
 from ooorl.agents.odice import ODICEConfig, odice
+from ooorl.agents.parl import PARLConfig, parl
 from ooorl.agents.prdc import PRDCConfig, prdc
-from ooorl.agents.sac import SACConfig, sac
+from ooorl.agents.sac import SACConfig, sac, sac_critic
 from ooorl.agents.td3 import TD3Config, td3
 from ooorl.nn import schedules
 from ooorl.nn.heads import hl_gauss_head
+from ooorl.policies.flow import FlowConfig, flow_policy
+from ooorl.policies.gaussian import gaussian_policy
 from ooorl.signals import DisagreementConfig, RNDConfig, ensemble_disagreement, rnd, state_action_counts
 from ooorl.testing import check_agent, check_signal
 from ooorl.types import Spec
@@ -102,6 +105,11 @@ FQL_CHANGES = SCHEDULE_CHANGES | {
     'gamma': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3, 'distil_weight': 3.0, 'normalise_q': True, 'aggregate': 'min',
     'rho': Given(0.1, {'aggregate': 'lower'}), 'hidden': (9,), 'num_critics': 3, 'critic_layer_norm': None, 'num_steps': 2,
 }  # fmt: skip
+PARL = {'num_candidates': 4, 'num_kept': 3, 'num_steps': 2, 'step_size': 0.1}
+PARL_CHANGES = SCHEDULE_CHANGES | {
+    'learning_rate': 1e-3, 'imitate': 'data', 'distil_choice': 'best', 'acting': 'softmax', 'num_candidates': 5, 'num_kept': 2,
+    'num_steps': 1, 'step_size': 1.0, 'aggregate': 'min', 'rho': Given(3.0, {'aggregate': 'lower'}),
+}  # fmt: skip
 REBRAC = SMALL | {'critic_cloning_weight': 0.1, 'cloning_weight': 0.1, 'critic_layer_norm': 'after', 'policy_value': 'min'}
 RLPD = SMALL | {'num_critics': 4, 'num_target_critics': 2, 'utd': 2, 'critic_layer_norm': 'before', 'policy_value': 'mean'}
 SMALL_CALQL = SMALL | {'critic_hidden': (8,), 'num_actions': 3}
@@ -134,6 +142,25 @@ AGENTS = {
     'odice': Row(lambda config: odice(SPEC, config), ODICEConfig, SMALL | {'policy_hidden': (8,)}, ODICE_CHANGES),
     'prdc': Row(_prdc, PRDCConfig, SMALL),
     'fql': Row(lambda config: fql(SPEC, config), FQLConfig, SMALL, FQL_CHANGES),
+    'parl': Row(
+        lambda config: parl(
+            SPEC, config, critic=iql_critic(SPEC, IQLConfig(hidden=(8,))), policy=flow_policy(SPEC, FlowConfig(hidden=(8,)))
+        ),
+        PARLConfig, PARL, PARL_CHANGES,
+    ),
+    'parl_sac': Row(
+        lambda config: parl(
+            SPEC, config, critic=sac_critic(SPEC, SACConfig(hidden=(8,), utd=2)), policy=gaussian_policy(SPEC, (8,))
+        ),
+        PARLConfig, PARL,
+    ),
+    'parl_calql': Row(
+        lambda config: parl(
+            SPEC, config, critic=calql_critic(SPEC, CalQLCriticConfig(critic_hidden=(8,), num_actions=3)),
+            policy=gaussian_policy(SPEC, (8,)),
+        ),
+        PARLConfig, PARL, extras={'return_to_go': jnp.ones(ROWS)},
+    ),
     'calql': Row(
         lambda config: calql(SPEC, config), CalQLConfig, SMALL_CALQL, CALQL_CHANGES, {'return_to_go': jnp.ones(ROWS)}
     ),
@@ -157,7 +184,7 @@ SIGNALS = {
 ROW_OF = AGENTS | SIGNALS
 KEYS = jax.random.split(jax.random.key(42), 3)
 # A bonus reads all successors; Cal-QL's gap takes actions from the policy at them.
-READ_FINAL_SUCCESSORS = ('iql_wrapped', 'calql')
+READ_FINAL_SUCCESSORS = ('iql_wrapped', 'calql', 'parl_calql')
 
 
 def _batch(name, seed=0):

@@ -1,0 +1,153 @@
+"""PA-RL: any policy is improved by imitating actions that a search around its own draws has found; any critic judges them.
+
+    a*(s)    = the best action that `search` finds around policy(s) under the critic's Q
+    critic   its own update, with a*(s') and a*(s) wherever it asks for the policy's actions
+    policy   L_pi = E[ policy.loss(s, a') ],   a' drawn in proportion to exp(Q) from what the search finds around policy(s) and
+             the data's action
+
+One update takes the policy's step, with the critic from before, then the critic's. The policy may be anything that draws actions
+and can be fitted to actions; no gradient of Q passes through it. Draws come from the parameters that act (`Policy.deployed`).
+Collection and evaluation act with a*(s), or with `acting='softmax'` with a draw in proportion to exp(Q).
+
+What is imitated is a setting: 'search' as above; 'data', the data's own actions, which is how a policy is pretrained (behaviour
+cloning) beside its critic; 'nothing', for a policy that is given: re-ranking and climbing at test time alone.
+
+The published recipe: the policy cloned, then a million updates of the critic alone, then both online with the policy's rate at
+5e-5; Cal-QL's critic without importance sampling, 10 members of which 2 are drawn for targets and for the gap, HL-Gauss with 128
+bins, `conservative_weight=0.005` on cross-entropy. Targets are chosen by the online critics' mean and judged by slow ones.
+
+Source: Mark et al., "Policy-Agnostic RL: Offline RL and Online RL Fine-Tuning of Any Class and Backbone", arXiv:2412.06685;
+order and constants of MaxSobolMark/PolicyAgnosticRL@a26a192. There the data's action and the softmax are used for distillation,
+neither for targets; one search serves all here too. Repeated actions in the gap are one action with its multiplicity.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ooorl.agents.calql import calql_critic
+from ooorl.agents.search import CHOICES, SearchConfig, choose, search
+from ooorl.agents.steps import descend_policy, learner
+from ooorl.nn.losses import ensemble_value
+from ooorl.nn.schedules import Scheduled, scheduled_adam
+from ooorl.policies.diffusion import diffusion_policy
+from ooorl.types import Agent, Array, Critic, Metrics, Params, Policy, Spec, State, Transition
+from ooorl.validation import check_choice, check_positive
+
+IMITATED = ('search', 'data', 'nothing')
+
+
+@dataclass(frozen=True, kw_only=True)
+class PARLConfig(Scheduled, SearchConfig):
+    """Settings of `parl`, those of its search among them; the defaults are the released code's."""
+
+    learning_rate: float = 5e-5  # Adam, of the policy; when cloning 3e-4
+    imitate: str = 'search'  # what the policy is fitted to: 'search', 'data' (pretraining) or 'nothing' (a given policy)
+    distil_choice: str = 'softmax'  # of what the search found: 'softmax' (antmaze, kitchen) or 'best' (CALVIN)
+    acting: str = 'best'  # of what the search found: 'best' or 'softmax'
+
+    def __post_init__(self):
+        Scheduled.__post_init__(self)
+        SearchConfig.__post_init__(self)
+        check_positive(learning_rate=self.learning_rate)
+        check_choice(IMITATED, imitate=self.imitate)
+        check_choice(CHOICES, distil_choice=self.distil_choice, acting=self.acting)
+
+
+class PARLState(NamedTuple):
+    """The critic's state beside the policy's."""
+
+    critic: State
+    policy: Params
+    policy_opt: optax.OptState
+
+
+def found(critic: Critic, policy: Policy, config: SearchConfig) -> Callable:
+    """`(state, observation[..., O], key, data_action=None) -> ([M, ..., A], [M, ...])`: what the search finds, with values."""
+
+    def find(state: PARLState, observation: Array, key, data_action: Array | None = None):
+        candidates = policy.sample(policy.deployed(state.policy), observation, key, config.num_candidates)
+
+        def q(action):
+            beside = jnp.broadcast_to(observation, (*action.shape[:-1], observation.shape[-1]))
+            return ensemble_value(critic.q(state.critic, beside, action), config.aggregate, config.rho)
+
+        return search(q, candidates, config, data_action=data_action)
+
+    return find
+
+
+def parl(
+    spec: Spec,
+    config: PARLConfig = PARLConfig(),
+    *,
+    critic: Critic | None = None,
+    policy: Policy | None = None,
+    grad_transform: optax.GradientTransformation = optax.identity(),
+) -> Agent:
+    """PA-RL over any critic (Cal-QL's where none is given) and any policy (diffusion where none is given).
+
+    Example:
+      >>> from ooorl.agents.iql import iql_critic
+      >>> from ooorl.agents.parl import PARLConfig, parl
+      >>> from ooorl.types import Spec
+      >>> spec = Spec(observation_dim=4, action_dim=2)
+      >>> agent = parl(spec, PARLConfig(num_candidates=8, num_kept=4), critic=iql_critic(spec))
+    """
+    critic = critic or calql_critic(spec, grad_transform=grad_transform)
+    policy = policy or diffusion_policy(spec)
+    optimizer = scheduled_adam(config, 'policy', config.learning_rate, grad_transform)
+    find = found(critic, policy, config)
+
+    def init(key):
+        critic_key, policy_key = jax.random.split(key)
+        return PARLState(critic.init(critic_key), **learner('policy', policy.init(policy_key), optimizer))
+
+    def imitated(state, batch, key):
+        if config.imitate == 'data':
+            return batch.action, {}
+        search_key, choice_key = jax.random.split(key)
+        actions, values = find(state, batch.observation, search_key, batch.action)
+        action = choose(actions, values, choice_key, config.distil_choice)
+        share = jax.nn.softmax(values, axis=0)
+        return action, {'search/q': values.max(axis=0).mean(), 'search/data_share': share[-1].mean()}
+
+    def policy_step(state, batch, key):
+        search_key, loss_key = jax.random.split(key)
+        action, metrics = imitated(state, batch, search_key)
+
+        def loss_fn(params):
+            return policy.loss(params, batch.observation, action, loss_key).mean(), None
+
+        state, loss, _ = descend_policy(state, policy, loss_fn, optimizer)
+        return state, {'policy/loss': loss} | metrics
+
+    def update(state: PARLState, batch: Transition, key) -> tuple[PARLState, Metrics]:
+        policy_key, critic_key = jax.random.split(key)
+        metrics = {}
+        if config.imitate != 'nothing':
+            state, metrics = policy_step(state, batch, policy_key)
+
+        def sampler(observation, key, num):
+            action = choose(*find(state, observation, key), key, 'best')
+            return jnp.broadcast_to(action, (num, *action.shape))
+
+        critic_state, critic_metrics = critic.update(state.critic, batch, critic_key, sampler)
+        return state._replace(critic=critic_state), metrics | critic_metrics
+
+    def act(state, observation, key):
+        search_key, choice_key = jax.random.split(key)
+        return choose(*find(state, observation, search_key), choice_key, config.acting)
+
+    return Agent(
+        init=init,
+        update=update,
+        sample_action=act,
+        best_action=act,
+        q=lambda state, observation, action: critic.q(state.critic, observation, action),
+        reads=critic.reads,
+    )
