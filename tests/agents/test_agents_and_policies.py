@@ -1,0 +1,121 @@
+"""Agents and policies in all pairs: those that fit learn and act, those that do not are refused when built."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import random_batch
+
+from ooorl.agents import ALGORITHMS
+from ooorl.agents.iql import IQLConfig, iql
+from ooorl.errors import UsageError
+from ooorl.policies import POLICIES
+from ooorl.policies.averaged import Averaged, averaged
+from ooorl.types import Spec
+from ooorl.wrap import reranked
+
+SPEC = Spec(observation_dim=3, action_dim=2)
+ROWS = 6
+SMALL_AGENTS = {
+    'td3': {'cloning_weight': 0.1, 'policy_delay': 1, 'policy_action': 'sample'},
+    'prdc': {'policy_delay': 1, 'policy_action': 'sample'},
+    'odice': {'policy_hidden': (8,)},
+    'calql': {'critic_hidden': (8,), 'num_actions': 2},
+}
+SMALL_POLICIES = {
+    'flow': {'hidden': (8,), 'num_steps': 2},
+    'diffusion': {'hidden': (8,), 'num_levels': 2, 'time_features': 'plain', 'dropout': 0.0},
+    'autoregressive': {'num_bins': 4, 'num_layers': 1, 'num_heads': 1, 'width': 8, 'dropout': 0.0},
+}
+# What an agent needs of a policy; agents that are not named take any.
+NEEDS = {'sac': 'density', 'calql': 'density', 'td3': 'decode', 'prdc': 'decode'}
+HAVE = {
+    'gaussian': {'decode'}, 'tanh_gaussian': {'decode', 'density'}, 'deterministic': {'decode'}, 'flow': {'decode'},
+    'diffusion': {'decode'}, 'autoregressive': set(),
+}  # fmt: skip
+PAIRS = [(agent, policy) for agent in ALGORITHMS for policy in POLICIES]
+FITTING = [(a, p) for a, p in PAIRS if a not in NEEDS or NEEDS[a] in HAVE[p]]
+
+
+def made_policy(name):
+    kind = POLICIES[name]
+    return kind.builder(SPEC, kind.config(**SMALL_POLICIES.get(name, {'hidden': (8,)})))
+
+
+def made(agent, policy):
+    entry = ALGORITHMS[agent]
+    data = random_batch(jax.random.key(5), ROWS)
+    seams = {'observation': data.observation, 'action': data.action} if agent == 'prdc' else {}
+    config = entry.config(**{'hidden': (8,)} | SMALL_AGENTS.get(agent, {}))
+    return entry.builder(SPEC, config, policy=made_policy(policy) if isinstance(policy, str) else policy, **seams)
+
+
+@functools.cache
+def learnt(agent_name, policy_name):
+    """An agent, its state before and after an update, and the metrics of that."""
+    agent, key = made(agent_name, policy_name), jax.random.key(2)
+    state = agent.init(jax.random.key(0))
+    batch = random_batch(jax.random.key(1), ROWS, return_to_go=jnp.ones(ROWS), next_action=jnp.zeros((ROWS, 2)))
+
+    @jax.jit
+    def program(state):
+        new, metrics = agent.update(state, batch, key)
+        return new, metrics, [act(new, batch.observation, key) for act in (agent.sample_action, agent.best_action)]
+
+    return state, *program(state)
+
+
+@pytest.mark.parametrize(('agent', 'policy'), FITTING)
+def test_pairs_that_fit_learn_and_act(agent, policy):
+    state, new, metrics, actions = learnt(agent, policy)
+    assert all(np.isfinite(value) for value in metrics.values())
+    for action in actions:
+        assert action.shape == (ROWS, 2) and abs(action).max() <= 1.0
+    before, after = (getattr(s.policy, 'fitted', s.policy) for s in (state, new))
+    moved = [bool((a != b).any()) for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)]
+    # An update reaches the whole network, but for what these few rows leave idle: deviations of a policy asked for its mode.
+    assert np.mean(moved) > 0.6
+    if isinstance(new.policy, Averaged):
+        expected = jax.tree.map(lambda old, fitted: 0.999 * old + 0.001 * fitted, state.policy.slow, new.policy.fitted)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), new.policy.slow, expected)
+
+
+@pytest.mark.parametrize(('agent', 'policy'), sorted(set(PAIRS) - set(FITTING)))
+def test_pairs_that_do_not_fit_are_refused_by_a_sentence(agent, policy):
+    needed = 'knows the density of its draws' if NEEDS[agent] == 'density' else 'with decode and noise_dim'
+    with pytest.raises(UsageError, match=f'needs a policy.*{needed}; got one without; use'):
+        made(agent, policy)
+
+
+def test_a_slow_copy_changes_what_acts_and_not_what_is_learnt():
+    plain = made_policy('flow')
+    agents = [iql(SPEC, IQLConfig(hidden=(8,)), policy=policy) for policy in (plain, averaged(plain, 0.0))]
+    batch, key = random_batch(jax.random.key(1), ROWS), jax.random.key(2)
+    states = [agent.init(key) for agent in agents]
+    news = [jax.jit(agent.update)(state, batch, key)[0] for agent, state in zip(agents, states, strict=True)]
+    jax.tree.map(np.testing.assert_array_equal, news[0].policy, news[1].policy.fitted)
+    jax.tree.map(np.testing.assert_array_equal, states[0].policy, news[1].policy.slow)
+    samples = [jax.jit(agent.sample_action) for agent in agents]
+    acting = [sample(state, batch.observation, key) for sample, state in zip(samples, news, strict=True)]
+    frozen = samples[0](states[0], batch.observation, key)
+    np.testing.assert_allclose(acting[1], frozen, rtol=1e-5, atol=1e-6)
+    assert (acting[0] != acting[1]).any()
+
+
+def test_idql_is_iql_without_weights_reranked():
+    policy = made_policy('diffusion')
+    agent = iql(SPEC, IQLConfig(hidden=(8,), inverse_temperature=0.0), policy=policy)
+    batch, key = random_batch(jax.random.key(1), ROWS), jax.random.key(2)
+    state, metrics = jax.jit(agent.update)(agent.init(key), batch, key)
+    assert metrics['policy/weight'] == 1.0
+    best = reranked(agent, lambda s, o, a: agent.q(s, o, a).min(axis=0), num_candidates=5, collecting=True)
+    action = jax.jit(best.best_action)(state, batch.observation, key)
+    assert best.sample_action is best.best_action
+    sample = jax.jit(agent.sample_action)
+    draws = jnp.stack([sample(state, batch.observation, k) for k in jax.random.split(key, 5)])
+    values = jnp.stack([agent.q(state, batch.observation, draw).min(axis=0) for draw in draws])
+    np.testing.assert_allclose(action, draws[values.argmax(axis=0), jnp.arange(ROWS)], rtol=1e-5, atol=1e-6)
+    with pytest.raises(UsageError, match='at least one candidate'):
+        reranked(agent, lambda s, o, a: agent.q(s, o, a).min(axis=0), num_candidates=0)
