@@ -30,7 +30,7 @@ SMALL_POLICIES = {
     'autoregressive': {'num_bins': 4, 'num_layers': 1, 'num_heads': 1, 'width': 8, 'dropout': 0.0},
 }
 # What an agent needs of a policy; agents that are not named take any.
-NEEDS = {'sac': 'density', 'calql': 'density', 'td3': 'decode', 'prdc': 'decode'}
+NEEDS = {'sac': 'density', 'calql': 'density', 'td3': 'decode', 'prdc': 'decode', 'fql': 'decode'}
 HAVE = {
     'gaussian': {'decode'}, 'tanh_gaussian': {'decode', 'density'}, 'deterministic': {'decode'}, 'flow': {'decode'},
     'diffusion': {'decode'}, 'autoregressive': set(),
