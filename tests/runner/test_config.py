@@ -9,6 +9,7 @@ import tomli_w
 from ooorl.agents import ALGORITHMS
 from ooorl.agents.iql import IQLConfig
 from ooorl.errors import UsageError
+from ooorl.policies import POLICIES
 from ooorl.runner import config
 from ooorl.runner.settings import SIGNALS, RunConfig, parse_seeds
 
@@ -84,3 +85,32 @@ def test_seeds(text, seeds):
 def test_bad_seeds(text):
     with pytest.raises(UsageError, match='seeds must look like'):
         parse_seeds(text)
+
+
+@pytest.mark.parametrize('name', POLICIES)
+def test_a_policy_is_chosen_by_name_and_written_back(name):
+    agent = {'agent': 'bc', 'policy': {'kind': name}}
+    resolved = config.resolve(BARE | {'agent': agent})
+    kind = POLICIES[name].config
+    filled = {f.name for f in dataclasses.fields(kind) if getattr(kind(), f.name) is not None}
+    assert set(resolved['agent']['policy']) == filled | {'kind'}
+    # What is left of the agent's own table is what still means something.
+    assert 'hidden' not in resolved['agent'] and 'learning_rate' in resolved['agent']
+    assert config.resolve(tomllib.loads(tomli_w.dumps(resolved))) == resolved
+
+
+@pytest.mark.parametrize(
+    'agent, message',
+    [
+        ({'policy': {'kind': 'flows'}}, "kind must be one of 'gaussian', .*; got 'flows'"),
+        ({'policy': {'kind': 'flow', 'num_level': 3}}, r"unknown key 'num_level' in \[agent.policy\]"),
+        ({'policy': {'kind': 'diffusion', 'num_steps': 9}}, r'\[agent.policy\]: num_steps must be at most num_levels'),
+        ({'policy': {'kind': 'flow'}, 'dropout': 0.1}, 'dropout in .agent. belongs to the default policy'),
+        ({'policy': 'flow'}, r'\[agent.policy\] must be a table'),
+        ({'reranked': {'num_candidates': 0}}, 'num_candidates must be greater than 0'),
+        ({'reranked': {'value': 'max'}}, "value must be one of 'min', 'mean'"),
+    ],
+)
+def test_sub_tables_of_policies_are_checked(agent, message):
+    with pytest.raises(UsageError, match=message):
+        config.resolve(BARE | {'agent': {'agent': 'iql'} | agent})
