@@ -8,7 +8,7 @@ import difflib
 import fnmatch
 from dataclasses import dataclass, replace
 
-HOST = "http://rail.eecs.berkeley.edu/datasets/offline_rl/"
+HOST = "https://rail.eecs.berkeley.edu/datasets/offline_rl/"
 
 
 @dataclass(frozen=True, kw_only=True)

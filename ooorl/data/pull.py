@@ -2,12 +2,16 @@
 
 Read from the environment at each call: `OOORL_DATA` (where files are kept, `~/.cache/ooorl/data`),
 `OOORL_MIRROR` (an address to fetch `<mirror>/<file>` from instead), `OOORL_OFFLINE=1` (never touch the
-network).
+network), `OOORL_PULL_SECONDS` (how long one transfer may take in all, 3600).
+
+The catalogue's addresses are https: the server proves who it is, and a redirect to an address without TLS is not followed.
+A mirror is the user's own choice and may be http. Whatever arrives is data and is never executed.
 """
 
 import http.client
 import json
 import os
+import time
 import urllib.error
 import urllib.request
 
@@ -17,7 +21,8 @@ from ooorl.data import hdf5, read_columns, sha256
 from ooorl.errors import UsageError
 
 _CHUNK = 1 << 20
-_TIMEOUT_SECONDS = 30
+_TIMEOUT_SECONDS = 30  # without a byte
+_ALL_SECONDS = 3600.0
 
 
 def cache_dir():
@@ -90,19 +95,19 @@ def _fetch(task, path, progress):
         raise UsageError(
             f"The file of {task.id} is needed; OOORL_OFFLINE is set and it is not here; unset it, {by_hand}."
         )
-    address = _address(task)
+    address, seconds = _address(task), _seconds_in_all()
     os.makedirs(os.path.dirname(path), exist_ok=True)
     part = path + ".part"
     try:
-        _download(address, part, progress)
+        _download(address, part, progress, seconds)
     except urllib.error.HTTPError as error:
         raise UsageError(
-            f"The file of {task.id} is needed; {address} answers {error.code} {error.reason}; set"
+            f"The file of {task.id} is needed; {address} answers {error.code} {_line(error.reason)}; set"
             f" OOORL_MIRROR to another place, {by_hand}."
         ) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise UsageError(
-            f"The file of {task.id} is needed; {address} cannot be read ({error}); run again to go on from"
+            f"The file of {task.id} is needed; {address} cannot be read ({_line(error)}); run again to go on from"
             f" {_size(part)} bytes, set OOORL_MIRROR to another place, {by_hand}."
         ) from None
     _accept(task, part, address, by_hand)
@@ -110,8 +115,33 @@ def _fetch(task, path, progress):
     _remove(part + ".json")
 
 
-def _download(address, part, progress):
-    """Fetches into `part`, from where it ends if the server still has the same file."""
+class _NeverToPlain(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but not from an address with TLS to one without."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        if req.full_url.startswith("https:") and not newurl.startswith("https:"):
+            raise OSError(f"it redirects to {newurl}, which has no TLS")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _line(error):
+    return " ".join(str(error).split())
+
+
+def _seconds_in_all():
+    text = os.environ.get("OOORL_PULL_SECONDS") or _ALL_SECONDS
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds < float("inf"):
+        raise UsageError(f"OOORL_PULL_SECONDS takes a number of seconds above 0; got {text!r}; mend or unset it.")
+    return seconds
+
+
+def _download(address, part, progress, seconds):
+    """Fetches into `part`, from where it ends if the server still has the same file, within so many seconds."""
+    end = time.monotonic() + seconds
     start, tag = _size(part), _recorded(part).get("tag")
     request = urllib.request.Request(address)
     # Without a tag there is no telling whether the rest belongs to the same file, so the transfer starts
@@ -120,7 +150,7 @@ def _download(address, part, progress):
         request.add_header("Range", f"bytes={start}-")
         request.add_header("If-Range", tag)
     try:
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
+        response = urllib.request.build_opener(_NeverToPlain).open(request, timeout=min(_TIMEOUT_SECONDS, seconds))
     except urllib.error.HTTPError as error:
         if error.code == 416:
             _remove(part)
@@ -135,8 +165,10 @@ def _download(address, part, progress):
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
         with open(part, "ab" if start else "wb") as file:
-            while chunk := response.read(_CHUNK):
+            while chunk := response.read1(_CHUNK):  # what has come so far: a server that drips does not escape the limit
                 file.write(chunk)
+                if time.monotonic() > end:
+                    raise OSError(f"not whole after {seconds:g} s; OOORL_PULL_SECONDS allows more")
                 if progress:
                     progress(file.tell(), total)
     if total is not None and _size(part) < total:

@@ -37,6 +37,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.behaviour["requests"].append((self.path, self.headers.get("Range")))
+        if self.behaviour.get("to"):
+            self.send_response(302)
+            self.send_header("Location", self.behaviour["to"])
+            self.end_headers()
+            return
         if self.behaviour.get("status"):
             self.send_error(self.behaviour["status"])
             return
@@ -48,7 +53,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content) - start))
         self.send_header("ETag", tag)
         self.end_headers()
-        self.wfile.write(content[start : self.behaviour.get("break_at", len(content))])
+        content = content[start : self.behaviour.get("break_at", len(content))]
+        for piece in range(0, len(content), self.behaviour.get("piece", len(content) or 1)):
+            self.wfile.write(content[piece : piece + self.behaviour.get("piece", len(content))])
+            self.wfile.flush()
+            self.behaviour["gate"].wait(self.behaviour.get("pause", 0.0))
 
     def log_message(self, *arguments):
         del arguments
@@ -56,7 +65,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    behaviour = {"content": good_file(tmp_path / "source.hdf5"), "requests": []}
+    behaviour = {"content": good_file(tmp_path / "source.hdf5"), "requests": [], "gate": threading.Event()}
     running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, behaviour))
     thread = threading.Thread(target=running.serve_forever, daemon=True)
     thread.start()
@@ -140,6 +149,36 @@ def test_a_file_that_changed_since_it_was_first_seen_is_refused(server):
 def test_a_server_that_is_not_there(server, monkeypatch):
     monkeypatch.setenv("OOORL_MIRROR", "http://127.0.0.1:9")
     refused("cannot be read.*run again to go on from 0 bytes")
+
+
+def test_a_server_that_drips_is_left_and_the_part_kept(server, monkeypatch):
+    monkeypatch.setenv("OOORL_PULL_SECONDS", "0.3")
+    server["piece"], server["pause"] = 64, 0.05
+    refused("not whole after 0.3 s; OOORL_PULL_SECONDS allows more.*run again to go on from [1-9]")
+    server["gate"].set()
+    monkeypatch.delenv("OOORL_PULL_SECONDS")
+    with open(puller.pull(TASK), "rb") as file:
+        assert file.read() == server["content"]
+    for text in ("soon", "0", "inf", "nan"):
+        (server["folder"] / FILE).unlink(missing_ok=True)
+        monkeypatch.setenv("OOORL_PULL_SECONDS", text)
+        refused(f"takes a number of seconds above 0; got '{text}'")
+
+
+def test_the_catalogues_addresses_have_tls_and_keep_it(server):
+    import urllib.request
+
+    assert all(entry.address is None or entry.address.startswith("https://") for entry in catalogue.ENTRIES.values())
+    handler, request = puller._NeverToPlain(), urllib.request.Request("https://example.org/a.hdf5")
+    with pytest.raises(OSError, match="has no TLS"):
+        handler.redirect_request(request, None, 302, "Found", {}, "http://example.org/a.hdf5")
+    assert handler.redirect_request(request, None, 302, "Found", {}, "https://example.org/b.hdf5").full_url.endswith("b.hdf5")
+
+
+def test_a_mirror_without_tls_may_redirect(server):
+    server["to"] = "/elsewhere"
+    refused("answers 302|cannot be read")
+    assert len(server["requests"]) > 1
 
 
 def test_offline_says_which_file_to_put_where(server, monkeypatch):
