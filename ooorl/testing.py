@@ -24,7 +24,6 @@ SHAPES = ((), (5,), (4, 2))  # leading axes of observations
 class _Trial(NamedTuple):
     """Something with a state, ready to be updated."""
 
-    plain_init: Callable[[Key], State]  # as it was written
     init: Callable[[Key], State]  # compiled
     update: Callable  # (state, batch, key) -> (state, dict), as it was written
     donating: Callable  # the same, compiled, taking its state with it
@@ -85,10 +84,7 @@ def check_agent(
     if not reads_final_successors:
         _check_final_successors(trial)
     state = trial.start()
-    for name in ('sample_action', 'best_action'):
-        _check_acting(name, getattr(agent, name), state, spec)
-    if agent.q is not None:
-        _check_q(agent.q, state, spec)
+    _check_outputs(agent, state, spec)
     _check_observing(agent.observe, state, trial.batches[0])
     seen = _tried('sees', agent.sees, state, trial.batches[0])
     _ensure(_shapes(seen[:5]) == _shapes(trial.batches[0][:5]), 'sees(state, batch) keeps the shapes and types of the batch')
@@ -136,7 +132,8 @@ def _trial(init, update, batches):
         return schedules.begin(init(key), NUM_UPDATES)
 
     keys = tuple(jax.random.key(seed) for seed in range(NUM_UPDATES))
-    return _Trial(ready, jax.jit(ready), update, jax.jit(traced, donate_argnums=0), traces, batches, keys)
+    _check_init(ready, keys[0])
+    return _Trial(jax.jit(ready), update, jax.jit(traced, donate_argnums=0), traces, batches, keys)
 
 
 def _batches(spec, batch, reads):
@@ -168,10 +165,21 @@ def _check_types(tree, what):
         _ensure(real and leaf.dtype.itemsize <= 4, f'{here} is float32 or an integer of at most 32 bits, and not {leaf.dtype}')
 
 
+def _check_init(init, key):
+    """What a compiled `init` does not show any more: Python numbers, and two leaves that are one array."""
+    leaves = jax.tree.leaves_with_path(_tried('init', jax.eval_shape, init, key))
+    owners = {}
+    for (path, _), variable in zip(leaves, jax.make_jaxpr(init)(key).jaxpr.outvars, strict=True):
+        here = f'the state{jax.tree_util.keystr(path)}'
+        weak = getattr(variable.aval, 'weak_type', False)
+        _ensure(not weak, f'{here} is an array with a type of its own and no Python number')
+        other = owners.setdefault(id(variable), here)
+        _ensure(other == here, f'{here} is a copy and not the same array as {other}, so that the state can be donated')
+
+
 def _check_updates(trial):
     """Three donated updates, again from the start, and from a stored state; returns the metrics of each update."""
-    # Not from a compiled `init`: only outside can two leaves be one buffer, as after `target = online`.
-    states, metrics, state = [], [], _tried('init', trial.plain_init, trial.keys[0])
+    states, metrics, state = [], [], trial.start()
     _check_types(state, 'the state')
     _ensure(_same(trial.start(), trial.start()), 'init gives equal states for equal keys')
     for batch, key in zip(trial.batches, trial.keys, strict=True):
@@ -244,32 +252,40 @@ def _check_final_successors(trial):
     _ensure(_same(*results), 'update does not read the successor where the discount is 0')
 
 
-def _check_acting(name, act, state, spec):
-    act = jax.jit(act)
-    for shape in SHAPES:
-        observation = jnp.ones((*shape, spec.observation_dim))
-        action = _tried(f'{name} at observations {observation.shape}', act, state, observation, jax.random.key(0))
-        _check_array(action, (*shape, spec.action_dim), f'{name} at observations {observation.shape}')
-        _ensure(jnp.abs(action).max() <= 1.0, f'{name} stays in the box [-1, 1]')
-        _ensure(_same(action, act(state, observation, jax.random.key(0))), f'{name} gives equal actions for equal keys')
+def _check_outputs(agent, state, spec):
+    """Actions and values at observations of several shapes, all from one program."""
 
+    def outputs(state, key):
+        found = {}
+        for shape in SHAPES:
+            observation, action = jnp.ones((*shape, spec.observation_dim)), jnp.ones((*shape, spec.action_dim))
+            for name in ('sample_action', 'best_action'):
+                what = f'{name} at observations {observation.shape}'
+                found[what] = _tried(what, getattr(agent, name), state, observation, key)
+                _check_array(found[what], (*shape, spec.action_dim), what)
+            if agent.q is not None:
+                what = f'q at observations {observation.shape}'
+                found[what] = values = _tried(what, agent.q, state, observation, action)
+                _ensure(values.ndim == len(shape) + 1, f'{what} is [E, *{shape}]; got {values.shape}')
+                _check_array(values, (*values.shape[:1], *shape), what)
+        return found
 
-def _check_q(q, state, spec):
-    for shape in SHAPES:
-        where = jnp.ones((*shape, spec.observation_dim)), jnp.ones((*shape, spec.action_dim))
-        values = _tried(f'q at observations {where[0].shape}', jax.jit(q), state, *where)
-        _ensure(values.ndim == len(shape) + 1, f'q at observations {where[0].shape} is [E, *{shape}]; got {values.shape}')
-        _check_array(values, (values.shape[0], *shape), f'q at observations {where[0].shape}')
+    program = jax.jit(outputs)
+    found = program(state, jax.random.key(0))
+    _ensure(_same(found, program(state, jax.random.key(0))), 'equal keys give equal actions')
+    for what, values in found.items():
+        _ensure(bool(jnp.isfinite(values).all()), f'{what} is finite')
+        _ensure(what.startswith('q ') or jnp.abs(values).max() <= 1.0, f'{what} stays in the box [-1, 1]')
 
 
 def _check_array(array: Array, shape: tuple[int, ...], what: Any):
     _ensure(array.shape == shape, f'{what} has the shape {shape}; got {array.shape}')
     _ensure(array.dtype == jnp.float32, f'{what} is float32; got {array.dtype}')
-    _ensure(bool(jnp.isfinite(array).all()), f'{what} is finite')
 
 
 def _check_score(score, rows, what):
     _check_array(score, rows, f'the score of {what}')
+    _ensure(bool(jnp.isfinite(score).all()), f'the score of {what} is finite')
     _ensure(bool((score >= 0).all()), f'the score of {what} is not negative')
 
 

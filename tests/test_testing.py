@@ -69,10 +69,12 @@ def _counting():
 
 WRONG = {
     'the state.weight is no key': {'init': lambda key: _State(key, jnp.zeros(()))},
-    'the state.slow is an array': {'init': lambda key: _State(jax.random.normal(key, ()), 0.0)},
+    'the state.slow is an array with a type of its own': {'init': lambda key: _State(jax.random.normal(key, ()), 0.0)},
     'is float32 or an integer': {'init': lambda key: _State(jax.random.normal(key, ()), jnp.zeros((), jnp.float16))},
-    'are traced once, not 2 times': {'init': lambda key: _State(jax.random.normal(key, ()), jnp.asarray(0.0))},
-    'with a donated state, raised': {'init': _one_buffer},
+    'are traced once, not 2 times': {
+        'update': _after(lambda state, metrics, batch: (state._replace(slow=jnp.asarray(0.0)), metrics))
+    },
+    'the state.slow is a copy and not the same array as the state.weight': {'init': _one_buffer},
     'keeps the structure of the state': {'update': _after(lambda state, metrics, batch: (tuple(state), metrics))},
     'keeps the shapes and types of the state': {
         'update': _after(lambda state, metrics, batch: (state._replace(slow=batch.reward), metrics))
@@ -87,7 +89,7 @@ WRONG = {
         'update': _after(lambda state, metrics, batch: (state, {'loss': batch.next_observation.mean()}))
     },
     'sample_action at observations .3,. has the shape': {'sample_action': lambda s, o, key: _act(s, jnp.atleast_2d(o), key)},
-    'best_action stays in the box': {'best_action': lambda s, o, key: 2.0 + _act(s, o, key)},
+    'best_action at observations .3,. stays in the box': {'best_action': lambda s, o, key: 2.0 + _act(s, o, key)},
     'best_action at observations .3,. is float32': {'best_action': lambda s, o, key: _act(s, o, key).astype(jnp.bfloat16)},
     'sample_action at observations .3,. is finite': {'sample_action': lambda s, o, key: _act(s, o, key) / 0.0 * 0.0},
     'q at observations .3,. is .E, ': {'q': lambda state, observation, action: state.weight * action.sum(axis=-1)},

@@ -42,6 +42,11 @@ def test_discount_zero_stops_the_sum_where_the_recording_goes_on():
     np.testing.assert_array_equal(got, [1.5, 1.0, 1.0])
 
 
+def test_discount_zero_is_an_end_where_no_boundary_follows():
+    got = episodes.returns_to_go([1.0, 1.0, 1.0], [1, 0, 1], [0, 0, 0], GAMMA)
+    np.testing.assert_array_equal(got, [1.5, 1.0, np.nan])
+
+
 def test_horizon_by_hand():
     got = episodes.discounted_horizon([1, 1, 1, 1], [0, 0, 1, 0], GAMMA)
     np.testing.assert_array_equal(got, [1.75, 1.5, 1.0, np.nan])
@@ -70,6 +75,11 @@ def test_sparse_rule_by_hand():
     got, horizon = episodes.sparse_returns_to_go(reward, [1, 1, 1, 0, 1], boundary, GAMMA, 0.0)
     np.testing.assert_array_equal(got, [-2.0, -2.0, -1.0, 0.0, np.nan])
     np.testing.assert_array_equal(horizon, [2.0, 2.0, 1.5, 1.0, np.nan])
+
+
+def test_a_failure_goes_on_with_its_last_reward():
+    got, _ = episodes.sparse_returns_to_go([-1.0, -3.0, -2.0, -1.0], [1, 1, 1, 1], [0, 1, 0, 1], GAMMA, 0.0)
+    np.testing.assert_array_equal(got, [-6.0, -6.0, -2.0, -2.0])
 
 
 ROWS = st.lists(st.tuples(st.floats(-3, 3, width=32), st.booleans(), st.booleans()), min_size=1, max_size=60)
