@@ -47,6 +47,23 @@ def test_q_loss_by_hand(noise, action):
     np.testing.assert_allclose(agent.q(state, batch.observation, batch.action), [[2.0], [4.5]])
 
 
+def test_an_unknown_next_action_takes_nothing_off_the_target():
+    replay = Replay('normal')
+    agent, state = _by_hand(replay, critic_cloning_weight=2.0)
+    batch = one_row(observation=1.0, action=0.5, reward=1.0, discount=1.0, next_observation=2.0, next_action=[np.nan])
+    _, metrics = replay.run(agent.update, [[[1.5]]], state, batch, jax.random.key(0))
+    np.testing.assert_allclose(metrics['q/target'], 1.0 + 0.5 * 3.6, rtol=1e-6)
+
+
+def test_critic_cloning_counts_every_dimension():
+    # Q is constant: its target falls by w gamma times the squared distance, 0.3^2 + 0.4^2.
+    config = TD3Config(hidden=(), gamma=0.5, critic_cloning_weight=2.0, target_noise=0.0, learning_rate=1e-12, policy_delay=1)
+    agent = td3(Spec(observation_dim=1, action_dim=2), config)
+    batch = random_batch(jax.random.key(0), 3, observation_dim=1, next_action=jnp.tile(jnp.array([[0.3, -0.4]]), (3, 1)))
+    _, metrics = jax.jit(agent.update)(blank(agent.init), batch._replace(discount=jnp.ones(3)), jax.random.key(1))
+    np.testing.assert_allclose(metrics['q/target'], batch.reward.mean() - 2.0 * 0.5 * 0.25, rtol=1e-5)
+
+
 def test_next_actions_stay_in_the_box():
     replay = Replay('normal')
     agent, state = _by_hand(replay)

@@ -165,3 +165,12 @@ def test_marked_rows_are_found_by_their_rank_in_every_block(capacity):
     assert int(view.size) == mask.sum()
     drawn = assert_aligned(replay.sample_views((view,), jax.random.key(0), 5_000))
     assert set(drawn) == set(np.flatnonzero(mask))
+
+
+def test_more_marks_leave_the_old_ones():
+    old, new = np.arange(300) % 7 == 0, np.arange(300) % 2 == 0
+    new[:120] = new[140:] = False
+    more = replay.mark_more(replay.marked(jnp.asarray(old)), 120, jnp.asarray(new[120:140]))
+    expected = replay.marked(jnp.asarray(old | new))
+    np.testing.assert_array_equal(more.mask, expected.mask)
+    np.testing.assert_array_equal(more.counts, expected.counts)
