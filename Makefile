@@ -18,7 +18,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=12
+	$(BIN)/python -m pytest -n auto --dist loadfile --durations=12
 
 slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow

@@ -21,8 +21,13 @@ os.environ['JAX_NUM_CPU_DEVICES'] = '1'
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from ooorl.mapping import num_cores  # noqa: E402
+
 # `[B] - [B, 1]` is an error, not a `[B, B]`.
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+# Seconds that a process started by a test may take: it ends what hangs, and says nothing about how busy a machine may be.
+PATIENCE = 3600
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get('OOORL_SHARED', ROOT.parent / 'shared'))
@@ -63,3 +68,9 @@ def forget_programs():
     """Compiled programs of one file are of no use to the next, and gigabytes of them slow a machine down."""
     yield
     jax.clear_caches()
+
+
+def pytest_xdist_auto_num_workers(config):
+    """One worker for each core that this process may use."""
+    del config
+    return num_cores()

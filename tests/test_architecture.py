@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 
 from ooorl import catalogue
 from ooorl.envs import HOSTS, TASKS
@@ -176,13 +176,13 @@ def test_importing_does_nothing_else():
     rooms = ('types', 'wrap', 'signals', 'envs', 'data', 'agents', 'training.run')
     inner = (*rooms, 'runner.build', 'runner.session', 'runner.evaluate_run', 'runner.cli')
     program = QUIET.format(modules=[f'ooorl.{name}' for name in inner])
-    done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
 
 
 def test_importing_the_package_loads_no_jax_and_rooms_when_asked_for():
     program = "import sys, ooorl; assert 'jax' not in sys.modules; ooorl.agents.iql; assert 'jax' in sys.modules"
-    subprocess.run([sys.executable, '-c', program], cwd=ROOT, check=True, timeout=60)
+    subprocess.run([sys.executable, '-c', program], cwd=ROOT, check=True, timeout=PATIENCE)
 
 
 def test_cores_are_counted_in_one_place():

@@ -9,6 +9,7 @@ import gymnasium
 import jax
 import numpy as np
 import pytest
+from conftest import PATIENCE
 
 from ooorl.envs import host, make
 from ooorl.envs.gymnasium_adapter import HostState
@@ -293,7 +294,7 @@ def test_workers_end_with_a_script_that_has_no_main_guard(tmp_path):
         env={'PYTHONPATH': ':'.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0 and done.stdout.strip() == '(2,)', done.stderr
 

@@ -9,7 +9,7 @@ import tomllib
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 from tiny_configs import OFFLINE, TINY, changed, written
 
 from ooorl.reporting import tables
@@ -206,7 +206,7 @@ def tiny_run(tmp_path_factory):
     own = {'PYTHONPATH': str(ROOT), 'JAX_COMPILATION_CACHE_DIR': str(directory / 'programs'), 'COLUMNS': '200'}
     environment = {**os.environ, **own}
     command = [sys.executable, '-m', 'ooorl.runner.cli', 'run', 'c.toml', '--out', 'out']
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return directory, done
 
@@ -245,7 +245,7 @@ def test_a_cpu_device_per_core_gives_the_same_numbers(tiny_run):
     environment = {key: value for key, value in os.environ.items() if key != 'JAX_NUM_CPU_DEVICES'}
     environment |= {'JAX_COMPILATION_CACHE_DIR': str(directory / 'programs')}
     command = [sys.executable, '-c', TWO_CORES, 'run', 'c.toml', '--out', 'two']
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0 and 'devices: 2' in done.stdout, done.stderr
     rows, expected = (
         [json.loads(line) for line in (directory / out / 'metrics.jsonl').read_text().splitlines()] for out in ('two', 'out')
@@ -314,7 +314,7 @@ def test_doctor_and_lists(capsys):
 def test_bad_input_in_a_process_of_its_own(tmp_path):
     written(changed(TINY, explore__expectile=1.2))
     command = [sys.executable, '-m', 'ooorl.runner.cli', 'run', 'c.toml', '--out', 'out']
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 2
     assert done.stderr == 'ooorl: [explore]: expectile must lie strictly between 0 and 1; got 1.2\n'
     assert not os.path.exists('out')
@@ -322,7 +322,7 @@ def test_bad_input_in_a_process_of_its_own(tmp_path):
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path):
     command = f'{sys.executable} -m ooorl.runner.cli data list | head -1'
-    done = subprocess.run(['bash', '-c', command], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(['bash', '-c', command], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0 and 'Traceback' not in done.stderr
 
 

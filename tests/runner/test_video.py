@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 
 pytest.importorskip('mujoco')
 
@@ -38,7 +38,7 @@ ENVIRONMENTS = [
 def film(path, name, renderer):
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'MUJOCO_GL': renderer}
     command = [sys.executable, '-W', 'ignore', '-c', FILM, str(path), name]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
 
 
 @functools.cache
@@ -47,7 +47,7 @@ def renderer():
     code = "import mujoco; m = mujoco.MjModel.from_xml_string('<mujoco/>'); mujoco.Renderer(m, 8, 8).render(); print('drawn')"
     for name in dict.fromkeys((os.environ.get('MUJOCO_GL', 'egl'), 'egl', 'osmesa')):
         environment = {**os.environ, 'MUJOCO_GL': name}
-        done = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True, timeout=PATIENCE)
         if 'drawn' in done.stdout:
             return name
     return None

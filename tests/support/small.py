@@ -1,5 +1,6 @@
 """Batches and linear networks small enough to be worked out by hand."""
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -37,8 +38,12 @@ def linear(kernel, bias):
 
 
 def trees_equal(left, right) -> bool:
-    """Whether two pytrees hold the same numbers bit for bit."""
-    return all(bool((a == b).all()) for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True))
+    """Whether two pytrees have one structure and hold the same numbers bit for bit."""
+    try:
+        chex.assert_trees_all_equal(left, right)
+    except AssertionError:
+        return False
+    return True
 
 
 def blank(init):

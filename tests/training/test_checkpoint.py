@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import PATIENCE
 
 from ooorl.errors import UsageError
 from ooorl.training import checkpoint
@@ -228,7 +229,7 @@ FULL_DISK = textwrap.dedent("""
 @pytest.mark.skipif(not hasattr(resource, 'RLIMIT_FSIZE'), reason='needs POSIX')
 def test_a_full_disk_leaves_the_earlier_checkpoint_and_nothing_else(tmp_path):
     command = [sys.executable, '-c', FULL_DISK, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
     assert 'Traceback' not in done.stderr
     told = json.loads(done.stdout.strip().splitlines()[-1])
     assert told['left'] == ['00000001']

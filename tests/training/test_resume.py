@@ -12,7 +12,7 @@ import numpy as np
 import orbax.checkpoint
 import pytest
 import tomli_w
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 
 from ooorl.training import checkpoint
 
@@ -109,7 +109,7 @@ def environment(place, **more):
 def run(place, name, out, *options, **stop):
     """`ooorl run` to its end, or to where `stop` says; returns status and what it printed to stderr."""
     command = [sys.executable, '-c', DRIVER, 'run', f'{name}.toml', '--out', out, *options]
-    done = subprocess.run(command, cwd=place, env=environment(place, **stop), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=place, env=environment(place, **stop), capture_output=True, text=True, timeout=PATIENCE)
     return done.returncode, done.stderr
 
 
@@ -142,7 +142,7 @@ def arrays(path):
 def evaluated(out):
     """What `ooorl eval` writes."""
     command = [sys.executable, '-c', DRIVER, 'eval', out.name, '--episodes', '4']
-    subprocess.run(command, cwd=out.parent, env=environment(out.parent), check=True, stdout=subprocess.DEVNULL, timeout=120)
+    subprocess.run(command, cwd=out.parent, env=environment(out.parent), check=True, stdout=subprocess.DEVNULL, timeout=PATIENCE)
     return (out / 'eval.json').read_bytes()
 
 
