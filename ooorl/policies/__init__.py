@@ -6,6 +6,7 @@
 | tanh_gaussian | yes | density of its draws | no |
 | flow, diffusion | yes | no | `ema_rate` |
 | autoregressive | no | of its bins | `ema_rate` |
+| opaque (a function of yours) | no | no | no |
 
 Any of them may be given a slow copy with `averaged(policy, rate)`. Adding a policy touches its file, one line of `POLICIES` and
 one row of the conformance test.
@@ -27,6 +28,7 @@ from ooorl.policies.gaussian import (
     gaussian_policy,
     tanh_gaussian_policy,
 )
+from ooorl.policies.opaque import OpaqueConfig, named_policy
 from ooorl.types import Policy, Spec
 
 
@@ -50,6 +52,7 @@ POLICIES = {
     'flow': PolicyKind(FlowConfig, flow_policy),
     'diffusion': PolicyKind(DiffusionConfig, diffusion_policy),
     'autoregressive': PolicyKind(AutoregressiveConfig, autoregressive_policy),
+    'opaque': PolicyKind(OpaqueConfig, named_policy),
 }
 
 

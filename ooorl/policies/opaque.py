@@ -1,0 +1,93 @@
+"""A policy that is somebody else's function: nothing is known of it but the actions that it answers with.
+
+    sample(s) = clip(function(s, num, seed), -1, 1)
+
+The function runs in Python, outside of the compiled program, so every call waits for it; it must depend on its arguments alone,
+because a call may be left out or made twice. It cannot be fitted: `loss` is 0, and agents that climb Q through the action refuse
+it. What it is for: PA-RL with `imitate = "nothing"`, which acts with the best of its actions under a critic learnt offline
+(V-GPS), and whatever else only draws.
+
+Source of the idea: Nakamoto et al., "Steering Your Generalists", arXiv:2410.13816; Mark et al., arXiv:2412.06685.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ooorl.errors import UsageError
+from ooorl.types import Policy, Spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpaqueConfig:
+    """Settings of `opaque_policy`."""
+
+    function: str = ''  # "module:function", called as function(observation[n, O], num, seed) -> [num, n, A]; needed
+
+
+def opaque_policy(spec: Spec, function: Callable[[np.ndarray, int, int], np.ndarray]) -> Policy:
+    """The policy that `function(observation[n, O] float32, num, seed) -> [num, n, A]` is; actions of a box of half-width 1.
+
+    It is tried once, here, on observations of zeros.
+
+    Raises:
+      UsageError: if it raises, or answers with another shape, with NaN or with infinity; here, or at the call where it does (then
+        wrapped by jax in an error that holds the sentence).
+    """
+
+    def answer(observation, seed, num):
+        flat = np.asarray(observation, np.float32).reshape(-1, spec.observation_dim)
+        shape = (num, *np.shape(observation)[:-1], spec.action_dim)
+        return _checked(function, flat, num, int(seed), spec).reshape(shape)
+
+    def sample(params, observation, key, num):
+        del params
+        seed = jax.random.bits(key, dtype=jnp.uint32)
+        shape = jax.ShapeDtypeStruct((num, *observation.shape[:-1], spec.action_dim), jnp.float32)
+
+        def call(observation, seed):
+            return answer(observation, seed, num)
+
+        return jnp.clip(jax.pure_callback(call, shape, observation, seed, vmap_method='sequential'), -1.0, 1.0)
+
+    answer(np.zeros((2, spec.observation_dim), np.float32), 0, 3)
+    return Policy(
+        init=lambda key: {'unused': jnp.zeros(())},
+        sample=sample,
+        mode=lambda params, observation, key: sample(params, observation, key, 1)[0],
+        loss=lambda params, observation, action, key: 0.0 * (params['unused'] + action.sum(axis=-1)),
+    )
+
+
+def _checked(function, observation, num, seed, spec):
+    wanted = (num, len(observation), spec.action_dim)
+    needed = f'a given policy must answer observations {observation.shape} with {num} actions each, {wanted} finite numbers'
+    try:
+        action = np.asarray(function(observation, num, seed), np.float32)
+    except Exception as error:  # noqa: BLE001 - it is somebody's function and may raise anything
+        raise UsageError(f'{needed}; it raised {error!r}; mend it') from None
+    if action.shape != wanted:
+        raise UsageError(f'{needed}; it gave the shape {action.shape}; mend it')
+    if not np.isfinite(action).all():
+        raise UsageError(f'{needed}; it gave {action[~np.isfinite(action)][0]}; mend it')
+    return action
+
+
+def named_policy(spec: Spec, config: OpaqueConfig) -> Policy:
+    """`opaque_policy` of the function that a config names.
+
+    Raises:
+      UsageError: if it cannot be imported, or answers wrongly.
+    """
+    module, _, name = config.function.partition(':')
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except Exception as error:  # noqa: BLE001 - importing somebody's module may raise anything
+        raise UsageError(
+            f'function of a given policy must be "module:function"; got {config.function!r} ({error!r}); install or mend it'
+        ) from None
+    return opaque_policy(spec, function)
