@@ -7,7 +7,7 @@ import pytest
 from draws import Replay
 from small import blank, linear, one_row, random_batch, trees_equal
 
-from ooorl.agents.sac import SACConfig, sac
+from ooorl.agents.sac import SACConfig, sac, sac_critic
 from ooorl.agents.steps import draw_members
 from ooorl.errors import UsageError
 from ooorl.nn.heads import hl_gauss_head
@@ -72,6 +72,40 @@ def test_subset_minimum_reads_its_members_only():
         settings = {'entropy_backup': False, 'num_target_critics': 1}
         _, metrics, _ = _updated(one_row(**ROW), [np.array([member])], ['choice'], **settings)
         np.testing.assert_allclose(metrics['q/target'], 1.0 + 0.5 * value, rtol=1e-6)
+
+
+@pytest.mark.parametrize('utd, members, value', [(1, [], 4.0), (1, [1], 6.5), (2, [1, 0], (4.0 + 6.5) / 2)])
+def test_the_critic_alone_takes_its_actions_from_the_sampler(utd, members, value):
+    keys, replay = [], Replay(*('choice',) * len(members), compiled=False)
+
+    def sampler(observation, key, num):
+        keys.append(bytes(jax.random.key_data(key)))
+        return jnp.full((num, 1, 1), 0.5) + (observation - 2.0)[None]  # asked for at s' = 2
+
+    config = SACConfig(hidden=(), gamma=0.5, utd=utd, num_target_critics=1 if members else None, **STILL)
+    critic = sac_critic(LINE, config, grad_transform=replay.grad_transform)
+    q = (linear([[1.0], [2.0]], [0.0]), linear([[1.0], [1.0]], [3.0]))
+    target_q = (linear([[1.0], [2.0]], [1.0]), linear([[1.0], [1.0]], [4.0]))
+    state = blank(critic.init)._replace(q=q, target_q=target_q)
+    where = jnp.array([[1.0]]), jnp.array([[0.5]])
+    np.testing.assert_allclose(critic.q(state, *where), [[2.0], [4.5]])
+    np.testing.assert_allclose(critic.target_q(state, *where), [[3.0], [5.5]])
+    batch = jax.tree.map(lambda *rows: jnp.concatenate(rows), *[one_row(**ROW)] * utd)
+    draws = [np.array([member]) for member in members]
+    _, metrics = replay.run(critic.update, draws, state, batch, jax.random.key(1), sampler)
+    # The slow critics move by 0.005 of their distance, 1, after the first of two steps.
+    np.testing.assert_allclose(metrics['q/target'], 1.0 + 0.5 * value, atol=2e-3 if utd > 1 else 1e-6)
+    assert len(set(keys)) == utd
+
+
+def test_no_gradient_passes_through_the_samplers_actions():
+    critic = sac_critic(LINE, SACConfig(hidden=(4,)))
+    state = jax.jit(critic.init)(jax.random.key(0))
+
+    def loss(action):
+        return critic.update(state, one_row(**ROW), jax.random.key(0), lambda *given: jnp.full((1, 1, 1), action))[1]['q/loss']
+
+    assert jax.grad(loss)(0.25) == 0.0
 
 
 def test_drawn_members_differ_from_each_other_and_over_steps():
