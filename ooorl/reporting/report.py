@@ -105,8 +105,10 @@ def _run(summary, rows, states, metric):
         text = "Means over seeds of all arms against environment steps; a single mark is the result of training without steps."
         parts.append(page.panels(figures.against_steps(summary, rows, metric), text))
     parts.append(_online(summary, rows, metric))
-    text = "States in the data set and states visited online. Black lines are walls, the star is the goal."
-    drawn = page.panels(maps.state_maps(states or {}), text)
+    states = states or {}
+    text = "States in the data set and states visited online."
+    text += " Black lines are walls." * ("walls" in states) + " The star is the goal." * ("goal" in states)
+    drawn = page.panels(maps.state_maps(states), text)
     parts += ["<h2>Visited states</h2>", drawn] if drawn else []
     return "\n".join([*parts, _logged(summary, rows), _provenance(summary)])
 

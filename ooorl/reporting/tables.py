@@ -18,6 +18,7 @@ LABELS = {
     "success": "success rate",
     "return": "return",
     "length": "episode length",
+    "reward_max": "largest reward",
 }
 BEST = {"success": 1.0, "normalised": 100.0}
 LEFT = ("phase or arm", "agent")  # columns of words

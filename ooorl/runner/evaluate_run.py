@@ -61,4 +61,5 @@ def _scores(setup, phase, state, lost):
 def _line(name, scores):
     """The numbers of a phase as the run's own tables print them."""
     seeds = {metric: np.mean(values, axis=-1).tolist() for metric, values in scores.items()}
-    return f'{name}: ' + ', '.join(f'{tables.LABELS.get(m, m)} {tables.cell(m, v)}' for m, v in seeds.items())
+    order = sorted(seeds, key=[*tables.LABELS, *seeds].index)
+    return f'{name}: ' + ', '.join(f'{tables.LABELS.get(m, m)} {tables.cell(m, seeds[m])}' for m in order)
