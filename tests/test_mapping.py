@@ -1,11 +1,14 @@
 """One function over many copies: whatever the order of work, the numbers are those of a loop."""
 
 import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from ooorl import mapping
 from ooorl.mapping import index_seed, map_members, map_seeds
@@ -52,6 +55,41 @@ def test_seeds_in_groups_are_seeds_in_a_loop(group):
 def test_an_argument_may_be_empty_or_absent():
     got = map_seeds(lambda a, nothing, none: a + 1, (0, 0, None))(jnp.arange(3.0), {}, None)
     np.testing.assert_array_equal(got, [1, 2, 3])
+
+
+# Seeds that four devices do not divide, two calls of one compiled program with a donated state, keys among what is mapped.
+UNEVEN = """
+import jax, jax.numpy as jnp, numpy as np
+from ooorl.mapping import map_seeds
+
+def step(state, key, shared):
+    w = state['w'] + shared + jax.random.uniform(key, state['w'].shape)
+    return {'w': w, 'n': state['n'] + 1}, w.sum()
+
+for num in (1, 3, 5, 6, 7):
+    keys = jax.random.split(jax.random.key(num), num)
+    state = {'w': jnp.arange(3.0 * num).reshape(num, 3), 'n': jnp.zeros(num, int)}
+    expected = jax.tree.map(jnp.copy, state)
+    shared = jnp.arange(3.0)
+    mapped = jax.jit(map_seeds(step, (0, 0, None)), donate_argnums=0).lower(state, keys, shared).compile()
+    plain = jax.jit(jax.vmap(step, (0, 0, None)))
+    for _ in range(3):
+        state, total = mapped(state, keys, shared)
+        expected, other = plain(expected, keys, shared)
+        np.testing.assert_allclose(total, other, rtol=1e-6)
+    np.testing.assert_array_equal(state['n'], expected['n'])
+    np.testing.assert_allclose(state['w'], expected['w'], rtol=1e-6)
+    used = {shard.device for shard in state['w'].addressable_shards}
+    print(num, len(used))
+"""
+
+
+def test_seeds_that_the_devices_do_not_divide_use_them_nevertheless():
+    environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': '4', 'PYTHONPATH': str(ROOT)}
+    done = subprocess.run([sys.executable, '-c', UNEVEN], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    # 5 seeds are 2 + 2 + 2 with one for nothing, 7 are 2 + 2 + 2 + 2.
+    assert done.stdout.split('\n')[:-1] == ['1 1', '3 3', '5 3', '6 3', '7 4']
 
 
 def test_a_seed_can_be_taken_out():

@@ -177,6 +177,21 @@ def _ooo_phases(config, spec, dataset, settings):
     return made
 
 
+def seed_group(config: Mapping) -> int:
+    """How many seeds a CPU should map together: small networks gain from it, large ones evict each other from its cache."""
+    widest = [max(_widths(config[name]), default=None) for name in ('agent', 'explore', 'exploit') if name in config]
+    return 4 if all(width is not None and width <= 96 for width in widest) else 1
+
+
+def _widths(table):
+    """Widths of all networks of an agent's table, its signals and policies included."""
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _widths(value)
+        elif name == 'hidden':
+            yield from value
+
+
 def score_range(config: Mapping) -> ScoreRange | None:
     """Reference scores of `evaluation.task`, else of the data set's task where its own environment is evaluated in; or None.
 

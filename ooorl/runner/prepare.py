@@ -60,7 +60,7 @@ def prepare(settings: Mapping) -> Prepared:
         evaluation=evaluation,
         updates_per_round=run['updates_per_round'],
         evaluate_every=run['evaluate_every'] or None,
-        seed_group=run['seed_group'],
+        seed_group=run['seed_group'] or build.seed_group(settings),
         score_range=build.score_range(settings),
     )
     check(setup)

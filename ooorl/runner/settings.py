@@ -24,12 +24,13 @@ class RunConfig:
     seeds: str = '0:1'  # 'a:b' counts from a to b - 1; or a comma-separated list
     updates_per_round: int = 1_000  # updates in one dispatch
     evaluate_every: int = 0  # updates between evaluations within a phase; 0 means at the end of each phase only
-    seed_group: int = 1  # seeds mapped together on a CPU: about 4 for networks of width 64, 1 for 256
+    seed_group: int = 0  # seeds mapped together on a CPU; 0 chooses: 4 where no network is wider than 96, else 1
     checkpoint_seconds: float = 60.0  # time between checkpoints within a phase; each phase ends with one
 
     def __post_init__(self):
         check_choice(SCHEMES, scheme=self.scheme)
-        check_positive(updates_per_round=self.updates_per_round, seed_group=self.seed_group)
+        check_positive(updates_per_round=self.updates_per_round)
+        check_not_negative(seed_group=self.seed_group)
         check_not_negative(evaluate_every=self.evaluate_every, checkpoint_seconds=self.checkpoint_seconds)
         parse_seeds(self.seeds)
 

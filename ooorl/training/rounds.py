@@ -88,8 +88,8 @@ def begin(programs: Programs, state: RunState, phase) -> RunState:
 
 
 def _fresh(programs, state, phase):
-    name = ('init', phase.agent, phase.num_updates)
-    return programs.call(name, jax.vmap(_initial(phase)), programs.keys(state.phase, 0, 1))
+    fresh = programs.call(('init', phase.agent), jax.vmap(phase.agent.init), programs.keys(state.phase, 0, 1))
+    return schedules.begin(fresh, phase.num_updates)
 
 
 def _initial(phase):
@@ -148,10 +148,18 @@ def one_round(programs: Programs, state: RunState, phase, sizes):
 def _sources(programs, phase, store):
     sources = {} if programs.dataset is None else {'dataset': programs.dataset}
     axes = dict.fromkeys(sources)
-    if phase.store is not None and phase.online_limit != 0:
+    if _reads_store(programs.setup, phase):
         limited = store if phase.online_limit is None else replay.take(store, phase.online_limit)
         sources, axes = {**sources, 'online': limited}, {**axes, 'online': 0}
     return sources, axes
+
+
+def _reads_store(setup, phase):
+    """Whether the program gets the store: also to read none of it, where it then is the program of another budget."""
+    if phase.store is None or phase.online_limit != 0:
+        return phase.store is not None
+    others = [p for p in setup.phases if p.online_limit != 0 and not p.num_env_steps and p.store == phase.store]
+    return setup.dataset is not None and any(p.agent is phase.agent and p.sampling == phase.sampling for p in others)
 
 
 def _offline(programs, state, phase, keys, num_updates):
@@ -170,7 +178,7 @@ def _offline(programs, state, phase, keys, num_updates):
     shared = {name: source for name, source in sources.items() if axes[name] is None}
     own = {name: source for name, source in sources.items() if axes[name] == 0}
     rows = {name: source.storage.reward.shape for name, source in sources.items()}
-    key = ('learn', phase.agent, id(phase.sampling), num_updates, tuple(sorted(rows.items())))
+    key = ('learn', phase.agent, repr(phase.sampling), num_updates, tuple(sorted(rows.items())))
     agent, metrics = programs.call(key, seeded, state.agent, shared, own, keys, donate=(0,))
     return state._replace(agent=agent), metrics
 

@@ -197,9 +197,9 @@ def test_one_compilation_per_kind_of_phase(monkeypatch):
     phases = ooo(explorer, exploiter, retrain_at=(0, 8, 16, 24), **SCHEME | {'pretrain_updates': 8})
     collect_events(line_setup(phases))
     kinds = Counter(key if isinstance(key, str) else key[0] for key in made[0]._compiled)
-    # Learning: the explorer offline, the exploiter on the data set alone and beside the store, whatever the budget.
+    # Learning: the explorer offline, the exploiter beside the store, whatever the budget, 0 included.
     # Diagnostics: one for each agent, and one for the newest rows of the store.
-    expected = {'init': 2, 'start': 1, 'learn': 3, 'cycles': 1, 'evaluate': 2, 'measure': 2, 'window': 1}
+    expected = {'init': 2, 'start': 1, 'learn': 2, 'cycles': 1, 'evaluate': 2, 'measure': 2, 'window': 1}
     assert {kind: kinds[kind] for kind in expected} == expected
 
 
