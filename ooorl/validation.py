@@ -3,6 +3,9 @@
 Only Python numbers are checked: a traced hyper-parameter (a sweep mapped inside one program) passes.
 """
 
+from collections.abc import Mapping
+from dataclasses import fields
+
 from ooorl.errors import UsageError
 
 
@@ -10,6 +13,74 @@ def _is_number(name, value) -> bool:
     if isinstance(value, str):
         raise UsageError(f'{name} must be a number; got {value!r}')
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+LARGEST_FLOAT = 3.4e38  # float32 has no larger ones
+LARGEST_INT = 2**31 - 1
+LARGEST_WIDTH, MOST_LAYERS, MOST_COPIES = 65_536, 64, 1_000
+
+
+def check_finite(where: str, value) -> None:
+    """No number in a setting, tables and lists in it included, may be NaN, infinite, or beyond what the arrays can hold."""
+    if isinstance(value, float) and not abs(value) <= LARGEST_FLOAT:
+        raise UsageError(f'{where} must be a finite number, at most 3.4e38 in size; got {value}')
+    if isinstance(value, int) and abs(value) > LARGEST_INT:
+        raise UsageError(f'{where} must be an integer of at most {LARGEST_INT} in size; got {value}')
+    if isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            check_finite(where, part)
+
+
+def check_widths(**values):
+    """Each value must be a few layer widths, none of them 0."""
+    for name, widths in values.items():
+        if len(widths) > MOST_LAYERS or not all(1 <= width <= LARGEST_WIDTH for width in widths):
+            raise UsageError(
+                f'{name} must be at most {MOST_LAYERS} widths from 1 to {LARGEST_WIDTH}; got {_shortened(list(widths))}'
+            )
+
+
+def check_copies(**values):
+    """Each value counts parts that are computed one by one: from 1 to 1000, or None where the default decides."""
+    for name, value in values.items():
+        if value is not None and _is_number(name, value) and not 1 <= value <= MOST_COPIES:
+            raise UsageError(f'{name} must lie between 1 and {MOST_COPIES}; got {value}')
+
+
+def check_rate(**values):
+    """Each value must lie in [0, 1): the share that dropout sets to zero."""
+    for name, value in values.items():
+        if _is_number(name, value) and not 0.0 <= value < 1.0:
+            raise UsageError(f'{name} must lie in [0, 1); got {value}')
+
+
+def _shortened(value) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f'{text[:77]}...'
+
+
+# What a setting's name says of its value, whoever's config it stands in.
+NAMED = {
+    'dropout': check_rate,
+    'num_critics': check_copies,
+    'num_members': check_copies,
+    'num_layers': check_copies,
+    'num_heads': check_copies,
+    'num_candidates': check_copies,
+    'num_actions': check_copies,
+    'num_steps': check_copies,
+    'utd': check_copies,
+    'policy_delay': check_copies,
+}
+
+
+def check_named(config) -> None:
+    """The rules that go with the names of a config dataclass's fields: `NAMED`, and widths for `hidden` and `..._hidden`."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        rule = check_widths if field.name.endswith('hidden') and isinstance(value, tuple) else NAMED.get(field.name)
+        if rule is not None:
+            rule(**{field.name: value})
 
 
 def check_fraction(**values):

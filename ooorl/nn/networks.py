@@ -10,6 +10,7 @@ from flax import linen as nn
 from ooorl.errors import UsageError
 from ooorl.mapping import map_members
 from ooorl.types import Array, Key, Params
+from ooorl.validation import check_choice, check_rate, check_widths
 
 ACTIVATIONS = {'relu': nn.relu, 'gelu': nn.gelu, 'tanh': nn.tanh, 'swish': nn.swish, 'mish': jax.nn.mish, 'elu': nn.elu}
 TIME_FEATURES = ('plain', 'fourier', 'sinusoidal')
@@ -114,8 +115,13 @@ def mlp(
       unit_features: the last hidden layer reaches the output divided by its norm (`unit_length`).
 
     Raises:
-      UsageError: if `unit_features` is asked for without a hidden layer.
+      UsageError: for a name that is none of these, a width of 0, a dropout of 1, or `unit_features` without a hidden layer.
     """
+    check_widths(hidden=tuple(hidden))
+    check_rate(dropout=dropout)
+    check_choice(tuple(ACTIVATIONS), activation=activation)
+    check_choice((None, 'before', 'after'), layer_norm=layer_norm)
+    check_choice(tuple(INITIALISERS), kernel_init=kernel_init, last_init=last_init or kernel_init)
     if unit_features and not hidden:
         raise UsageError('unit_features needs a hidden layer to divide by its norm; got none; add one or leave the setting out')
     module = _MLP(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
+from ooorl.errors import UsageError
 from ooorl.nn.distributions import gaussian_log_prob, tanh_gaussian_from_noise, tanh_gaussian_log_prob, tanh_gaussian_sample
 from ooorl.nn.networks import mlp
 from ooorl.policies.noise import beside, drawing
@@ -31,6 +32,8 @@ class GaussianConfig:
 
     def __post_init__(self):
         check_not_negative(dropout=self.dropout)
+        if isinstance(self.log_std_min, float) and not self.log_std_min < self.log_std_max:
+            raise UsageError(f'log_std_min must be less than log_std_max; got {self.log_std_min} and {self.log_std_max}')
         check_choice((None, 'before', 'after'), layer_norm=self.layer_norm)
 
 
@@ -46,6 +49,8 @@ class TanhGaussianConfig:
 
     def __post_init__(self):
         check_choice((None, 'before', 'after'), layer_norm=self.layer_norm)
+        if self.log_std_affine is not None and len(self.log_std_affine) != 2:
+            raise UsageError(f'log_std_affine must be a factor and an offset; got {list(self.log_std_affine)}')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +80,8 @@ def gaussian_policy(
     `loss` is the negative log-density. Dropout acts in `loss` only.
     Source: Kostrikov et al., arXiv:2110.06169; constants of the official code.
     """
+    if all(isinstance(bound, int | float) for bound in log_std_bounds) and not log_std_bounds[0] < log_std_bounds[1]:
+        raise UsageError(f'log_std_min must be less than log_std_max; got {log_std_bounds[0]} and {log_std_bounds[1]}')
     network = mlp(hidden, spec.action_dim, dropout=dropout, **network_settings)
 
     def init(key):

@@ -17,7 +17,7 @@ from pathlib import Path
 from ooorl.agents import algorithm
 from ooorl.errors import UsageError
 from ooorl.runner.settings import AGENT_TABLES, CHOSEN, SCHEMES, SUB_TABLES, TABLES, AgentConfig, RunConfig
-from ooorl.validation import check_choice
+from ooorl.validation import check_choice, check_finite, check_named
 
 
 def read(path: str | Path, overrides: typing.Sequence[str] = ()) -> dict:
@@ -146,11 +146,15 @@ def parse(kind: type, table: Mapping, where: str):
     hints = typing.get_type_hints(kind)
     _refuse_unknown(table, fields(kind), where)
     values = {key: _convert(value, hints[key], f'{key} in {where}') for key, value in table.items()}
+    for key, value in values.items():
+        check_finite(f'{key} in {where}', value)
     missing = [f.name for f in dataclasses.fields(kind) if _required(f) and f.name not in values]
     if missing:
         raise UsageError(f'{where} needs {", ".join(missing)}; add it')
     try:
-        return kind(**values)
+        made = kind(**values)
+        check_named(made)
+        return made
     except UsageError as error:
         raise UsageError(f'{where}: {error}') from None
 

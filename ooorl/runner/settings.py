@@ -13,6 +13,8 @@ from ooorl.training.learn import Sampling
 from ooorl.validation import check_choice, check_not_negative, check_positive, check_regions
 
 RETURN_RANGE = 'return_range'
+MOST_SEEDS = 10_000
+MOST_BINS = 10_000
 SCHEMES = ('offline', 'finetune', 'online', 'ooo')
 
 
@@ -188,6 +190,15 @@ class BoundsConfig:
     low: float | None = None  # in the agent's reward units
     high: float | None = None  # likewise
 
+    def __post_init__(self):
+        if self.low is not None and self.high is not None:
+            _check_order(self.low, self.high)
+
+
+def _check_order(low, high):
+    if not low < high:
+        raise UsageError(f'low must be less than high; got {low} and {high}')
+
 
 @dataclass(frozen=True, kw_only=True)
 class BonusConfig:
@@ -195,6 +206,9 @@ class BonusConfig:
 
     signal: str = 'rnd'  # rnd, counts or disagreement
     scale: float = 10.0  # of the bonus in the Bellman target
+
+    def __post_init__(self):
+        check_not_negative(scale=self.scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +246,12 @@ class HeadConfig:
     high: float  # largest
     num_bins: int = 101  # K
     sigma_ratio: float = 0.75  # width of the smoothing Gaussian over the width of a bin
+
+    def __post_init__(self):
+        check_positive(sigma_ratio=self.sigma_ratio)
+        _check_order(self.low, self.high)
+        if not 2 <= self.num_bins <= MOST_BINS:
+            raise UsageError(f'num_bins must lie between 2 and {MOST_BINS}; got {self.num_bins}')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,11 +303,13 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     try:
         if ':' in text:
             low, high = (int(part) for part in text.split(':'))
-            seeds = tuple(range(low, high))
+            seeds = range(low, high) if high - low > MOST_SEEDS else tuple(range(low, high))
         else:
             seeds = tuple(int(part) for part in text.split(','))
     except ValueError:
         seeds = ()
+    if len(seeds) > MOST_SEEDS:
+        raise UsageError(f'seeds must be at most {MOST_SEEDS}; got {len(seeds)} with {text[:40]!r}; run them in several runs')
     if not seeds or min(seeds) < 0 or max(seeds) >= 2**32 or len(set(seeds)) < len(seeds):
         raise UsageError(f"seeds must look like '0:8' or '3,5', from 0 to 2**32 - 1 and without repeats; got {text!r}")
     return seeds

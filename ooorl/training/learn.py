@@ -22,7 +22,7 @@ from ooorl.training.replay import (
     where,
 )
 from ooorl.types import Agent, Array, Metrics, State, Transition
-from ooorl.validation import check_choice, check_not_negative, check_positive
+from ooorl.validation import check_choice, check_not_negative, check_positive, check_unit
 from ooorl.wrap import with_extras
 
 STORES = ('dataset', 'online')  # what a phase can draw from
@@ -44,6 +44,7 @@ class Sampling:
     def __post_init__(self):
         check_positive(batch_size=self.batch_size)
         check_not_negative(success_rows=self.success_rows)
+        check_unit(gamma=self.gamma)
         check_choice(('trajectory', 'transition'), success_unit=self.success_unit)
         if self.success_rows > self.batch_size:
             raise UsageError(f'success_rows must be at most batch_size, {self.batch_size}; got {self.success_rows}')
@@ -53,7 +54,7 @@ class Sampling:
             raise UsageError(f'mix gives shares to {" and ".join(STORES)}; got {", ".join(map(str, self.mix))}; rename')
         elif not all(isinstance(share, int | float) for share in self.mix.values()):
             raise UsageError(f'the shares of mix must be numbers; got {dict(self.mix)}')
-        elif abs(sum(self.mix.values()) - 1.0) > 1e-6 or min(self.mix.values()) < 0:
+        elif not abs(sum(self.mix.values()) - 1.0) <= 1e-6 or min(self.mix.values()) < 0:
             raise UsageError(f'the shares of mix must be 0 or more and sum to 1; got {dict(self.mix)}')
 
 

@@ -1,5 +1,6 @@
 """Configs: defaults are filled in, every key is checked, and what is written back says everything."""
 
+import copy
 import dataclasses
 import tomllib
 
@@ -9,9 +10,11 @@ import tomli_w
 from ooorl.agents import ALGORITHMS
 from ooorl.agents.iql import IQLConfig
 from ooorl.errors import UsageError
+from ooorl.nn.networks import mlp
 from ooorl.policies import POLICIES
-from ooorl.runner import config
+from ooorl.runner import config, settings
 from ooorl.runner.settings import SIGNALS, RunConfig, parse_seeds
+from ooorl.validation import check_finite
 
 BARE = {'run': {'scheme': 'offline'}, 'agent': {'agent': 'iql'}, 'dataset': {'path': 'x.hdf5'}}
 
@@ -114,3 +117,81 @@ def test_a_policy_is_chosen_by_name_and_written_back(name):
 def test_sub_tables_of_policies_are_checked(agent, message):
     with pytest.raises(UsageError, match=message):
         config.resolve(BARE | {'agent': {'agent': 'iql'} | agent})
+
+
+HOSTILE = (
+    -1, 0, float('nan'), float('inf'), -float('inf'), 1e308, 10**12, '', 'x', [], [0], [-1], ['x'], [float('nan')], {}, True,
+)  # fmt: skip
+
+
+def hostile_places():
+    """(path, config) of every setting of every table, agents' and policies' own included."""
+    base = {'run': {'scheme': 'offline'}, 'offline': {}, 'agent': {'agent': 'iql'}}
+    for name, (kind, *_) in ALGORITHMS.items():
+        yield from ((('agent', field), {**base, 'agent': {'agent': name}}) for field in config.fields(kind))
+    subs = {name: (kind, {}) for name, kind in settings.SUB_TABLES.items()}
+    subs['head'] = (settings.HeadConfig, {'low': -1.0, 'high': 1.0})
+    for signal, kind in settings.SIGNALS.items():
+        needed = {'low': [0.0], 'high': [1.0], 'observation_bins': [2], 'action_bins': [2]} if signal == 'counts' else {}
+        subs[f'bonus {signal}'] = (kind, {'signal': signal, **needed})
+    for policy, kind in POLICIES.items():
+        subs[f'policy {policy}'] = (kind.config, {'kind': policy})
+    for sub, (kind, needed) in subs.items():
+        name = sub.split()[0]
+        yield from ((('agent', name, f), {**base, 'agent': {'agent': 'iql', name: needed}}) for f in config.fields(kind))
+    for table, kind in settings.TABLES.items():
+        scheme = table if table in settings.SCHEMES else 'offline'
+        agents = {'explore': {}, 'exploit': {}} if scheme == 'ooo' else {'agent': {}}
+        yield from (((table, field), {'run': {'scheme': scheme}, **agents}) for field in config.fields(kind))
+
+
+def test_any_value_of_any_setting_is_taken_or_refused_in_one_sentence():
+    tried = refused = 0
+    for path, table in hostile_places():
+        for value in HOSTILE:
+            given = copy.deepcopy(table)
+            inner = given
+            for key in path[:-1]:
+                inner = inner.setdefault(key, {})
+            inner[path[-1]] = value
+            tried += 1
+            try:
+                resolved = config.resolve(given)
+            except UsageError as error:
+                refused += 1
+                assert '\n' not in str(error)
+                continue
+            check_finite('what was taken', resolved)
+    assert tried > 3_000 and refused > tried / 2
+
+
+@pytest.mark.parametrize(('path', 'value', 'message'), [
+    ('agent.learning_rate', float('nan'), r'learning_rate in \[agent\] must be a finite number, .* got nan'),
+    ('agent.learning_rate', 1e308, r'at most 3.4e38 in size; got 1e\+308'),
+    ('offline.num_updates', 10**12, r'num_updates in \[offline\] must be an integer of at most 2147483647 in size'),
+    ('environment.settings', {'horizon': float('inf')}, r'settings in \[environment\] must be a finite number'),
+    ('agent.hidden', [8, 0], r'hidden must be at most 64 widths from 1 to 65536; got \[8, 0\]'),
+    ('agent.dropout', 1.0, r'dropout must lie in \[0, 1\); got 1.0'),
+    ('agent.num_critics', 5_000, r'num_critics must lie between 1 and 1000; got 5000'),
+    ('agent.sampling', {'mix': {'dataset': float('nan')}}, r'mix in \[agent.sampling\] must be a finite number'),
+    ('agent.sampling', {'gamma': 2.0}, r'gamma must lie in \[0, 1\]; got 2.0'),
+    ('agent.head', {'low': 1.0, 'high': 1.0}, 'low must be less than high; got 1.0 and 1.0'),
+    ('run.seeds', '0:3000000000', "seeds must be at most 10000; got 3000000000 with '0:3000000000'; run them in several runs"),
+])  # fmt: skip
+def test_numbers_beyond_every_use_are_refused(path, value, message):
+    table, key = path.split('.')
+    given = {'run': {'scheme': 'offline'}, 'agent': {'agent': 'iql'}}
+    given.setdefault(table, {})[key] = value
+    with pytest.raises(UsageError, match=message):
+        config.resolve(given)
+
+
+def test_an_outside_agents_activation_and_widths_are_refused_where_networks_are_made():
+    for wrong, message in (
+        ({'activation': 'sin'}, "activation must be one of 'relu'"), ({'kernel_init': 'zeros'}, 'kernel_init must be one of'),
+        ({'dropout': 1.0}, 'dropout must lie in'), ({'layer_norm': 'both'}, 'layer_norm must be one of'),
+    ):
+        with pytest.raises(UsageError, match=message):
+            mlp((8,), 1, **wrong)
+    with pytest.raises(UsageError, match='widths from 1'):
+        mlp((8, 0), 1)
