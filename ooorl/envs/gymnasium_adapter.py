@@ -10,12 +10,13 @@ import functools
 import importlib
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from ooorl.envs.dict_observations import joined
 from ooorl.envs.host_worker import Description, EnvironmentFailure
 from ooorl.envs.worker_pool import Pool
 from ooorl.errors import UsageError
@@ -56,7 +57,8 @@ def _check(description: Description, horizon: int | None, name: str) -> tuple[Sp
     if description.observation_space != 'Box' or len(description.observation_shape) != 1:
         raise UsageError(
             f'{name}: observations must be a Box vector; these are {description.observation_space} of shape '
-            f'{description.observation_shape}; wrap the environment with gymnasium.wrappers.FlattenObservation'
+            f'{description.observation_shape}; name entries of a dict with dataset.observation_keys, or wrap the environment '
+            'with gymnasium.wrappers.FlattenObservation'
         )
     if description.action_space != 'Box':
         raise UsageError(
@@ -266,6 +268,7 @@ def host(
     *,
     workers: int = 0,
     horizon: int | None = None,
+    observation_keys: Sequence[str] = (),
     **settings,
 ) -> Environment:
     """Gymnasium environments, stepped together, as one host environment.
@@ -282,6 +285,7 @@ def host(
       workers: processes that share the environments with this one; 0 for none, -1 for as many as use all cores. The
         results are the same.
       horizon: time limit; by default the environment's own `TimeLimit`.
+      observation_keys: of dict observations the entries to put one behind the other, '/' between levels.
       **settings: passed to `make_env` or `gymnasium.make`.
 
     Returns:
@@ -296,6 +300,8 @@ def host(
     if not shape or min(shape) < 1 or workers < -1:
         raise UsageError(f'batch_shape must be positive and workers -1, 0 or more; got {batch_shape} and {workers}')
     constructor, name = _constructor(make_env, horizon, settings)
+    if observation_keys:
+        constructor = functools.partial(joined, constructor, tuple(observation_keys))
     try:
         pool = Pool(constructor, math.prod(shape), num_cores() - 1 if workers < 0 else workers)
     except EnvironmentFailure as failure:

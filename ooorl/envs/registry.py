@@ -108,10 +108,12 @@ def single(name: str, **settings):
         return None
     import gymnasium
 
+    from ooorl.envs.dict_observations import joined
     from ooorl.envs.gymnasium_adapter import gymnasium_spec
 
     settings = {key: value for key, value in settings.items() if key not in ('workers', 'horizon')}
+    keys = settings.pop('observation_keys', ())
     try:
-        return gymnasium.make(gymnasium_spec(name), disable_env_checker=True, **settings)
+        return joined(lambda: gymnasium.make(gymnasium_spec(name), disable_env_checker=True, **settings), keys)
     except (Exception, SystemExit):  # `make` has said what is wrong, where the environment is needed
         return None

@@ -69,6 +69,8 @@ def opened(settings: Mapping):
     merged = dict(table['settings'])
     if settings['run']['scheme'] == 'offline':  # otherwise the data belong to where more are collected
         merged |= settings['evaluation']['settings']
+    if settings['dataset']['observation_keys'] and name not in envs.TASKS:
+        merged['observation_keys'] = settings['dataset']['observation_keys']
     made = envs.single(name, **{k: tuple(v) if isinstance(v, list) else v for k, v in merged.items()}) if name else None
     try:
         yield None if made is None else Place(name, made)

@@ -51,6 +51,7 @@ def _camera(video, settings):
 
     environment = settings['environment']
     merged = {**environment['settings'], **settings['evaluation']['settings']}
+    merged['observation_keys'] = settings['dataset'].get('observation_keys', ())
     return Camera(video, {**environment, 'settings': merged})
 
 

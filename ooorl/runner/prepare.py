@@ -129,23 +129,24 @@ def make_environments(settings: Mapping, num_seeds: int):
     table, evaluation = settings['environment'], settings['evaluation']
     if not table['id']:
         return None, None
-    collects = settings['run']['scheme'] != 'offline'
+    collects, keys = settings['run']['scheme'] != 'offline', settings['dataset']['observation_keys']
     environment = None
     if collects:
-        environment = _make(table, table['num_envs'], num_seeds, table['settings'])
+        environment = _make(table, table['num_envs'], num_seeds, table['settings'], keys)
     if not evaluation['num_episodes']:
         return environment, None
     merged = {**table['settings'], **evaluation['settings']}
-    return environment, _make(table, evaluation['num_episodes'], num_seeds, merged)
+    return environment, _make(table, evaluation['num_episodes'], num_seeds, merged, keys)
 
 
-def _make(table, num_envs, num_seeds, settings):
+def _make(table, num_envs, num_seeds, settings, observation_keys):
     name, workers = table['id'], table['workers']
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
     compiled = name in envs.TASKS
     if compiled and workers > 0:
         raise UsageError(f'environment.workers is for environments on the host; {name} is compiled; got {workers}; remove it')
-    helped = {'workers': workers} if workers and not compiled else {}
+    helped = {} if compiled else {'workers': workers, 'observation_keys': observation_keys}
+    helped = {key: value for key, value in helped.items() if value}
     try:
         environment = envs.make(name, (num_envs,) if compiled else (num_seeds, num_envs), **helped, **settings)
         if compiled:  # an episode traced, not played: settings of a wrong type would else show only once the run has begun

@@ -9,6 +9,7 @@ import gymnasium
 import jax
 
 from ooorl import envs
+from ooorl.envs.dict_observations import joined
 from ooorl.errors import UsageError
 from ooorl.mapping import index_seed
 from ooorl.training.evaluate import evaluate
@@ -57,10 +58,11 @@ class Camera:
         name, settings = table['id'], dict(table['settings'])
         if name in envs.TASKS or (name in envs.HOSTS and name not in gymnasium.registry):
             raise UsageError(f'--video needs an environment that can be drawn; {name} has no pictures; leave --video out')
-        horizon = settings.pop('horizon', None)
+        horizon, keys = settings.pop('horizon', None), settings.pop('observation_keys', ())
         limit = {} if horizon is None else {'max_episode_steps': horizon}
         try:
-            env = gymnasium.make(name, disable_env_checker=True, render_mode='rgb_array', **limit, **settings)
+            settings |= {'disable_env_checker': True, 'render_mode': 'rgb_array', **limit}
+            env = joined(lambda: gymnasium.make(name, **settings), keys)
             env.reset(seed=0)
             drawn = env.render() is not None
         except Exception as error:  # noqa: BLE001 - drivers fail in many ways, none of which is the user's reading

@@ -138,6 +138,43 @@ def test_an_environment_that_only_the_data_name_is_done_without(name, words):
     assert prepared.config['environment']['id'] == '' and prepared.setup.evaluation is None
 
 
+class Both(gymnasium.Env):
+    """Dict observations: a position and, one level deeper, a goal and a word."""
+
+    _goal = gymnasium.spaces.Box(0.0, 1.0, (1,), np.float64)
+    observation_space = gymnasium.spaces.Dict({
+        'position': gymnasium.spaces.Box(-9.0, 9.0, (2,), np.float64),
+        'wanted': gymnasium.spaces.Dict({'goal': _goal, 'word': gymnasium.spaces.Text(3)}),
+    })  # fmt: skip
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return {'position': np.array([1.0, 2.0]), 'wanted': {'goal': np.array([0.5]), 'word': 'a'}}, {}
+
+    def step(self, action):
+        return self.reset()[0], 0.0, False, False, {}
+
+
+def test_dict_observations_are_joined_in_data_and_environment(monkeypatch):
+    spec = gymnasium.envs.registration.EnvSpec('Both-v0', Both, max_episode_steps=3)
+    monkeypatch.setitem(gymnasium.registry, 'Both-v0', spec)
+    os.makedirs('both/data')
+    with h5py.File('both/data/main_data.hdf5', 'w') as file:
+        group = file.create_group('episode_0')
+        group['observations/wanted/goal'], group['observations/position'] = np.full((21, 1), 0.5), np.ones((21, 2))
+        group['actions'], group['rewards'] = np.zeros((20, 1)), np.zeros(20)
+        group['terminations'], group['truncations'] = np.zeros(20, bool), np.arange(20) == 19
+    keys = ['wanted/goal', 'position']
+    table = changed(U_MAZE, environment={'id': 'Both-v0'}, dataset={'path': 'both', 'observation_keys': keys})
+    prepared = prepare(table)
+    np.testing.assert_array_equal(prepared.dataset.transitions.observation[0], [0.5, 1, 1])
+    _, seen = prepared.setup.evaluation.reset(jax.random.key(0))
+    np.testing.assert_array_equal(seen[0, 0], [0.5, 1.0, 2.0])
+    refused(changed(table, dataset__observation_keys=['goal']), 'which has position, wanted')
+    refused(changed(table, dataset__observation_keys=['wanted/word']), "'wanted/word' is Text")
+
+
 def test_the_units_of_a_plain_file_come_from_the_environment():
     flat = data.load(pendulum('pendulum')).transitions
     columns = {'observations': flat.observation, 'rewards': flat.reward, 'timeouts': flat.extras['boundary'] > 0}
