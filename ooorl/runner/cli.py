@@ -73,6 +73,8 @@ def _told(error):
         return 128 + (_Asked.number or signal.SIGINT), 'stopped at once; whatever is on the disk is whole'
     if isinstance(error, UsageError):
         return 2, error
+    if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
+        return 2, 'this command needs more memory than there is; lower its sizes or run fewer seeds at once'
     if isinstance(error, Diverged):
         return 1, error
     if isinstance(error, OSError):

@@ -12,7 +12,7 @@ import numpy as np
 from ooorl import data, envs
 from ooorl.data.pull import pull
 from ooorl.errors import UsageError
-from ooorl.runner import belonging, build, config
+from ooorl.runner import belonging, build, config, memory
 from ooorl.runner.return_range import with_return_ranges
 from ooorl.runner.settings import parse_seeds
 from ooorl.training.evaluate import evaluate
@@ -65,6 +65,7 @@ def prepare(settings: Mapping) -> Prepared:
     )
     check(setup)
     _check_batches(setup)
+    memory.check(memory.of_setup(setup))
     _check_map(settings['report'], spec, len(seeds))
     return Prepared(settings, setup, dataset)
 
@@ -115,7 +116,9 @@ def _scripted(table):
     if table['scripted'] not in makers:
         raise UsageError(f'dataset.scripted must be one of {", ".join(makers)}; got {table["scripted"]!r}')
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in table['settings'].items()}
-    seed = settings.pop('seed', 0)
+    seed, episodes = settings.pop('seed', 0), settings.get('num_episodes', 0)
+    if isinstance(episodes, int):
+        memory.check([memory.Part(episodes * memory.SCRIPTED_EPISODE, f'{episodes:,} episodes of scripted data', 'num_episodes')])
     try:
         transitions = makers[table['scripted']](jax.random.key(seed), **settings)
     except TypeError as error:
@@ -145,6 +148,7 @@ def _make(table, num_envs, num_seeds, settings, observation_keys):
     compiled = name in envs.TASKS
     if compiled and workers > 0:
         raise UsageError(f'environment.workers is for environments on the host; {name} is compiled; got {workers}; remove it')
+    memory.check([memory.of_copies(num_seeds, num_envs, compiled)])
     helped = {} if compiled else {'workers': workers, 'observation_keys': observation_keys}
     helped = {key: value for key, value in helped.items() if value}
     try:

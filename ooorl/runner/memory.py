@@ -1,0 +1,114 @@
+"""The one rule for sizes: what a run will hold at once is added up before anything of it is allocated.
+
+A lower bound is compared with the memory that is free: stores `[S, steps]`, data, the states of all phases' agents for all seeds,
+the batches of a dispatch, environments and the actions that make host environments resumable. What would not fit is refused with
+the numbers and the setting to change.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from ooorl.errors import UsageError
+from ooorl.mapping import on_cpu
+from ooorl.training.phases import Setup, round_sizes
+
+HOST_COPY = 20_000  # bytes of an environment on the host, a small one
+SCRIPTED_EPISODE = 1_000  # bytes of an episode of scripted data
+
+
+class Part(NamedTuple):
+    """Something that a run holds: its bytes, what it is in words, and the settings that decide."""
+
+    bytes: int
+    what: str
+    settings: str
+
+
+def available() -> int:
+    """Bytes that this process may still take: of the accelerator, or of the machine and the container around it."""
+    if not on_cpu():
+        stats = jax.devices()[0].memory_stats() or {}
+        return stats.get('bytes_limit', 2**63) - stats.get('bytes_in_use', 0)
+    free = [os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')]
+    try:
+        lines = Path('/proc/meminfo').read_text(encoding='ascii').splitlines()
+        free = [1024 * int(line.split()[1]) for line in lines if line.startswith('MemAvailable:')] or free
+        group = Path('/sys/fs/cgroup')
+        free.append(int((group / 'memory.max').read_text()) - int((group / 'memory.current').read_text()))
+    except (OSError, ValueError):  # no such file, or no limit
+        pass
+    return max(0, min(free))
+
+
+def check(parts) -> None:
+    """Refuses parts that do not fit into memory together."""
+    parts = list(parts)
+    total, free = sum(part.bytes for part in parts), available()
+    if total > free:
+        largest = max(parts, key=lambda part: part.bytes)
+        raise UsageError(
+            f'this run needs {in_words(total)} of memory at least; {in_words(free)} are free; {in_words(largest.bytes)} of it '
+            f'are {largest.what}; lower {largest.settings}'
+        )
+
+
+def in_words(size: int) -> str:
+    """Bytes as people read them."""
+    power = min(6, int(math.log(max(size, 1), 1000)))
+    return f'{size / 1000**power:.3g} {("B", "kB", "MB", "GB", "TB", "PB", "EB")[power]}'
+
+
+def of_copies(num_seeds: int, num_envs: int, compiled: bool) -> Part:
+    """Environments, before they are made."""
+    size = num_seeds * num_envs * (4 if compiled else HOST_COPY)
+    return Part(size, f'{num_envs:,} environments x {num_seeds:,} seeds', 'num_envs, num_episodes or the seeds')
+
+
+def of_setup(setup: Setup) -> Iterator[Part]:
+    """What the phases of a run hold."""
+    seeds = len(setup.seeds)
+    if setup.dataset is not None:
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(setup.dataset))
+        yield Part(size, f'{setup.dataset.reward.shape[0]:,} rows of data', 'the number of rows')
+    for name in dict.fromkeys(phase.store for phase in setup.phases if phase.num_env_steps):
+        steps = sum(phase.num_env_steps for phase in setup.phases if phase.store == name)
+        size = steps * seeds * _row(setup.environment.spec)
+        yield Part(size, f'{steps:,} collected steps x {seeds:,} seeds', 'num_env_steps, random_steps or the seeds')
+    for environment in (setup.environment, setup.evaluation):
+        if environment is not None and not environment.compiled:
+            size = 4 * math.prod(environment.batch_shape) * environment.horizon * environment.spec.action_dim
+            yield Part(size, f'episodes of {environment.horizon:,} actions', 'the time limit, the copies or the seeds')
+    yield from _agents(setup, seeds)
+    yield from _batches(setup, seeds)
+
+
+def _row(spec):
+    return 4 * (2 * spec.observation_dim + spec.action_dim + 3)
+
+
+def _agents(setup, seeds):
+    sizes = {}
+    for phase in setup.phases:
+        if id(phase.agent) not in sizes:
+            leaves = jax.tree.leaves(jax.eval_shape(phase.agent.init, jax.random.key(0)))
+            sizes[id(phase.agent)] = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+        size = sizes[id(phase.agent)]
+        what = f'the agent of phase {phase.name!r}, {in_words(size)} x {seeds:,} seeds'
+        yield Part(size * seeds, what, 'its widths or the seeds')
+
+
+def _batches(setup, seeds):
+    largest, source = 0, setup.environment
+    for phase in setup.phases:
+        on_host = phase.num_env_steps and not source.compiled
+        updates, cycles = round_sizes(phase, setup).done(1)
+        # On the host all batches of a cycle are drawn at once, for all seeds.
+        at_once = updates // cycles * seeds if on_host else 1
+        row = _row(source.spec) if source is not None else 4
+        largest = max(largest, at_once * row * phase.sampling.batch_size if phase.num_updates else 0)
+    yield Part(largest, 'the batches of one cycle', 'batch_size, cycle_steps or the updates of a cycle')
