@@ -43,6 +43,11 @@ def in_file(low, high, source) -> Box | None:
     return None if low is None or high is None else box(low, high, f"{source}'s own action_low and action_high")
 
 
+def of_space(space, source) -> Box | None:
+    """The box of an environment's action space; None where it has no finite bounds."""
+    return box(space.low, space.high, source) if hasattr(space, 'low') else None
+
+
 def stated(low, high) -> Box | None:
     """The box of the settings `action_low` and `action_high`; None where neither is given.
 

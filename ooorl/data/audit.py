@@ -8,7 +8,6 @@ import numpy as np
 from ooorl.data import action_box, assemble, hdf5, read_columns
 from ooorl.data.recorded_states import Simulator, Steps, simulator, state_columns
 from ooorl.errors import UsageError
-from ooorl.types import Task
 
 # Errors of a row relative to the spread of steps in the file, as root mean square over entries.
 _EXACT, _ELSEWHERE = 1e-2, 0.5
@@ -91,7 +90,7 @@ def info_names(path) -> tuple[str, ...]:
 def _in_full_precision(path, env, action_low=None, action_high=None, observation_keys=None):
     """The data set with observations and actions as recorded among its infos."""
     path, columns = read_columns(path, infos=state_columns(env, info_names(path)), observation_keys=observation_keys)
-    space = None if isinstance(env, Task) else env.action_space
+    space = getattr(env, 'action_space', None)  # a `Task` has none: its actions are in [-1, 1]
     own = {'observations': columns.observations, 'actions': columns.actions}
     if columns.next_observations is not None:
         own['next_observations'] = columns.next_observations
@@ -101,7 +100,7 @@ def _in_full_precision(path, env, action_low=None, action_high=None, observation
         name=path,
         clip_actions=True,
         stated_box=action_box.stated(action_low, action_high),
-        environment_box=space and action_box.box(space.low, space.high, getattr(env.spec, 'id', 'the environment')),
+        environment_box=action_box.of_space(space, getattr(env.spec, 'id', 'the environment')),
     )
 
 
@@ -113,7 +112,8 @@ def replayed(simulated: Simulator, dataset, source, max_rows) -> Audit:
     """
     t = dataset.transitions
     ended = t.discount == 0
-    known = ~(ended & (t.next_observation == t.observation).all(axis=1))
+    known, last = np.ones(len(ended), bool), np.flatnonzero(ended)
+    known[last] = (t.next_observation[last] != t.observation[last]).any(axis=1)  # else the row's own observation stands in
     lost = _lost(simulated, dataset, known)
     known &= ~lost
     if not known.any():
@@ -280,13 +280,13 @@ def _unexplained(simulated, rows, rewards, ended, steps):
     What a reset draws, such as a goal, is not recorded: a row counts only if no draw explains it. Of many such rows some are
     tried; where all of these are explained, so are the others, in proportion.
     """
-    other_reward, other_end = ~_close(rewards, steps.reward), ended != steps.terminal
+    other_reward, other_end = ~_close(rewards, steps.reward, simulated.reward_slack), ended != steps.terminal
     unclear = np.flatnonzero(other_reward | other_end)
     tried = _some(unclear, _NUM_UNCLEAR)
     left_reward, left_end = other_reward[tried].copy(), other_end[tried].copy()
     for variant in range(1, _NUM_VARIANTS) if len(tried) else ():
         again = simulated.step(rows[tried], variant)
-        left_reward &= ~_close(rewards[tried], again.reward)
+        left_reward &= ~_close(rewards[tried], again.reward, simulated.reward_slack)
         left_end &= ended[tried] != again.terminal
     nearest = np.searchsorted(tried, unclear).clip(max=len(tried) - 1)
     other_reward[unclear] &= left_reward[nearest] | ~other_reward[tried][nearest]
@@ -294,8 +294,8 @@ def _unexplained(simulated, rows, rewards, ended, steps):
     return other_reward, other_end
 
 
-def _close(left, right):
-    return np.abs(left - right) <= 1e-3 * (1.0 + np.abs(right))
+def _close(left, right, slack):
+    return np.abs(left - right) <= 1e-3 * (1.0 + np.abs(right)) + slack
 
 
 def _explained(simulated, recorded, own, rows):
@@ -306,12 +306,12 @@ def _explained(simulated, recorded, own, rows):
     if np.ptp(own) > 0:
         guesses.append(tuple(np.polyfit(own, recorded, 1)))
     for scale, shift in guesses:
-        if _close(recorded, scale * own + shift).mean() > 0.9:
+        if _close(recorded, scale * own + shift, simulated.reward_slack).mean() > 0.9:
             return f': they are {_in_words(scale, shift)}'
     for distance, where in ((-1, 'before'), (1, 'behind')):
         inside = (rows + distance >= 0) & (rows + distance < len(simulated.lost))
         there = simulated.step(rows[inside] + distance, 0).reward
-        if _close(recorded[inside], there).mean() > 0.9:
+        if _close(recorded[inside], there, simulated.reward_slack).mean() > 0.9:
             return f': they are those of the row {where}'
     return ''
 

@@ -31,11 +31,13 @@ class Simulator:
         rewards and ends that depend on it can be told.
       lost: `[N]` bool, rows whose state is not recorded, because the observation clips it.
       num_positions: how many entries of an observation, from the first, are positions.
+      reward_slack: how far rewards may be off because this simulator does not repeat its own any better.
     """
 
     step: Callable[[np.ndarray, int], Steps]
     lost: np.ndarray
     num_positions: int
+    reward_slack: float = 0.0
 
 
 def simulator(place, dataset, source, set_state=None) -> Simulator:
@@ -100,7 +102,7 @@ def _of_host(env, dataset, source, set_state):
             ' audit with the environment the file comes from.'
         )
     named = getattr(env, 'state_names', ())
-    lost, hidden = np.zeros(dataset.num_rows, bool), 0
+    lost, hidden, reward_slack = np.zeros(dataset.num_rows, bool), 0, 0.0
     if set_state is not None:
 
         def put(row, variant):
@@ -115,28 +117,35 @@ def _of_host(env, dataset, source, set_state):
     else:
         if not (hasattr(env, 'model') and hasattr(env, 'set_state')):
             raise UsageError('A simulator whose state can be set is needed; this one cannot; only sizes can be compared.')
-        hidden, qpos, qvel, lost = _states(dataset, env, source)
-        _try_out(env, hidden, from_observation='qpos' not in dataset.infos)
+        hidden, state_of, lost = _states(dataset, env, source)
+        reward_slack = _try_out(env, hidden, from_observation='qpos' not in dataset.infos)
 
         def put(row, variant):
-            position = qpos[row].copy()
+            position, velocity = state_of(row)
             # Where the root is not recorded, a variant puts it elsewhere, 25 m apart.
             position[:hidden] += 0.0 if 'qpos' in dataset.infos else 25.0 * ((variant + 1) // 2) * (-1) ** variant
-            env.set_state(position, qvel[row])
+            env.set_state(position, velocity)
 
     actions = _own_actions(env, dataset)
 
     def step(rows, variant):
-        env.reset(seed=variant)
         answers = []
-        for row in rows:
-            put(row, variant)
-            observation, reward, terminal = env.step(actions(row))[:3]
-            answers.append((np.asarray(observation, np.float64), float(reward), bool(terminal)))
-        return Steps(*(np.array(column) for column in zip(*answers, strict=True)))
+        try:
+            env.reset(seed=variant)
+            for row in rows:
+                put(row, variant)
+                observation, reward, terminal = env.step(actions(row))[:3]
+                answers.append((np.asarray(observation, np.float64), float(reward), bool(terminal)))
+            return Steps(*(np.array(column) for column in zip(*answers, strict=True)))
+        except Exception as error:  # somebody's environment, or states of another one
+            said = f'{type(error).__name__}: {error}'.partition('\n')[0]
+            raise UsageError(
+                f'A simulator that goes on from recorded states is needed; row {rows[len(answers)]} of {source} makes it fail'
+                f' ({said}); only sizes can be compared.'
+            ) from None
 
     num_positions = max(env.model.nq - hidden, 0) if hasattr(env, 'model') else 0
-    return Simulator(step=step, lost=lost, num_positions=num_positions)
+    return Simulator(step=step, lost=lost, num_positions=num_positions, reward_slack=reward_slack)
 
 
 def _own_actions(env, dataset):
@@ -148,58 +157,67 @@ def _own_actions(env, dataset):
 
 
 def _states(dataset, env, source):
-    """`(hidden, qpos, qvel, lost)`: `hidden` first coordinates of qpos are not in the observation."""
+    """`(hidden, state_of, lost)`: `state_of(row)` is positions, of which the first `hidden` are not observed, and velocities."""
     num_positions, num_velocities = env.model.nq, env.model.nv
     seen = np.asarray(dataset.infos.get('observations', dataset.transitions.observation))
     hidden, lost = num_positions + num_velocities - seen.shape[1], np.zeros(len(seen), bool)
     if {'qpos', 'qvel'} <= set(dataset.infos):
-        qpos, qvel = (np.asarray(dataset.infos[key], np.float64) for key in ('qpos', 'qvel'))
+        qpos, qvel, before = dataset.infos['qpos'], dataset.infos['qvel'], 0
     elif hidden in (0, 1, 2):
         # The dynamics do not depend on where the root is, which is why the observation leaves it out.
-        split = num_positions - hidden
-        qpos = np.concatenate([np.zeros((len(seen), hidden)), np.asarray(seen[:, :split], np.float64)], axis=1)
-        qvel = np.asarray(seen[:, split:], np.float64)
+        qpos, qvel, before = seen[:, : num_positions - hidden], seen[:, num_positions - hidden :], hidden
         lost = _at_a_limit(qvel)
     else:
         raise UsageError(
             f'infos/qpos and infos/qvel are needed to set a state; {source} has neither and its observations'
             ' do not give them; audit a file that has them.'
         )
-    if qpos.shape[1:] != (num_positions,) or qvel.shape[1:] != (num_velocities,):
+    given = [before + qpos[0].size, qvel[0].size]
+    if given != [num_positions, num_velocities] or qpos.ndim + qvel.ndim != 4:
         raise UsageError(
             f'States of sizes {num_positions} and {num_velocities} are needed by this environment; {source} has'
-            f' {qpos.shape[1]} and {qvel.shape[1]}; audit with the environment the file comes from.'
+            f' {given[0]} and {given[1]}; audit with the environment the file comes from.'
         )
-    return hidden if hidden in (0, 1, 2) else 0, qpos, qvel, lost
+
+    def state_of(row):
+        return np.concatenate([np.zeros(before), np.asarray(qpos[row], np.float64)]), np.asarray(qvel[row], np.float64)
+
+    return hidden if hidden in (0, 1, 2) else 0, state_of, lost
 
 
 def _at_a_limit(velocities):
     """Rows with a velocity at the file's largest size, where several have the very same one: observations clip it there."""
-    size = np.abs(velocities).max(axis=1)
+    size = np.maximum(velocities.max(axis=1), -velocities.min(axis=1))
     at_limit = size == size.max(initial=0.0)
     return at_limit & (at_limit.sum() > 1) & (size > 0.0)
 
 
 def _try_out(env, hidden, from_observation):
-    """Refuses an environment that does not go on from its own states as it did, so that no recording is blamed for it."""
+    """How far rewards are off where the environment repeats its own steps; an error where these do not repeat.
+
+    So no recording is blamed for an environment that keeps more than positions and velocities. Gymnasium's ant pays for the way
+    between positions that lie one simulation step back, which are not those of a state that was set.
+    """
     env.action_space.seed(0)
     recorded, (observation, _) = [], env.reset(seed=0)
     for _ in range(_TRIAL_STEPS):
         state = np.concatenate([env.data.qpos, env.data.qvel])
         shown = not from_observation or np.allclose(observation, state[hidden:])  # an observation may clip velocities
         action = env.action_space.sample()
-        observation, _, terminal, *_ = env.step(action)
+        observation, reward, terminal, *_ = env.step(action)
         if shown:
-            recorded.append((state, action, np.array(observation)))
+            recorded.append((state, action, np.array(observation), reward))
         if terminal:
             observation, _ = env.reset()
-    same = 0
-    for state, action, expected in recorded:
+    same, worst = 0, 0.0
+    for state, action, expected, reward in recorded:
         env.set_state(state[: env.model.nq], state[env.model.nq :])
-        found = env.step(action)[0]
+        found, again, *_ = env.step(action)
         same += bool((np.abs(found - expected) <= 1e-2 * (1.0 + np.abs(expected))).all())
+        worst = max(worst, abs(float(again) - float(reward)))
     if not recorded or same < 0.75 * len(recorded):
         raise UsageError(
             'A simulator whose steps follow from positions and velocities is needed; this one does not repeat its own steps'
             ' from them; only sizes can be compared.'
         )
+    return 3.0 * worst

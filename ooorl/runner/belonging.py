@@ -25,10 +25,8 @@ class Place(NamedTuple):
 
     @property
     def action_box(self) -> action_box.Box | None:
-        """The box of its actions, where that is not [-1, 1] by definition."""
-        if isinstance(self.made, Task) or not hasattr(self.made.action_space, 'low'):
-            return None
-        return action_box.box(self.made.action_space.low, self.made.action_space.high, self.name)
+        """The box of its actions; None for a `Task`, whose actions are in [-1, 1] by definition."""
+        return action_box.of_space(getattr(self.made, 'action_space', None), self.name)
 
     @property
     def spec(self) -> Spec | None:

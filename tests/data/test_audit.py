@@ -21,11 +21,11 @@ LENGTH, ROWS = 50, 1000
 class Ball(gymnasium.Env):
     """A position pushed by the action; the observation clips the velocity, the reward may hang on a goal that a reset draws."""
 
-    def __init__(self, clip=10.0, goal=False, wall=np.inf, wind=False, box=1.0):
+    def __init__(self, clip=10.0, goal=False, wall=np.inf, wind=False, box=1.0, late=0.0):
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
         self.action_space = gymnasium.spaces.Box(-box, box, (1,))
         self.model, self.data = SimpleNamespace(nq=1, nv=1), SimpleNamespace(qpos=np.zeros(1), qvel=np.zeros(1))
-        self.clip, self.draws, self.wall, self.wind, self.gusts = clip, goal, wall, wind, 0
+        self.clip, self.draws, self.wall, self.wind, self.late, self.gusts = clip, goal, wall, wind, late, 0
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -34,7 +34,7 @@ class Ball(gymnasium.Env):
         return self.look(), {}
 
     def set_state(self, position, velocity):
-        self.data.qpos, self.data.qvel = np.array(position), np.array(velocity)
+        self.data.qpos, self.data.qvel, self.before = np.array(position), np.array(velocity), 0.0
 
     def look(self):
         return np.concatenate([self.data.qpos, np.clip(self.data.qvel, -self.clip, self.clip)])
@@ -47,6 +47,7 @@ class Ball(gymnasium.Env):
             self.data.qpos, self.data.qvel = np.array([self.wall]), np.zeros(1)
         x = self.data.qpos[0]
         reward = x if self.goal is None else float(abs(x - self.goal) < 0.5)
+        reward, self.before = reward + self.late * self.before, x
         return self.look(), reward, bool(x < -3.0), False, {}
 
 
@@ -138,6 +139,14 @@ def test_rewards_that_hang_on_what_a_reset_draws_are_not_blamed(tmp_path):
     assert judged(tmp_path, columns, Ball(goal=True)).findings == ()
     columns['rewards'] = -columns['rewards']
     assert 'rewards are not those' in judged(tmp_path, columns, Ball(goal=True)).findings[0]
+
+
+def test_rewards_that_a_simulator_does_not_repeat_itself_are_given_room(tmp_path):
+    """A part of the reward speaks of the step before, which no state tells."""
+    columns = recorded(Ball(late=0.1))
+    assert judged(tmp_path, columns, Ball(late=0.1)).findings == ()
+    columns['rewards'] = columns['rewards'] - 2.0
+    assert "they are the environment's - 1.99" in judged(tmp_path, columns, Ball(late=0.1)).findings[0]
 
 
 def test_actions_reach_the_environment_in_its_own_units(tmp_path):
