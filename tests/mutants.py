@@ -4,9 +4,9 @@
     python tests/mutants.py --fresh --jobs 4           everything anew
     python tests/mutants.py --only agents/td3          those whose name starts so
 
-A mutant is killed when a test fails or does not end, and survives when all pass. Those that the table excuses with a reason
-are run like the others and counted apart. An edit whose old text is no longer found exactly once is stale: mend the table.
-Results are written to `mutants_result.json` as they come. Exit code 1: stale edits, broken tests, or fewer killed than 95 %.
+A mutant is killed when a test fails or does not end, and survives when all pass; the table may say why one does. An edit
+whose old text is no longer found exactly once is stale: mend the table. Results are written to `mutants_result.json` as they come.
+Exit code 1: stale edits, broken tests, or fewer killed than 95 %.
 """
 
 import argparse

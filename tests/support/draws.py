@@ -17,7 +17,8 @@ class Replay:
         operation by operation, which is faster for a single run.
 
     Loops of the function are unrolled: each turn takes its own numbers. All numbers must be taken, no more may be drawn, each
-    draw must have the shape and, if uniform, the interval of its numbers, and no two draws may have the same key.
+    draw must have the shape of its numbers and, if uniform, their interval, as far as they reach into both of its halves; no two
+    draws may have the same key.
     """
 
     def __init__(self, *names: str, compiled: bool = True):
@@ -39,9 +40,10 @@ class Replay:
         self._program = self._program or self._staged(function)
         draws = [jnp.asarray(values) for values in draws]
         result, keys, self.gradients = self._program(draws, *arguments)
-        for values, (low, high) in zip(draws, self._intervals, strict=True):
-            middle = (low + high) / 2
-            assert low <= values.min() < middle < values.max() < high or low == high, f'drawn from [{low}, {high})'
+        for values, interval in zip(draws, self._intervals, strict=True):
+            if interval is not None:
+                low, high = interval
+                assert low <= values.min() < (low + high) / 2 < values.max() < high, f'drawn from [{low}, {high})'
         secrets = [bytes(key) for key in keys]
         assert len(set(secrets)) == len(secrets), 'two draws have one key'
         return result
@@ -70,7 +72,7 @@ class Replay:
             recorded, values = waiting.pop(0)
             assert (name, tuple(arguments[-1])) == (recorded, values.shape), (name, arguments, recorded, values.shape)
             assert name != 'choice' or replace is False
-            self._intervals.append((minval, maxval) if name == 'uniform' else (0, 0))
+            self._intervals.append((minval, maxval) if name == 'uniform' else None)
             keys.append(jax.random.key_data(key))
             return values
 

@@ -132,6 +132,7 @@ def test_an_empty_view_gets_no_rows(mix, empty_first):
 def test_only_columns_that_all_stores_have_are_drawn():
     views = (replay.view(replay.full(numbered(0, 5, label=jnp.ones(5)))), two_stores()[1])
     assert set(replay.sample_views(views, jax.random.key(0), 4).extras) == {'boundary'}
+    assert set(replay.sample_views(views[::-1], jax.random.key(0), 4).extras) == {'boundary'}
     assert set(replay.sample_views(views[:1], jax.random.key(0), 4).extras) == {'boundary', 'label'}
 
 
