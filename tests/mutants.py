@@ -5,8 +5,8 @@
     python tests/mutants.py --only agents/td3          those whose name starts so
 
 A mutant is killed when a test fails or does not end, and survives when all pass; the table may say why one does. An edit
-whose old text is no longer found exactly once is stale: mend the table. Results are written to `mutants_result.json` as they come.
-Exit code 1: stale edits, broken tests, or fewer killed than 95 %.
+whose old text is no longer found exactly once is stale: mend the table. Results are written to
+`mutants_result.json` as they come. Exit code 1: stale edits, broken tests, or fewer killed than 95 %.
 """
 
 import argparse
