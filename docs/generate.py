@@ -18,7 +18,7 @@ MADE = 'Made by `python docs/generate.py`; edit the dataclasses and docstrings i
 POLICIES = getattr(policies, 'POLICIES', {})
 # Modules that are for the command line alone, or for the processes it starts.
 INNER = ('ooorl.runner', 'ooorl.reporting', 'ooorl.envs.host_worker', 'ooorl.envs.worker_pool', 'ooorl.envs.d4rl.')
-OFFERED = ('ooorl.reporting.stats', 'ooorl.reporting.diagnostics')
+OFFERED = ('ooorl.reporting.intervals', 'ooorl.reporting.stats', 'ooorl.reporting.diagnostics')
 
 
 def config_page() -> str:

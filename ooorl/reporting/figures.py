@@ -20,7 +20,8 @@ STYLES = ('-', '--', '-.', ':')
 MARKERS = 'osD^vPX*'
 _NOT_METRICS = ('kind', 'phase', 'seed', 'updates', 'env_steps')
 _MAX_PANELS = 24
-WIDTH = 3.6
+WIDTH = 3.6  # inches
+HUGE = 1e100  # beyond it an axis overflows
 
 
 class Panel(NamedTuple):
@@ -125,8 +126,9 @@ def _logged(summary, training, rows, name):
     drawn, panel = figure(1.7, margins=(0.55, 0.42, 0.1, 0.1))
     num_bad, last = 0, np.nan
     for phase, (x, values) in series.training_curves(summary, training, rows, name, 'train').items():
-        num_bad += int((~np.isfinite(values)).sum())
-        values = np.where(np.isfinite(values), values, np.nan)
+        is_good = np.abs(values) < HUGE  # False for what is not finite
+        num_bad += int((~is_good).sum())
+        values = np.where(is_good, values, np.nan)
         every = max(1, len(x) // 400)
         x, values, last = x[::every], values[:, ::every], values[:, -1].mean()
         looks = {'color': _colour(training, phase), 'marker': '.' if len(x) == 1 else None}

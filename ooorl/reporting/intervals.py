@@ -163,7 +163,8 @@ def _student(values, statistic, level, bounds):
     winsorised = np.clip(ordered, ordered[cut], ordered[size - 1 - cut])
     if np.ptp(winsorised) <= 1e-9 * (1 + np.abs(winsorised).max()):
         return _none(point, values, 'all equal')  # all that is left of them
-    half = special.stdtrit(kept - 1, (1 + level) / 2) * winsorised.std() * np.sqrt(size / (kept * (kept - 1)))
+    with np.errstate(over='ignore'):  # the interval of scores whose squares overflow is everything
+        half = special.stdtrit(kept - 1, (1 + level) / 2) * winsorised.std() * np.sqrt(size / (kept * (kept - 1)))
     low, high = np.clip((point - half, point + half), *(bounds or (-np.inf, np.inf)))
     method = 't' if statistic == 'mean' else 'trimmed t'
     return Interval(point=float(point), low=float(low), high=float(high), num=size, method=method)
