@@ -91,7 +91,8 @@ def _overlay(title, shown, metric, axis):
         index = labels.index(label)
         looks = {'color': COLOURS[index % len(COLOURS)], 'marker': MARKERS[index % len(MARKERS)]}
         style = STYLES[index // 2 % len(STYLES)] if len(x) > 1 else ''
-        named[label] = panel.plot(x, values.mean(0), ls=style, lw=1.6, ms=6.5, mec='white', mew=0.6, **looks)[0]
+        drawn_line = panel.plot(x, values.mean(0), ls=style, lw=1.6, ms=6.5, mec='white', mew=0.6, **looks)[0]
+        named.setdefault(label, drawn_line)
     finish(panel, AXES[axis], tables.LABELS.get(metric, metric))
     _scale(panel, metric, _limits(metric, [values for *_, values in shown]))
     texts = [f' {plain(label)}' for label in named]  # the blank keeps names that begin with an underscore
@@ -251,13 +252,18 @@ def _mark_phases(panel, training, names=True):
         if start:
             panel.axvline(start, color='#888888', lw=0.8, ls=':')
         if names and length and len(training) > 1:
+            text = plain(_cut(phase['name'], int(50 * length / sum(lengths))))
             panel.annotate(
-                plain(phase['name']), (start / max(sum(lengths), 1), 1.0), xytext=(2, 3), xycoords='axes fraction',
-                textcoords='offset points', fontsize=7.5, color=_colour(training, phase['name']),
+                text, (start / sum(lengths), 1.0), xytext=(2, 3), xycoords='axes fraction', textcoords='offset points',
+                fontsize=7.5, color=_colour(training, phase['name']),
             )
         start += length
     if sum(lengths):
         panel.set_xlim(0, sum(lengths) * 1.02)
+
+
+def _cut(name, most):
+    return name if len(name) <= max(most, 3) else f'{name[: max(most, 3) - 1]}…'
 
 
 def _limits(metric, values):

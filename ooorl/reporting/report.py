@@ -26,10 +26,9 @@ __all__ = ["headline", "load", "phase_table", "phase_text", "primary_metric", "r
 
 _CURVES = (
     "Each training has a panel and begins at 0 updates; all have one scale. Thin lines are seeds, the thick one their mean, the "
-    "band its 95 % interval over seeds. Dotted lines are switches of phase. Nothing is smoothed."
+    "band its 95 % interval over seeds, wide where all seeds are near 0 or 1: a few such seeds cannot rule out others. Dotted "
+    "lines are switches of phase. Nothing is smoothed."
 )
-
-
 _VALUES = (
     "Mean of Q minus the Monte-Carlo return, in the agent's reward units, on the newest online rows (solid) and on rows of the "
     "data set (dashed). Above zero values promise more than was earned; a bonus is part of Q alone."
@@ -64,7 +63,7 @@ def write_report(path, summaries, metrics=None, states=None):
     else:
         labels = _labels(summaries)
         title = f"{len(summaries)} runs"
-        result = "; ".join(f"{label}: {tables.result(s, metric)}" for label, s in zip(labels, summaries, strict=True))
+        result = "; ".join(f"{label}: {tables.result(s, metric, False)}" for label, s in zip(labels, summaries, strict=True))
         lead = f"{len(summaries)} runs side by side, by {tables.LABELS[metric]}."
         body = _overview(summaries, metrics, metric)
         for label, *run in zip(labels, summaries, metrics, states, strict=True):
@@ -245,7 +244,7 @@ def _mean_of(rows, name, form):
 
 def _overview(summaries, metrics, metric):
     """Several runs in one table, with what makes them hard to compare said first."""
-    header = ["run or arm", "environment", "agent", "seeds", "updates", "env steps", tables.LABELS[metric]]
+    header = ["run or arm", tables.LABELS[metric], "environment", "agent", "seeds", "updates", "env steps"]
     lines, values = [], []
     labels = _labels(summaries)
     for label, summary in zip(labels, summaries, strict=True):
@@ -259,7 +258,7 @@ def _overview(summaries, metrics, metric):
             total = tables.count(updates) if entry is last else ""
             agent = str(entry.get("agent") or entry.get("description") or "")
             seeds, steps = str(len(summary["seeds"])), tables.count(summary.get("env_steps"))
-            lines.append([name, summary["environment"], agent, seeds, total, steps, tables.cell(metric, own)])
+            lines.append([name, tables.cell(metric, own), summary["environment"], agent, seeds, total, steps])
             values.append(own)
     caption = f"{tables.LABELS[metric].capitalize()} of each run's leading arm"
     parts = [page.notes(_differences(summaries)), tables.html_table(header, lines, values, metric, caption)]

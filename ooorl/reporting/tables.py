@@ -38,15 +38,16 @@ def primary_metric(summaries):
     return "success" if any(value is not None and value > 0 for value in successes) else "return"
 
 
-def result(summary, metric=None):
-    """The result in words: "OOO 75 %, every other arm 0"."""
+def result(summary, metric=None, with_others=True):
+    """The result in words: "OOO 75 %, every other arm 0"; or of the leading arm alone."""
     metric = metric or primary_metric([summary])
     scored = _scored(summary, metric)
     if not scored:
         return "Not evaluated yet"
     unit = "" if metric == "success" else f" ({LABELS[metric]})"
     first, *others = (f"{label} {_short(metric, values)}" for label, values in scored)
-    return ", ".join([first, *(_others(metric, scored[1:]) or others)]) + unit
+    others = (_others(metric, scored[1:]) or others) if with_others else ()
+    return ", ".join([first, *others]) + unit
 
 
 def _scored(summary, metric):
@@ -87,8 +88,8 @@ def separation(summary, metric=None):
     (lead, own), *others = _scored(summary, metric) or [(None, ())]
     words = {"ahead of": [], "behind": [], "not separated from": []}
     for label, values in others:
-        if len(values) == len(own):
-            found = score_difference(metric, own, values)
+        found = score_difference(metric, own, values) if len(values) == len(own) else None
+        if found is not None and not math.isnan(found.low):
             sign = "ahead of" if found.low > 0 else "behind" if found.high < 0 else "not separated from"
             words[sign].append(label)
     parts = [f"{word} {_listed(labels, len(others), word)}" for word, labels in words.items() if labels]

@@ -135,6 +135,8 @@ def test_report_of_several_runs_warns_of_unlike_runs(run_dir, tmp_path):
     writers.write_json(tmp_path / "other" / "summary.json", other)
     page = report.report([run_dir, tmp_path / "other"], tmp_path / "report.html").read_text()
     assert "These runs have different environments." in page
+    first = "; ".join(tables.result(s, with_others=False) for s in (example_summary(), other))
+    assert "<h1>" + re.sub("OOO", "ooo-maze: OOO", first, count=1).replace("; OOO", "; iql: OOO") + "</h1>" in page
     assert "different data sets" not in page
     assert page.count("<details><summary>ooo-maze") == page.count("<details><summary>iql</summary>") == 1
     assert "ooo-maze: fine-tuned" in page
