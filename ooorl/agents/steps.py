@@ -12,12 +12,13 @@ import optax
 
 from ooorl.errors import UsageError
 from ooorl.nn.networks import Network
+from ooorl.policies.averaged import fitted_of, with_fitted
 from ooorl.types import Array, DensityPolicy, Key, Metrics, Params, Policy, Spec, State, Transition
 
 
 def learner(name: str, params: Params, optimizer: optax.GradientTransformation, *, slow: bool = False) -> dict[str, Any]:
     """The fields `<name>`, `<name>_opt` and, if `slow`, `target_<name>` of a fresh state."""
-    fields = {name: params, f'{name}_opt': optimizer.init(params)}
+    fields = {name: params, f'{name}_opt': optimizer.init(fitted_of(params))}
     # A copy, so that the state can be donated.
     return fields | ({f'target_{name}': jax.tree.map(jnp.copy, params)} if slow else {})
 
@@ -94,9 +95,10 @@ def temperature_step(
 
 
 def apply_gradient(optimizer: optax.GradientTransformation, gradient: Params, opt_state, params: Params):
-    """One optimiser step: `(params, opt_state)`."""
-    updates, opt_state = optimizer.update(gradient, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state
+    """One optimiser step: `(params, opt_state)`; slow copies that a policy keeps among its parameters stay as they are."""
+    fitted = fitted_of(params)
+    updates, opt_state = optimizer.update(fitted_of(gradient), opt_state, fitted)
+    return with_fitted(params, optax.apply_updates(fitted, updates)), opt_state
 
 
 def interleaved_slices(batch: Transition, num: int) -> Transition:

@@ -17,13 +17,31 @@ class Averaged(NamedTuple):
     slow: Params
 
 
+def fitted_of(tree: Params) -> Params:
+    """Parameters, or gradients of them, without their slow copies: what an optimiser needs to know."""
+    return jax.tree.map(lambda node: node.fitted if _is_averaged(node) else node, tree, is_leaf=_is_averaged)
+
+
+def with_fitted(params: Params, fitted: Params) -> Params:
+    """Parameters with their slow copies as they are and the fitted ones, in the form of `fitted_of`, replaced."""
+
+    def replaced(old, new):
+        return Averaged(new, old.slow) if _is_averaged(old) else new
+
+    return jax.tree.map(replaced, params, fitted, is_leaf=_is_averaged)
+
+
+def _is_averaged(node) -> bool:
+    return isinstance(node, Averaged)
+
+
 def averaged(policy: Policy, rate: float) -> Policy:
     """The policy with a slow copy of its parameters, which is what acts.
 
         slow <- (1 - rate) * slow + rate * fitted        after every step of the optimiser
 
-    Losses and Bellman targets read the fitted parameters, `deployed(params)` puts the slow ones in their place. The slow copy
-    gets no gradient, and whatever an optimiser does to it beside (weight decay) is undone.
+    Losses and Bellman targets read the fitted parameters, `deployed(params)` puts the slow ones in their place. The optimisers
+    of `agents.steps` do not see the slow copy; whatever another one does to it (weight decay) is undone.
 
     Raises:
       UsageError: if the rate does not lie in [0, 1].

@@ -105,6 +105,8 @@ def test_a_slow_copy_changes_what_acts_and_not_what_is_learnt():
     news = [jax.jit(agent.update)(state, batch, key)[0] for agent, state in zip(agents, states, strict=True)]
     jax.tree.map(np.testing.assert_array_equal, news[0].policy, news[1].policy.fitted)
     jax.tree.map(np.testing.assert_array_equal, states[0].policy, news[1].policy.slow)
+    # The optimiser keeps no moments of the slow copy.
+    assert jax.tree.structure(news[0].policy_opt) == jax.tree.structure(news[1].policy_opt)
     samples = [jax.jit(agent.sample_action) for agent in agents]
     acting = [sample(state, batch.observation, key) for sample, state in zip(samples, news, strict=True)]
     frozen = samples[0](states[0], batch.observation, key)
