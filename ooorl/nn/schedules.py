@@ -10,7 +10,7 @@ Beyond the end the rate stays where it is.
 
 An agent does not know how long its phase is: its state says so. `begin` writes it there; `ooorl.training` calls it at the
 start of each phase, whoever updates an agent by hand calls it once after `init`. A schedule that nobody has begun refuses to
-step. Constant rates put nothing into the state.
+step. Constant rates put nothing into the state. Signals of novelty learn at a constant rate whatever the agent does.
 """
 
 from dataclasses import dataclass
