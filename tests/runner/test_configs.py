@@ -48,12 +48,16 @@ def _tuples(table):
     return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
 
 
+def data_of(spec):
+    batch = random_batch(jax.random.key(0), ROWS, observation_dim=spec.observation_dim, action_dim=spec.action_dim)
+    return with_extras(batch, boundary=(jnp.arange(ROWS) % 4 == 3).astype(jnp.float32))
+
+
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 def test_a_config_builds_and_its_updates_fit(path):
     settings = resolved(path)
     spec = spec_of(settings)
-    batch = random_batch(jax.random.key(0), ROWS, observation_dim=spec.observation_dim, action_dim=spec.action_dim)
-    data = with_extras(batch, boundary=(jnp.arange(ROWS) % 4 == 3).astype(jnp.float32))
+    data = data_of(spec)
     phases = build.build_phases(settings, spec, data)
     seen = set()
     for phase in phases:
@@ -88,7 +92,7 @@ def test_counts_of_a_config_divide(path):
 
     settings = resolved(path)
     spec = spec_of(settings)
-    batch = random_batch(jax.random.key(0), ROWS, observation_dim=spec.observation_dim, action_dim=spec.action_dim)
+    batch = data_of(spec)
     phases = build.build_phases(settings, spec, batch)
     copies = SimpleNamespace(batch_shape=(settings['environment']['num_envs'],))
     size = settings['run']['updates_per_round']
