@@ -1,5 +1,6 @@
 """Recorded experience: fetch it, read it, check it, convert it. The only place that imports h5py."""
 
+import difflib
 import hashlib
 import json
 import os
@@ -186,9 +187,9 @@ def _file(path):
             " without it; give the file."
         )
     if not os.path.exists(path):
-        raise UsageError(
-            f"A data file is needed; {path} does not exist; check the path, or pull the task by its id."
-        )
+        near = difflib.get_close_matches(path, catalogue.ENTRIES, n=1, cutoff=0.8)
+        meant = f", or did you mean the task {near[0]}?" if near else ", or pull the task by its id."
+        raise UsageError(f"A data file is needed; {path} does not exist; check the path{meant}")
     if not os.path.isfile(path):
         raise UsageError(f"A data file is needed; {path} is not a regular file; give the file itself.")
     return path

@@ -111,32 +111,54 @@ def _info(arguments):
 
 
 def _check(arguments):
+    from ooorl import data
     from ooorl.data.check import NOT_LOADED, check
 
-    place = None if arguments.environment is None else _place(arguments.environment)
-    box = None if place is None else place.action_box
-    findings = check(arguments.target, environment_box=box, **_reading(arguments))
+    name, settings = arguments.environment, {}
+    if name is None:
+        name, settings = data.environment_of(arguments.target)  # a file may say where it comes from
+    place, unfit = None, None
+    if name:
+        try:
+            place = _place(name, settings)
+        except UsageError as error:
+            unfit = error
+    if unfit and arguments.environment:
+        raise unfit
+    findings = check(arguments.target, environment_box=place and place.action_box, **_reading(arguments))
     if findings and findings[0].startswith(NOT_LOADED):
         raise UsageError(findings[0].removeprefix(NOT_LOADED))
     for finding in findings:
         print(finding)
-    if place is None:
-        return 0
+    if place is not None:
+        return _replay(arguments, place)
+    print('not replayed: ' + (str(unfit) if unfit else 'the file names no environment; --environment ID gives one'))
+    return 0
+
+
+def _replay(arguments, place):
+    """Prints what a replay shows; 1 where something does not belong to the environment."""
     from ooorl.data.audit import audit
 
-    found = audit(arguments.target, lambda: place.made, **_reading(arguments))
+    try:
+        found = audit(arguments.target, lambda: place.made, **_reading(arguments))
+    except UsageError as error:
+        if arguments.environment:
+            raise
+        print(f'not replayed in {place.name}: {error}')
+        return 0
     for line in (found.verdict, *found.findings):
         print(line)
     return 1 if found.wrong else 0
 
 
-def _place(name):
+def _place(name, settings):
     """The environment called `name`, to replay steps in."""
     from ooorl import envs
     from ooorl.runner.belonging import Place
 
-    envs.make(name)  # says what is wrong with a name
-    made = envs.single(name)
+    envs.make(name, **settings)  # says what is wrong with a name
+    made = envs.single(name, **settings)
     if made is None:
         raise UsageError(f'--environment needs an environment whose states can be set; {name} is none; leave it out')
     return Place(name, made)

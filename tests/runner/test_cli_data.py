@@ -47,12 +47,14 @@ def test_make_then_info_then_check(capsys):
     assert (manifest['recipe'], manifest['rows'], manifest['seed']) == ('maze2d-umaze', 3000, 3)
     assert manifest['file'] == 'umaze.hdf5' and manifest['sha256'] == data.sha256('umaze.hdf5')
     assert 'observation_dim: 4' in said(capsys, 'data', 'info', 'umaze.hdf5')
+    assert 'data of this environment' in said(capsys, 'data', 'check', 'umaze.hdf5')  # the manifest names it
     assert 'data of this environment' in said(capsys, 'data', 'check', 'umaze.hdf5', '--environment', 'ooorl/Maze2dUmaze-v0')
     # A maze of equal sizes, and rewards with another sign: status 1.
     assert main(['data', 'check', 'umaze.hdf5', '--environment', 'ooorl/Maze2dLarge-v0']) == 1
     assert 'umaze.hdf5 does not replay' in capsys.readouterr().out
     with h5py.File('umaze.hdf5', 'a') as file:
         file['rewards'][:] = -file['rewards'][:]
+    assert 'the file names no environment' in said(capsys, 'data', 'check', 'umaze.hdf5')  # it is no longer the one that was made
     assert main(['data', 'check', 'umaze.hdf5', '--env', 'ooorl/Maze2dUmaze-v0']) == 1
     assert "they are -1 times the environment's" in capsys.readouterr().out
 
@@ -246,7 +248,7 @@ def test_tasks_scored_by_the_largest_reward(capsys, monkeypatch):
     rows = [json.loads(line) for line in open(f'{out}/metrics.jsonl')]
     scores = [row for row in rows if row['kind'] == 'eval'] + [json.load(open(f'{out}/summary.json'))['phases'][0]['scores']]
     told = said(capsys, 'eval', out, '--episodes', '2')
-    assert all(words in told for words in ('return 4 (', 'reward_max 2 (', 'normalised score 50.0 ('))
+    assert all(words in told for words in ('return 4 (', 'largest reward 2 (', 'normalised score 50.0 ('))
     for row in scores:
         shown = [np.mean(row[name]) for name in ('return', 'reward_max', 'normalised')]
         np.testing.assert_allclose(shown, [4.0, 2.0, 50.0])
