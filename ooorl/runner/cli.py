@@ -278,7 +278,7 @@ def _default_compilation_cache():
 
     cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'ooorl' / 'programs'
     jax.config.update('jax_compilation_cache_dir', str(cache))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.05)
 
 
 if __name__ == '__main__':

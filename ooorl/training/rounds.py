@@ -88,8 +88,24 @@ def begin(programs: Programs, state: RunState, phase) -> RunState:
 
 
 def _fresh(programs, state, phase):
-    fresh = programs.call(('init', phase.agent), jax.vmap(phase.agent.init), programs.keys(state.phase, 0, 1))
+    keys = programs.keys(state.phase, 0, 1)
+    began = time.monotonic()
+    # Not one program: most of its parts are alike, and so are those of the next agent, and each is compiled once only.
+    fresh = _distinct(jax.vmap(phase.agent.init)(keys))
+    programs.compile_seconds += time.monotonic() - began
     return schedules.begin(fresh, phase.num_updates)
+
+
+def _distinct(tree):
+    """The tree with a copy in the place of every array that it holds twice, so that it can be donated."""
+    seen = set()
+
+    def own(leaf):
+        new = id(leaf) not in seen
+        seen.add(id(leaf))
+        return leaf if new else jnp.copy(leaf)
+
+    return jax.tree.map(own, tree)
 
 
 def _initial(phase):

@@ -199,7 +199,7 @@ def test_one_compilation_per_kind_of_phase(monkeypatch):
     kinds = Counter(key if isinstance(key, str) else key[0] for key in made[0]._compiled)
     # Learning: the explorer offline, the exploiter beside the store, whatever the budget, 0 included.
     # Diagnostics: one for each agent, and one for the newest rows of the store.
-    expected = {'init': 2, 'start': 1, 'learn': 2, 'cycles': 1, 'evaluate': 2, 'measure': 2, 'window': 1}
+    expected = {'start': 1, 'learn': 2, 'cycles': 1, 'evaluate': 2, 'measure': 2, 'window': 1}
     assert {kind: kinds[kind] for kind in expected} == expected
 
 
