@@ -79,6 +79,9 @@ def of_setup(setup: Setup) -> Iterator[Part]:
         steps = sum(phase.num_env_steps for phase in setup.phases if phase.store == name)
         size = steps * seeds * _row(setup.environment.spec)
         yield Part(size, f'{steps:,} collected steps x {seeds:,} seeds', 'num_env_steps, random_steps or the seeds')
+    if setup.evaluation is not None and setup.evaluation.compiled:
+        horizon = setup.evaluation.horizon
+        yield Part(32 * horizon, f'the keys of an episode of {horizon:,} steps', 'the time limit')
     for environment in (setup.environment, setup.evaluation):
         if environment is not None and not environment.compiled:
             size = 4 * math.prod(environment.batch_shape) * environment.horizon * environment.spec.action_dim
