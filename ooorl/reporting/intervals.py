@@ -172,7 +172,7 @@ def _student(values, statistic, level, bounds):
 
 def _nearly_yes_or_no(values, bounds):
     place = (values - bounds[0]) / (bounds[1] - bounds[0])
-    return (np.minimum(place, 1 - place) <= NEAR).all()
+    return (np.minimum(place, 1 - place) <= NEAR + 1e-6).all()  # runs record float32: 18 of 20 is .89999998
 
 
 def _bounded(values, level, bounds):
