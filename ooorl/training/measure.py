@@ -145,7 +145,7 @@ class Gauge:
         keys = self.programs.keys(state.phase, state.round, KEY_PURPOSE)
         mapped = self.programs.over_seeds(one, (0, 0, 0, 0))
         found = jax.device_get(self.programs.call(('measure', agent), mapped, state.agent, rows, tail, keys))
-        return [answers(index_seed(found, number), own, collects) for number, own in enumerate(probes)]
+        return [answers(index_seed(found, number), own) for number, own in enumerate(probes)]
 
     def _moments(self, state):
         found = jax.device_get(adams(state.agent))

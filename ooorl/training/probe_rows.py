@@ -141,19 +141,24 @@ def questions(probes, low, high, collects):
     """All rows that one seed's agent is asked about, and the last observations of their episodes.
 
     First the probes, the online one filled up with rows of zeros, then the first probe three times with a column set by hand.
+    How many rows these are depends on the data set alone, so that one program answers in every round.
     """
     parts = {name: _with_columns(probe, low, high) for name, probe in probes.items()}
-    first, reference = next(iter(parts.values())), probes[next(iter(probes))]
-    columns = set(first.extras)
-    asked = [part._replace(extras={c: part.extras.get(c, 0 * part.reward) for c in columns}) for part in parts.values()]
-    tails = [probe.tail for probe in probes.values()]
-    missing = _rows_asked(collects) - (len(probes['online'].uniform) if 'online' in probes else 0)
-    if missing > 0:
-        asked.append(jax.tree.map(lambda leaf: np.zeros((missing, *leaf.shape[1:]), np.float32), first))
-        tails.append(np.zeros((missing, *reference.tail.shape[1:]), np.float32))
+    if 'online' in parts:
+        parts['online'] = jax.tree.map(lambda leaf: _filled(leaf, _rows_asked(collects)), parts['online'])
+    first = next(iter(parts.values()))
+    asked = [part._replace(extras={c: part.extras.get(c, 0 * part.reward) for c in first.extras}) for part in parts.values()]
+    tails = [_filled(probe.tail, len(part.reward)) for probe, part in zip(probes.values(), parts.values(), strict=True)]
+    if collects and 'online' not in parts:
+        asked.append(jax.tree.map(lambda leaf: _filled(leaf[:0], _rows_asked(collects)), first))
+        tails.append(_filled(tails[0][:0], _rows_asked(collects)))
     asked.append(first._replace(reward=first.reward + 1.0))
     asked += [first._replace(discount=np.full_like(first.discount, value)) for value in (0.0, 1.0)]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves).astype(np.float32), *asked), np.concatenate(tails)
+
+
+def _filled(leaf, num):
+    return np.concatenate([leaf, np.zeros((num - len(leaf), *leaf.shape[1:]), np.float32)])
 
 
 def _with_columns(probe, low, high):
@@ -163,7 +168,7 @@ def _with_columns(probe, low, high):
     return with_extras(probe.rows, **columns)
 
 
-def answers(found, probes, collects):
+def answers(found, probes):
     """The answers to `questions`, taken apart: a `Look` by source, and three of the varied rows."""
     looks, first = {}, 0
 
@@ -176,6 +181,6 @@ def answers(found, probes, collects):
     for name, probe in probes.items():
         looks[name] = part(first, len(probe.uniform))
         first += len(probe.uniform)
-    num = len(probes[next(iter(probes))].uniform)
-    varied = len(found['reward']) - 3 * num
-    return looks, [part(varied + number * num, num) for number in range(3)]
+    plain = len(found['observation'])  # what is varied comes behind, without the columns that nobody asks for
+    each, num = (len(found['reward']) - plain) // 3, len(probes[next(iter(probes))].uniform)
+    return looks, [part(plain + number * each, num) for number in range(3)]
