@@ -5,7 +5,7 @@ import inspect
 from pathlib import Path
 
 import ooorl
-from ooorl import catalogue, policies
+from ooorl import catalogue
 from ooorl.agents import ALGORITHMS
 from ooorl.envs.d4rl import TABLE
 from ooorl.envs.registry import TASKS
@@ -14,8 +14,6 @@ from ooorl.runner.describe import settings_of
 
 HERE = Path(__file__).resolve().parent
 MADE = 'Made by `python docs/generate.py`; edit the dataclasses and docstrings instead.\n\n'
-# While policies have no names of their own there is nothing to list.
-POLICIES = getattr(policies, 'POLICIES', {})
 # Modules that are for the command line alone, or for the processes it starts.
 INNER = ('ooorl.runner', 'ooorl.reporting', 'ooorl.envs.host_worker', 'ooorl.envs.worker_pool', 'ooorl.envs.d4rl.')
 OFFERED = ('ooorl.reporting.intervals', 'ooorl.reporting.stats', 'ooorl.reporting.diagnostics')
@@ -27,9 +25,11 @@ def config_page() -> str:
     parts += [_table(f'## `[{name}]`', kind) for name, kind in settings.TABLES.items()]
     parts += [_table('## Agent tables: `[agent]`, `[explore]`, `[exploit]`', settings.AgentConfig)]
     parts += [_table(f'### Sub-table `{name}`', kind) for name, kind in settings.SUB_TABLES.items()]
-    parts += [_table('### Sub-table `bonus`', settings.BonusConfig)]
-    parts += [_table(f'#### Keys of `bonus` with `signal = "{name}"`', kind) for name, kind in settings.SIGNALS.items()]
-    parts += [_table(f'### Sub-table `policy` with `kind = "{name}"`', entry.config) for name, entry in POLICIES.items()]
+    for table, (own, key, kinds) in settings.CHOSEN.items():
+        parts += [_table(f'### Sub-table `{table}`', own)]
+        # What an algorithm's own table lists is not listed once more for its critic.
+        listed = {name: kind for name, kind in kinds.items() if kind not in {entry.config for entry in ALGORITHMS.values()}}
+        parts += [_table(f'#### Keys of `{table}` with `{key} = "{name}"`', kind) for name, kind in listed.items()]
     parts += ['## Algorithms\n\n', _algorithms()]
     parts += [_table(f'### Keys of `agent = "{name}"`', entry.config) for name, entry in ALGORITHMS.items()]
     return ''.join([*parts, '## Environments\n\n', _environments()])

@@ -28,8 +28,8 @@ class AutoregressiveConfig:
     """Settings of `autoregressive_policy`; the defaults are PA-RL's."""
 
     num_bins: int = 128  # K, of each action dimension
-    num_layers: int = 4
-    num_heads: int = 8
+    num_layers: int = 4  # blocks of attention and MLP
+    num_heads: int = 8  # of attention; they share the width out
     width: int = 256  # of the tokens
     dropout: float = 0.1  # rate, while fitting
     temperature: float = 1.0  # of draws; 0 for the likeliest bins

@@ -27,7 +27,7 @@ class GaussianConfig:
     dropout: float = 0.0  # rate, while fitting
     layer_norm: str | None = None  # None, or 'before' / 'after' the activation
     log_std_min: float = -5.0  # bounds of the logarithm of the deviation
-    log_std_max: float = 2.0
+    log_std_max: float = 2.0  # likewise, from above
     init_log_std: float = 0.0  # where it starts
 
     def __post_init__(self):
