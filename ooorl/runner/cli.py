@@ -231,6 +231,10 @@ def _header(prepared, out):
 
 def _transforms(table):
     parts = [table['agent']]
+    if 'policy' in table:
+        parts.append(f'{table["policy"]["kind"]} policy')
+    if 'reranked' in table:
+        parts.append(f'best of {table["reranked"]["num_candidates"]} draws')
     if 'reward' in table:
         parts.append(f'reward {table["reward"]["scale"]:g} r {table["reward"]["shift"]:+g}')
     if 'bounds' in table:

@@ -79,10 +79,15 @@ def _agent_name(settings, phase_name):
     if phase_name in ('random', 'plain-random'):
         return 'uniformly random'
     if settings['run']['scheme'] != 'ooo':
-        return settings['agent']['agent']
+        return _with_policy(settings['agent'])
     table = settings['exploit' if 'retrain' in phase_name else 'explore']
     listens = 'bonus' in table and not phase_name.startswith('plain-')
-    return table['agent'] + (f' + {table["bonus"]["signal"]} bonus' if listens else '')
+    return _with_policy(table) + (f' + {table["bonus"]["signal"]} bonus' if listens else '')
+
+
+def _with_policy(table):
+    best = f', best of {table["reranked"]["num_candidates"]}' if 'reranked' in table else ''
+    return table['agent'] + (f', {table["policy"]["kind"]} policy' if 'policy' in table else '') + best
 
 
 def versions() -> dict[str, str]:
