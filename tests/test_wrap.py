@@ -135,6 +135,7 @@ def test_rescaling_moves_everything_in_reward_units():
     expected = {'reward_low': -3.0, 'reward_high': 5.0, 'return_to_go': 2 * 5 - 1 * 2, 'discounted_horizon': 2.0, 'label': 9.0}
     assert {name: float(value[0]) for name, value in got.extras.items()} == expected
     assert rescaled_reward(watching()).reads == ()
+    assert rescaled_reward(watching(('return_to_go',))).reads == ('return_to_go', 'discounted_horizon')
     with pytest.raises(UsageError, match='greater than 0; got -1'):
         rescaled_reward(watching(), scale=-1.0)
 
