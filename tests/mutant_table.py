@@ -536,6 +536,6 @@ TABLE = [
         ('difference within the range of one side', '(-width, width))', 'bounds)'),
         ('two seeds are enough', 'if len(values) < 3:', 'if len(values) < 2:'),
         ('a missing seed is left out', 'if not np.isfinite(values).all():', 'if not np.isfinite(values).any():'),
-        ('nearly yes or no by one score', '<= NEAR).all()', '<= NEAR).any()'),
+        ('nearly yes or no by one score', '<= NEAR + 1e-6).all()', '<= NEAR + 1e-6).any()'),
     ),
 ]
