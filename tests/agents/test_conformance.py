@@ -25,6 +25,8 @@ from ooorl.agents.sac import SACConfig, sac, sac_critic
 from ooorl.agents.td3 import TD3Config, td3
 from ooorl.nn import schedules
 from ooorl.nn.heads import hl_gauss_head
+from ooorl.policies.autoregressive import AutoregressiveConfig, autoregressive_policy
+from ooorl.policies.diffusion import DiffusionConfig, diffusion_policy
 from ooorl.policies.flow import FlowConfig, flow_policy
 from ooorl.policies.gaussian import gaussian_policy
 from ooorl.signals import DisagreementConfig, RNDConfig, ensemble_disagreement, rnd, state_action_counts
@@ -127,6 +129,8 @@ def _prdc(config):
     return prdc(SPEC, config, observation=data.observation, action=data.action)
 
 
+DIFFUSION = DiffusionConfig(hidden=(8,), time_hidden=(8, 8), num_time_features=4, num_levels=3)  # with a slow copy
+TOKENS = AutoregressiveConfig(num_bins=5, num_layers=1, num_heads=2, width=8, ema_rate=0.1)
 AGENTS = {
     'bc': Row(
         lambda config: bc(SPEC, config), BCConfig, SMALL,
@@ -135,6 +139,12 @@ AGENTS = {
     'iql': Row(lambda config: iql(SPEC, config), IQLConfig, SMALL, IQL_CHANGES),
     'iql_hl_gauss': Row(lambda config: iql(SPEC, config, head=hl_gauss_head(-5.0, 5.0, 11)), IQLConfig, SMALL),
     'iql_wrapped': Row(_wrapped, IQLConfig, SMALL),
+    'iql_diffusion': Row(lambda config: iql(SPEC, config, policy=diffusion_policy(SPEC, DIFFUSION)), IQLConfig, SMALL),
+    'bc_tokens': Row(lambda config: bc(SPEC, config, policy=autoregressive_policy(SPEC, TOKENS)), BCConfig),
+    'td3_flow': Row(
+        lambda config: td3(SPEC, config, policy=flow_policy(SPEC, FlowConfig(hidden=(8,), num_steps=2, ema_rate=0.1))),
+        TD3Config, SMALL | {'policy_action': 'sample', 'cloning_weight': 1.0},
+    ),
     'td3': Row(lambda config: td3(SPEC, config), TD3Config, SMALL, TD3_CHANGES, {'next_action': jnp.zeros((ROWS, 2))}),
     'rebrac': Row(lambda config: td3(SPEC, config), TD3Config, REBRAC, extras={'next_action': jnp.zeros((ROWS, 2))}),
     'sac': Row(lambda config: sac(SPEC, config), SACConfig, SMALL, SAC_CHANGES),
