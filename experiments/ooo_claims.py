@@ -39,6 +39,7 @@ from ooorl.runner.summary import versions
 from ooorl.training import rounds
 from ooorl.training.phases import Phase, Setup, round_sizes
 from ooorl.training.run import Diverged, iterate
+from ooorl.training.stopwatch import Stopwatch
 from ooorl.types import Agent, Signal, ignore_data
 
 HERE = Path(__file__).resolve().parent
@@ -159,20 +160,22 @@ def run_cell(cell: Cell, seeds: str, overrides: Iterable[str]) -> dict:
 def _advance(setup: Setup, state, last: dict, spent: dict):
     """Runs what is left of a setup; the newest rows go to `last` and the seconds to `spent`, by phase."""
     begun = None if state is None else state.phase
-    events = iterate(setup, resume=state)
+    watch = Stopwatch()
+    events = iterate(setup, resume=state, watch=watch)
     for number in range(begun or 0, len(setup.phases)):
         phase = setup.phases[number]
         sizes = round_sizes(phase, setup)
         with writers.progress(f'{phase.name:<16}', sizes.done(len(sizes))[phase.num_updates == 0], unit='updates') as advance:
             for event in events:
                 state = event.state
-                size = sizes[(state.round or len(sizes)) - 1]
-                advance(size[0] or size[1], note(event.rows))
+                advance(event.steps, note(event.rows))
                 last.update({(row['kind'], row['phase'], row['seed']): row for row in event.rows})
-                spent[phase.name] = spent.get(phase.name, 0.0) + event.seconds
-                spent['compile'] = spent.get('compile', 0.0) + event.compile_seconds
                 if event.phase_done:
                     break
+    for phase, own in watch.lap().items():
+        for name, seconds in own.items():
+            key = 'compile' if name == 'compile' else phase
+            spent[key] = spent.get(key, 0.0) + seconds
     return state
 
 

@@ -4,11 +4,12 @@ A run directory holds `summary.json`, `metrics.jsonl` (see `ooorl.reporting.writ
 `states.npz` (see `ooorl.reporting.maps.state_maps`). `summary.json` is an object with
 
 * `name`, `kind` ("ooo", "offline", ...), `environment`, `dataset` {`name`, `sha256`, `rows`}, `seeds` [S];
-* `phases`: objects with `name`, `agent`, `num_updates`, `num_env_steps`, `online_rows`, `wall_seconds`, `compile_seconds`,
+* `phases`: objects with `name`, `agent`, `num_updates`, `num_env_steps`, `online_rows`, `wall_seconds`, `times`,
   `start` (the phase it continues) and `scores`: `return`, `success`, `normalised`, `length`, `reward_max` (an episode's largest
   reward), each one number a seed or null;
 * `arms` (optional): other ways to spend the same environment steps, each `name`, `description`, `scores`;
-* `env_steps`, `num_episodes`, `wall_seconds`, `compile_seconds`, `versions`, `provenance`, `config_text`, `notes`, all optional.
+* `env_steps`, `num_episodes`, `wall_seconds`, `times` (what it was spent on, in seconds), `versions`,
+  `provenance`, `config_text`, `notes`, all optional.
 """
 
 import math
@@ -289,18 +290,9 @@ def _provenance(summary):
         **(summary.get("provenance") or {}),
         **(summary.get("versions") or {}),
     }
-    for entry in (*summary["phases"], {"name": "whole run", **summary}):
+    for entry in (*summary["phases"], {**summary, "name": "whole run"}):
         if entry.get("wall_seconds") is not None:
-            name = "whole run" if "phases" in entry else entry["name"]
-            facts[f"time of {name}"] = writers.duration(entry["wall_seconds"]) + _shares(entry)
+            facts[f"time of {entry['name']}"] = writers.times_text(entry["wall_seconds"], entry.get("times") or {})
     config = summary.get("config_text")
     config = f"<h2>Configuration</h2><pre tabindex=0>{escape(config)}</pre>" if config else ""
     return "<h2>Provenance</h2>" + page.facts(facts.items(), "What these numbers were made with") + config
-
-
-def _shares(entry):
-    """What the time went into, where that was recorded."""
-    compiling = {"compile": entry["compile_seconds"]} if entry.get("compile_seconds") is not None else {}
-    times = entry.get("times") or compiling
-    parts = [f"{name} {writers.duration(seconds)}" for name, seconds in times.items()]
-    return f" ({', '.join(parts)})" if parts else ""

@@ -12,7 +12,7 @@ _SCORES = {"*": ([(*NUMBER, None)], None)}
 _PHASE = {
     "name": TEXT, "agent": (str, None), "num_updates": (*NUMBER, None), "num_env_steps": (*NUMBER, None),
     "online_rows": (*NUMBER, None), "scores": (_SCORES, None), "wall_seconds": (*NUMBER, None),
-    "times": ({"*": NUMBER}, None),
+    "times": ({"*": NUMBER}, None), "start": (str, None), "diverged": ([(int,)], None),
 }  # fmt: skip
 _ARM = {"name": TEXT, "description": (str, None), "scores": (_SCORES, None)}
 _SUMMARY = {
@@ -21,6 +21,7 @@ _SUMMARY = {
     "env_steps": (*NUMBER, None), "wall_seconds": (*NUMBER, None), "times": ({"*": NUMBER}, None),
     "versions": ({"*": (*NUMBER, str, None)}, None), "provenance": ({"*": TEXT}, None),
     "config_text": (str, None), "notes": ([TEXT], None),
+    "num_episodes": (*NUMBER, None),
 }  # fmt: skip
 _NEEDED = {id(_SUMMARY): ("name", "environment", "seeds", "phases"), id(_PHASE): ("name",), id(_ARM): ("name",)}
 _ROW = {"kind": TEXT, "phase": TEXT, "seed": (int,), "*": (*NUMBER, None)}

@@ -337,3 +337,9 @@ def duration(seconds):
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def times_text(wall, times):
+    """How long something took and what on: "61 s: compile 40 s, train 21 s"; parts below half a second are left out."""
+    parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in times.items() if seconds >= 0.5)
+    return duration(wall) + (f": {parts}" if parts else "")

@@ -9,6 +9,8 @@ import contextlib
 import os
 import signal
 import sys
+import threading
+import time
 import tomllib
 from importlib import metadata, resources
 from pathlib import Path
@@ -21,6 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit status. Without `argv`, that of this process, the signals are its own, too."""
     if argv is None:
         _until_loaded()
+        _Process.began = _process_began()
     arguments = _parser().parse_args(argv)
     try:
         _default_compilation_cache()
@@ -37,7 +40,28 @@ def main(argv: list[str] | None = None) -> int:
         if status is None:
             raise
         print(f'ooorl: {sentence}', file=sys.stderr)
+        if argv is None and any(thread.name == 'compile' for thread in threading.enumerate()):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)  # nobody waits for what was given up
         return status
+
+
+class _Process:
+    """What is known of this process where the command line is all of it."""
+
+    began = None  # by `time.monotonic`
+
+
+def _process_began():
+    """When this process began, before Python did; now where the system does not say."""
+    try:
+        with open('/proc/self/stat', 'rb') as file:
+            ticks = int(file.read().rpartition(b')')[2].split()[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf('SC_CLK_TCK')
+    except (OSError, AttributeError, ValueError, IndexError):
+        age = 0.0
+    return time.monotonic() - age
 
 
 class _Asked(KeyboardInterrupt):
@@ -169,6 +193,7 @@ def _is_task(name):
 
 def _start(table, arguments, out):
     from ooorl.reporting.report import headline, phase_table
+    from ooorl.reporting.writers import times_text
     from ooorl.runner import config, session
     from ooorl.runner.prepare import prepare
 
@@ -177,13 +202,14 @@ def _start(table, arguments, out):
     _use_all_cores(config.resolve(table)['run']['seeds'])
     prepared = prepare(table)
     _header(prepared, out)
-    summary = session.execute(prepared, Path(out), resume=arguments.resume)
+    summary = session.execute(prepared, Path(out), resume=arguments.resume, began=_Process.began)
     from rich.console import Console
 
     console = Console()
     console = console if console.is_terminal else Console(width=130)  # a log file is no narrow screen
     console.print(phase_table(summary))
     console.print(headline(summary))
+    console.print(f'time: {times_text(summary["wall_seconds"], summary["times"])}', highlight=False)
     console.print(f'report: {Path(out) / "report.html"}', highlight=False)
     return _diverged(summary)
 

@@ -8,7 +8,6 @@ resumed leaves the same rows as one that was not. These names are an interface.
 import contextlib
 import signal
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +17,13 @@ from ooorl.errors import UsageError
 from ooorl.reporting import writers
 from ooorl.runner import run_directory
 from ooorl.runner.prepare import Prepared
-from ooorl.runner.summary import summarise, visited
+from ooorl.runner.summary import summarise, visited, whole_times
 from ooorl.training import checkpoint, rounds
 from ooorl.training import run as running
 from ooorl.training.phases import round_sizes
+from ooorl.training.stopwatch import Stopwatch, added, total
+
+PLACE = ('phase', 'under_way', 'done', 'sums')  # what a checkpoint says of its arrays' shapes: `rounds.template`'s arguments
 
 
 class Interrupted(Exception):
@@ -32,8 +34,20 @@ class Interrupted(Exception):
         self.number = number
 
 
-def execute(prepared: Prepared, out: Path, *, resume: bool = False, quiet: bool = False) -> dict:
+def execute(
+    prepared: Prepared, out: Path, *, resume: bool = False, quiet: bool = False, began: float | None = None
+) -> dict:
     """Runs a prepared config in directory `out` and returns the summary.
+
+    SIGTERM and SIGINT are acted on between two parts of a round, which last about `programs.PART_SECONDS` (one update or one
+    cycle of collection at least), and while programs are compiled and policies evaluated.
+
+    Args:
+      prepared: what to run.
+      out: the run directory.
+      resume: go on from its last checkpoint.
+      quiet: show no progress.
+      began: when this process began, of `time.monotonic`, so that times include what came before; now if not given.
 
     Raises:
       UsageError: if `out` holds another run, with `resume` one of another config or one that is damaged, if another process
@@ -47,15 +61,15 @@ def execute(prepared: Prepared, out: Path, *, resume: bool = False, quiet: bool 
         _write_text(out / 'config.toml', text)  # first of all: without it neither a fresh start nor --resume takes the directory
         writer = writers.MetricsWriter(out)
         writer.truncate(meta['offset'], meta['digest'])
-        session = _Session(prepared, held, writer, state, meta)
+        session = _Session(prepared, held, writer, state, meta, Stopwatch(began))
         try:
             with writer:
                 session.run(quiet)
         except (Interrupted, running.Diverged) as stop:
             held.check()
-            finish(prepared, out, session.state, session.meta, _unfinished(stop))
+            _finish(session, *_unfinished(stop))
             raise
-        return finish(prepared, out, session.state, session.meta)
+        return _finish(session)
 
 
 def _unfinished(stop):
@@ -70,20 +84,31 @@ def _write_text(path, text):
 
 
 def _new_meta():
-    place = {'number': 0, 'phase': 0, 'round': 0, 'under_way': False, 'offset': 0, 'digest': None}
-    return {**place, 'seconds': {}, 'compile_seconds': {}}
+    place = {'phase': 0, 'round': 0, 'under_way': False, 'done': 0, 'sums': {}}
+    return {**place, 'number': 0, 'offset': 0, 'digest': None, 'times': {}}
 
 
 def _restored(setup, out):
     found = checkpoint.restore(
-        out / 'checkpoint', lambda meta: rounds.template(setup, meta['phase'], meta['under_way'])
+        out / 'checkpoint', lambda meta: rounds.template(setup, *(meta[name] for name in PLACE))
     )
     if found is None:
         _refuse_lost(setup, out)
         return None, _new_meta()
-    (agent, finished, stores, collectors), meta = found
+    (agent, finished, stores, collectors, known, sums), meta = found
     diverged = {name: tuple(seeds) for name, seeds in meta.get('diverged', {}).items()}
-    return rounds.RunState(meta['phase'], meta['round'], agent, finished, stores, collectors, diverged), _new_meta() | meta
+    arrays = agent, finished, stores, collectors
+    state = rounds.RunState(meta['phase'], meta['round'], *arrays, diverged, meta['done'], known, sums)
+    return state, meta | {'times': _newest_times(out, meta['times'])}
+
+
+def _newest_times(out, times):
+    """Times of the sessions before: of the last summary where that was written after the checkpoint."""
+    try:
+        written = writers.read_json(out / 'summary.json')['times_by_phase']
+        return max(times, written, key=total)
+    except (OSError, UsageError, LookupError, AttributeError, TypeError):
+        return times
 
 
 def _refuse_lost(setup, out):
@@ -100,10 +125,15 @@ def _refuse_lost(setup, out):
 class _Session:
     """The loop over events: writes rows, checkpoints now and then, shows progress."""
 
-    def __init__(self, prepared, held, writer, state, meta):
+    def __init__(self, prepared, held, writer, state, meta, watch):
         self.prepared, self.held, self.writer, self.state, self.meta = prepared, held, writer, state, meta
+        self.watch, self._before = watch, meta['times']
         self.saver = checkpoint.Saver(held.out / 'checkpoint')
         self.saved_at = time.monotonic()
+
+    def times(self):
+        """Seconds by phase and activity up to now, of this session and those before."""
+        return added(self._before, self.watch.lap())
 
     def run(self, quiet):
         """The whole run; whatever ends it, the last checkpoint that was begun is on the disk afterwards."""
@@ -115,32 +145,32 @@ class _Session:
             where = 'no checkpoint was written before' if good is None else f'the last good checkpoint is {good}'
             raise running.Diverged(f'{error}; {where}') from None
         finally:
-            self.saver.close()
+            with self.watch.on('checkpoint'):
+                self.saver.close()
 
     def _loop(self, caught, quiet):
         setup = self.prepared.setup
-        events = running.iterate(setup, resume=self.state)
+        events = running.iterate(setup, resume=self.state, stopped=lambda: bool(caught.number), watch=self.watch)
         first = 0 if self.state is None else self.state.phase
         for number in range(first, len(setup.phases)):
             self._phase(events, setup.phases[number], caught, quiet)
 
     def _phase(self, events, phase, caught, quiet):
-        setup = self.prepared.setup
-        sizes = round_sizes(phase, setup)
-        resumed = self.state is not None and self.state.round or 0
-        total, done = (updates or cycles for updates, cycles in (sizes.done(len(sizes)), sizes.done(resumed)))
-        unit = 'updates' if phase.num_updates else 'cycles'
-        with _progress(f'{phase.name:<16}', total, done, unit, quiet) as advance:
+        sizes, unit = round_sizes(phase, self.prepared.setup), 'updates' if phase.num_updates else 'cycles'
+        resumed, counted = self.state or running.initial(self.prepared.setup), 0 if phase.num_updates else 1
+        per_step = sizes[0][0] // max(sizes[0][1], 1) if counted == 0 and sizes[0][1] else 1
+        done = sizes.done(resumed.round)[counted] + resumed.done * per_step
+        with _progress(f'{phase.name:<16}', sizes.done(len(sizes))[counted], done, unit, quiet) as advance:
             for event in events:
                 self._record(event)
-                size = sizes[(event.state.round or len(sizes)) - 1]
-                advance(size[0] or size[1], note(event.rows))
+                advance(event.steps, note(event.rows))
                 stop = caught.number
                 late = time.monotonic() - self.saved_at > self.prepared.config['run']['checkpoint_seconds']
-                if event.phase_done or stop or late:
+                if event.phase_done or stop or (late and event.round_done):
                     self.save()
                 if stop:
-                    self.saver.wait()
+                    with self.watch.on('checkpoint'):
+                        self.saver.wait()
                     raise Interrupted(stop)
                 if event.phase_done:
                     return
@@ -148,20 +178,22 @@ class _Session:
     def _record(self, event):
         self.state = event.state
         self.writer.write(event.rows)
-        for name, seconds in (('seconds', event.seconds), ('compile_seconds', event.compile_seconds)):
-            self.meta[name][event.phase.name] = self.meta[name].get(event.phase.name, 0.0) + seconds
 
     def save(self):
         """Puts rows and state on the disk, in this order: a checkpoint never promises rows that are not there."""
+        with self.watch.on('checkpoint'):
+            self._save(self.state)
+
+    def _save(self, state):
         self.held.check()
-        state = self.state
         self.meta |= {
             'phase': state.phase, 'round': state.round, 'under_way': state.agent is not None,
+            'done': state.done, 'sums': rounds.shapes_of(state.sums), 'times': self.times(),
             'offset': self.writer.offset(), 'digest': self.writer.digest(),
             'diverged': {name: list(seeds) for name, seeds in state.diverged.items() if seeds},
         }
         self.meta['number'] += 1
-        arrays = (state.agent, state.finished, state.stores, state.collectors)
+        arrays = (state.agent, state.finished, state.stores, state.collectors, state.known, state.sums)
         self.saver.save(self.meta['number'], arrays, self.meta)
         self.saved_at = time.monotonic()
 
@@ -212,27 +244,26 @@ class _signals:
             signal.signal(number, handler)
 
 
-def finish(prepared: Prepared, out: Path, state: rounds.RunState, meta: Mapping, unfinished: tuple[str, str] = ()) -> dict:
-    """Writes `metrics.csv`, `summary.json`, the map and the report; returns the summary.
+def _finish(session, status='complete', note=None):
+    """Writes `metrics.csv`, the map, the report and `summary.json`; returns the summary.
 
-    Args:
-      prepared: the run.
-      out: its directory.
-      state: where it stands.
-      meta: what its checkpoints say beside the arrays.
-      unfinished: for a run that is not complete its status, "interrupted" or "diverged", and a sentence on it.
+    The summary is written before the report, in case that is interrupted, and again with all times.
     """
     from ooorl.reporting import report
 
-    writers.write_csv(out / 'metrics.jsonl', out / 'metrics.csv')
-    summary = summarise(prepared, writers.read_rows(out / 'metrics.jsonl'), meta)
-    status, note = unfinished or ('complete', None)
-    summary |= {'status': status, 'notes': [note, *summary['notes']] if note else summary['notes']}
+    out, prepared = session.held.out, session.prepared
+    session.watch.enter('')
+    with session.watch.on('report'):
+        writers.write_csv(out / 'metrics.jsonl', out / 'metrics.csv')
+        summary = summarise(prepared, writers.read_rows(out / 'metrics.jsonl'), session.times())
+        summary |= {'status': status, 'notes': [note, *summary['notes']] if note else summary['notes']}
+        writers.write_json(out / 'summary.json', summary)
+        columns = prepared.config['report']['map_columns']
+        if columns:
+            _write_map(out / 'states.npz', visited(prepared, session.state, columns))
+        report.report([out], out / 'report.html')
+    summary |= whole_times(session.times())
     writers.write_json(out / 'summary.json', summary)
-    columns = prepared.config['report']['map_columns']
-    if columns:
-        _write_map(out / 'states.npz', visited(prepared, state, columns))
-    report.report([out], out / 'report.html')
     return summary
 
 

@@ -12,14 +12,15 @@ from ooorl.runner.prepare import Prepared
 from ooorl.runner.provenance import provenance
 from ooorl.training.phases import env_steps, round_sizes
 from ooorl.training.rounds import RunState
+from ooorl.training.stopwatch import ACTIVITIES, total
 from ooorl.types import Transition
 
 PACKAGES = ('ooorl', 'jax', 'jaxlib', 'flax', 'optax', 'gymnasium', 'mujoco', 'numpy', 'h5py', 'orbax-checkpoint')
 SCORES = ('success', 'return', 'reward_max', 'normalised', 'length')
 
 
-def summarise(prepared: Prepared, rows: list[dict], meta: Mapping) -> dict:
-    """The content of `summary.json`: scores by phase and seed, counts, times, versions."""
+def summarise(prepared: Prepared, rows: list[dict], times: Mapping) -> dict:
+    """The content of `summary.json`: scores by phase and seed, counts, versions, and times by phase and activity."""
     setup, dataset = prepared.setup, prepared.dataset
     last = {(row['phase'], row['seed']): row for row in rows if row['kind'] == 'eval'}
     diverged = _diverged(rows)
@@ -38,8 +39,8 @@ def summarise(prepared: Prepared, rows: list[dict], meta: Mapping) -> dict:
             'online_rows': env_steps(setup, number, cycles),
             'scores': {name: [(row or {}).get(name) for row in found] for name in names},  # None: not evaluated
             'diverged': diverged.get(phase.name, []),
-            'wall_seconds': meta['seconds'].get(phase.name),
-            'compile_seconds': meta['compile_seconds'].get(phase.name),
+            'wall_seconds': total({'': times.get(phase.name, {})}),
+            'times': times.get(phase.name, {}),
         })
     return {
         'name': prepared.config['name'],
@@ -52,8 +53,7 @@ def summarise(prepared: Prepared, rows: list[dict], meta: Mapping) -> dict:
         'num_episodes': prepared.config['evaluation']['num_episodes'],
         'phases': phases,
         'env_steps': sum(phase.num_env_steps for phase in setup.phases if phase.store == 'online'),
-        'wall_seconds': sum(meta['seconds'].values()),
-        'compile_seconds': sum(meta['compile_seconds'].values()),
+        **whole_times(times),
         'versions': versions(),
         'provenance': provenance(tomli_w.dumps(prepared.config)),
         'config_text': tomli_w.dumps(prepared.config),
@@ -73,6 +73,15 @@ def _diverged(rows):
 def _lost(phase, seeds):
     some = f'seed{"s" * (len(seeds) > 1)} {", ".join(map(str, seeds))}'
     return f'{some} diverged by the end of phase {phase!r}: scores are missing there, and every mean over seeds with them'
+
+
+def whole_times(times: Mapping) -> dict:
+    """What `summary.json` says of the time of a whole run, all its sessions together.
+
+    `wall_seconds` lasts from the start of a process to its end; `times` says what it was spent on, and its parts add up to it.
+    """
+    spent = {name: total(times, name) for name in ACTIVITIES}
+    return {'wall_seconds': sum(spent.values()), 'times': spent, 'times_by_phase': times}
 
 
 def _agent_name(settings, phase_name):

@@ -1,6 +1,6 @@
 """Cycles of collection and learning: one program where the environment compiles, one program a cycle where it steps on the host.
 
-`programs` is the `rounds.Programs` of the run, `state` its `rounds.RunState`.
+`programs` is the `programs.Programs` of the run, `state` its `rounds.RunState`.
 """
 
 from functools import partial
@@ -13,7 +13,8 @@ from ooorl.mapping import map_seeds
 from ooorl.training import collect as collection
 from ooorl.training import learn as learning
 from ooorl.training import replay
-from ooorl.training.learn import make_learn, make_learn_ahead, packed, unpacked
+from ooorl.training.learn import make_learn, make_learn_ahead
+from ooorl.training.loops import loop_part, packed
 
 FINITE = 'finite'  # metric: 1 if every number of the agent's state is finite
 
@@ -23,15 +24,19 @@ def streams(setup) -> dict[str, int]:
     return {'dataset': 1, 'online': 1 if setup.environment is None else setup.environment.batch_shape[-1]}
 
 
-def compiled_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles):
-    """A round in a compiled environment, one program: the new state, mean metrics and sums over finished episodes, all `[S]`."""
+def compiled_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles, count):
+    """The next `count` cycles of a round of `num_cycles` or fewer in a compiled environment.
+
+    Returns:
+      the new state; packed rows `[S, n]` of metrics ('train') and of finished episodes ('episodes'), of which the first `count`
+      count; whether the agents are finite `[S]`, None where nothing is learnt.
+    """
     environment = programs.setup.environment
     learn = make_learn(phase.agent, phase.sampling, num_updates=updates_per_cycle, streams=streams(programs.setup))
-    know, keep_up = _knowing(programs.setup, phase)
+    _, keep_up = _knowing(programs.setup, phase)
+    online, known = _known_before(programs, phase, state)
 
-    def one(agent, store, collector, key, dataset):
-        known = {name: know(name, source) for name, source in _both(dataset, store).items()}
-
+    def one(agent, store, collector, online, key, dataset, known, first, count):
         def cycle(carry, key):
             agent, store, collector, online = carry
             collect_key, learn_key = jax.random.split(key)
@@ -49,23 +54,21 @@ def compiled_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles)
             metrics = {}
             if updates_per_cycle:
                 agent, metrics = learn(agent, _both(dataset, store), learn_key, known | {'online': online})
-            return (agent, store, collector, online), (packed(metrics), finished)
+            return (agent, store, collector, online), {'train': packed(metrics), 'episodes': packed(finished)}
 
-        carry = agent, store, collector, known['online']
-        (*carry, _), (metrics, finished) = jax.lax.scan(cycle, carry, jax.random.split(key, num_cycles))
-        mean = unpacked(jax.tree.map(lambda values: values.mean(axis=0), metrics))
-        # Once a round: a number that is not finite stays, and the check costs a third of a small update.
-        checked = {FINITE: finite(carry[0])} if updates_per_cycle else {}
-        return *carry, mean | checked, jax.tree.map(lambda values: values.sum(axis=0), finished)
+        carry = agent, store, collector, online
+        carry, rows = loop_part(cycle, carry, jax.random.split(key, num_cycles), first, count)
+        # Once a part: a number that is not finite stays, and the check costs a third of a small update.
+        return *carry, rows, finite(carry[0]) if updates_per_cycle else None
 
-    mapped = programs.over_seeds(one, (0, 0, 0, 0, None))
+    mapped = programs.over_seeds(one, (0, 0, 0, 0, 0, None, None, None, None))
     rows = state.stores[phase.store].storage.reward.shape
     name = ('cycles', phase.agent, id(phase.sampling), updates_per_cycle, num_cycles, phase.cycle_steps, rows)
-    agent, store, collector, metrics, finished = programs.call(
-        name, mapped, state.agent, state.stores[phase.store], state.collectors[phase.store], keys, programs.dataset,
-        donate=(0, 1, 2),
+    agent, store, collector, online, rows, sound = programs.call(
+        name, mapped, state.agent, state.stores[phase.store], state.collectors[phase.store], online, keys, programs.dataset,
+        known, np.int32(state.done), np.int32(count), donate=(0, 1, 2, 3),
     )
-    return _collected(state, phase, agent, store, collector), metrics, finished
+    return _collected(state, phase, agent, store, collector, online), rows, sound
 
 
 def _knowing(setup, phase):
@@ -117,48 +120,66 @@ def _after_host_collection(programs, phase, num_updates):
     return after
 
 
-def host_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles):
+def host_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles, count):
     """The same in an environment on the host, which comes back to Python in every cycle."""
-    environment = programs.setup.environment
+    environment, watch = programs.setup.environment, programs.watch
     after = _after_host_collection(programs, phase, updates_per_cycle)
     act = over_seeds_split(programs, phase.agent.sample_action)
     agent, store, collector = state.agent, state.stores[phase.store], state.collectors[phase.store]
     rows = store.storage.reward.shape
     name = ('after', phase.agent, id(phase.sampling), updates_per_cycle, phase.cycle_steps, rows)
-    online, known = _known_before(programs, phase, store)
+    online, known = _known_before(programs, phase, state)
     all_metrics, all_finished = [], []
     # Whatever small work there is lies inside a program or in numpy: outside, each jax operation costs as much as a step.
-    for words, learn_words in zip(*jax.device_get(_cycle_words(keys, num_cycles, phase.cycle_steps)), strict=True):
+    all_words = jax.device_get(_cycle_words(keys, num_cycles, phase.cycle_steps))
+    for words, learn_words in zip(*(some[state.done : state.done + count] for some in all_words), strict=True):
 
         def sample(observation, words, agent=agent):
             return programs.call(('act', phase.agent), act, agent, observation, words)
 
-        collector, transitions, finished = collection.collect_keyed(environment, sample, collector, (words, words))
+        jax.block_until_ready(agent)  # acting waits for it anyway
+        with watch.on('collect'):
+            collector, transitions, finished = collection.collect_keyed(environment, sample, collector, (words, words))
         seed_first = jax.tree.map(lambda leaf: np.moveaxis(leaf, 0, 1), transitions)
         agent, store, online, metrics = programs.call(
             name, after, agent, store, online, seed_first, learn_words, programs.dataset, known, donate=(0, 1, 2)
         )
         all_metrics.append(metrics)
         all_finished.append(finished)
-    mean = unpacked(jax.tree.map(lambda *values: np.mean(values, axis=0), *jax.device_get(all_metrics)))
-    if updates_per_cycle:
-        mean[FINITE] = programs.call(('finite', phase.agent), jax.vmap(finite), agent)
-    total = jax.tree.map(lambda *values: np.sum(values, axis=0), *all_finished)
-    return _collected(state, phase, agent, store, collector), mean, total
+    sound = _finite_seeds(agent) if updates_per_cycle else None  # no program that could be given up: the stores have changed
+    episodes = {(name,): column[..., None] for name, column in _seed_first(all_finished).items()}
+    rows = {'train': _seed_first(jax.device_get(all_metrics)), 'episodes': episodes}
+    return _collected(state, phase, agent, store, collector, online), rows, sound
 
 
-def _known_before(programs, phase, store):
-    """What is known of the store and, by name, of the data set before a round in host environments."""
+def _seed_first(rows):
+    """A list of rows `[S, ...]` as arrays `[S, len(rows), ...]`."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *rows)
+
+
+def _known_before(programs, phase, state):
+    """What is known of the store and, by name, of the data set before a part of a round.
+
+    Of the store a pass is made once a round: what a part leaves is kept for the next, since its last digits depend on its past.
+    """
     know, _ = _knowing(programs.setup, phase)
+    store = state.stores[phase.store]
 
     def all_known(store, dataset):
-        shared = {} if dataset is None else {'dataset': know('dataset', dataset)}
-        return jax.vmap(partial(know, 'online'))(store), shared
+        return known_of(programs.setup, phase, store), {} if dataset is None else {'dataset': know('dataset', dataset)}
 
     name = ('known', phase.agent, id(phase.sampling), store.storage.reward.shape)
     if learning.needs_passes(phase.agent, phase.sampling):
-        return programs.call(name, all_known, store, programs.dataset)
-    return learning.Known({}, None, {}), {} if programs.dataset is None else {'dataset': learning.Known({}, None, {})}
+        online, known = programs.call(name, all_known, store, programs.dataset)
+    else:
+        nothing = learning.Known({}, None, {})
+        online, known = nothing, {} if programs.dataset is None else {'dataset': nothing}
+    return state.known if state.done else online, known
+
+
+def known_of(setup, phase, store):
+    """What a pass over a phase's stores `[S]` tells."""
+    return jax.vmap(partial(_knowing(setup, phase)[0], 'online'))(store)
 
 
 def over_seeds_split(programs, act):
@@ -184,12 +205,18 @@ def _cycle_words(keys, num_cycles, num_steps):
     return jax.random.key_data(act), jax.random.key_data(learn)
 
 
-def _collected(state, phase, agent, store, collector):
+def _collected(state, phase, agent, store, collector, known):
     return state._replace(
         agent=agent,
+        known=known,
         stores={**state.stores, phase.store: store},
         collectors={**state.collectors, phase.store: collector},
     )
+
+
+@jax.jit
+def _finite_seeds(agents):
+    return jax.vmap(finite)(agents)
 
 
 def finite(tree):

@@ -15,8 +15,9 @@ from ooorl.errors import UsageError
 from ooorl.mapping import map_seeds
 from ooorl.training.cycles import FINITE
 from ooorl.training.phases import Phase, Rounds, Setup, env_steps
+from ooorl.training.programs import Programs
 from ooorl.training.replay import ReplayState
-from ooorl.training.rounds import Programs, RunState
+from ooorl.training.rounds import RunState
 
 
 class Diverged(ArithmeticError):

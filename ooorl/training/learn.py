@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from ooorl.errors import UsageError
 from ooorl.training import episodes
+from ooorl.training.loops import loop_part, packed, unpacked
 from ooorl.training.replay import (
     Marks,
     ReplayState,
@@ -81,6 +82,22 @@ def make_learn(
     return learn
 
 
+def make_learn_part(
+    agent: Agent, sampling: Sampling, *, num_updates: int, streams: Mapping[str, int]
+) -> Callable[[State, dict[str, ReplayState], jax.Array, Array, Array], tuple[State, Metrics]]:
+    """Builds `learn(state, sources, key, first, count) -> (state, rows)`: a part of what `make_learn` does.
+
+    It makes the updates `first` to `first + count - 1` of the `num_updates`. `rows` are their packed metrics,
+    `[num_updates, ...]`, of which the first `count` count. See `loop_part` on why parts of any length are as good as the whole.
+    """
+
+    def learn(state, sources, key, first, count):
+        step = _step(agent, _draw_from(agent, sources, None, streams, sampling))
+        return loop_part(step, state, _step_keys(key, num_updates), first, count)
+
+    return learn
+
+
 def make_learn_ahead(
     agent: Agent, sampling: Sampling, *, num_updates: int, streams: Mapping[str, int]
 ) -> tuple[Callable, Callable]:
@@ -107,25 +124,18 @@ def _step_keys(key, num):
     return pairs[:, 0], pairs[:, 1]
 
 
-def _updates(agent, state, inputs, batch_of):
+def _step(agent, batch_of):
     def step(state, inputs):
         drawn, update_key = inputs
         state, metrics = agent.update(state, batch_of(drawn), update_key)
         return state, packed(metrics)
 
-    state, metrics = jax.lax.scan(step, state, inputs)
+    return step
+
+
+def _updates(agent, state, inputs, batch_of):
+    state, metrics = jax.lax.scan(_step(agent, batch_of), state, inputs)
     return state, unpacked(jax.tree.map(lambda values: values.mean(axis=0), metrics))
-
-
-def packed(metrics: Metrics) -> dict[tuple[str, ...], Array]:
-    """Scalars by name as one vector under all of their names: a loop writes one row for them and not one number for each."""
-    names = tuple(sorted(metrics))
-    return {names: jnp.stack([jnp.asarray(metrics[name], jnp.float32) for name in names])} if names else {}
-
-
-def unpacked(rows: Mapping[tuple[str, ...], Array]) -> Metrics:
-    """What was `packed`, by name; the vectors may have got leading axes."""
-    return {name: values[..., place] for names, values in rows.items() for place, name in enumerate(names)}
 
 
 def _draw_from(agent, sources, known, streams, sampling):

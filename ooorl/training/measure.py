@@ -54,14 +54,16 @@ class Gauge:
         self.programs = programs
         self._dataset_probes = {}
         self._dataset_wins = {}
-        self._before = None
 
-    def begin(self, state: RunState, phase: Phase) -> None:
-        """To be called before the first round of a phase: the round destroys what it starts from."""
-        self._before = None if not phase.num_updates else self._moments(state)
+    def begin(self, state: RunState, phase: Phase) -> dict[str, np.ndarray]:
+        """What `measure` needs to know of the state before the first round of a phase, which destroys it."""
+        return {} if not phase.num_updates else dict(zip(('count', 'squares'), self._moments(state), strict=True))
 
-    def measure(self, state: RunState, phase: Phase) -> dict[str, np.ndarray]:
-        """Facts `[S]` after a round of a phase, by column; NaN where unknown. Empty for phases without updates."""
+    def measure(self, state: RunState, phase: Phase, before: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Facts `[S]` after a round of a phase, by column; NaN where unknown. Empty for phases without updates.
+
+        `before` is the answer of `begin` after the first round and empty after later ones.
+        """
         if not phase.num_updates:
             return {}
         store = None if phase.online_limit == 0 else state.stores.get(phase.store)
@@ -77,7 +79,7 @@ class Gauge:
             found.append(facts(phase, own, look, *here))
         names = sorted({name for one in found for name in one})
         columns = {name: np.asarray([one.get(name, np.nan) for one in found], np.float32) for name in names}
-        return {**columns, **self._optimizers(state, phase)}
+        return {**columns, **self._optimizers(state, phase, before)}
 
     def _probes(self, phase, store):
         """For each seed the rows to look at by source."""
@@ -152,11 +154,10 @@ class Gauge:
         each = [moments(index_seed(found, number)) for number in range(len(self.programs.setup.seeds))]
         return tuple(np.stack(column) for column in zip(*each, strict=True))
 
-    def _optimizers(self, state, phase):
-        before, self._before = self._before, None
-        if before is None or not before[0].shape[-1]:
+    def _optimizers(self, state, phase, before):
+        if not before or not before['count'].shape[-1]:
             return {}
-        (count, old), (later, new) = before, self._moments(state)
+        count, old, (later, new) = before['count'], before['squares'], self._moments(state)
         fresh = phase.start is None or phase.fresh_optimizers
         kept = BETA2 ** (later - count)
         with np.errstate(divide='ignore', invalid='ignore'):

@@ -1,6 +1,10 @@
-"""One round of a run: compiled collection and learning for all seeds, and the state that goes from round to round."""
+"""One round of a run: compiled collection and learning for all seeds, and the state that goes from round to round.
 
-import time
+A round is what metrics are averaged over. It is done in parts, which are as long as takes a second or two: between them a run
+can be stopped and stored. One program makes parts of any length, and sums are taken one step after another, so that the numbers
+do not depend on where a round was cut.
+"""
+
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -8,14 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ooorl.mapping import map_seeds
 from ooorl.nn import schedules
 from ooorl.nn.optimizers import restarted
 from ooorl.training import collect as collection
 from ooorl.training import replay
-from ooorl.training.cycles import FINITE, compiled_cycles, finite, host_cycles, streams
-from ooorl.training.learn import make_learn
+from ooorl.training.cycles import FINITE, compiled_cycles, finite, host_cycles, known_of, streams
+from ooorl.training.learn import make_learn_part
+from ooorl.training.loops import unpacked
 from ooorl.training.phases import Setup, rows_known
+from ooorl.training.programs import Programs
 from ooorl.types import State, Transition, ignore_data
 
 
@@ -25,6 +30,10 @@ class RunState(NamedTuple):
     `agent` is the state of the phase under way (None between phases), `finished` the final states by phase name, `stores` the
     online data by store name, `collectors` where collection into each store stands. Leaves carry the seed axis. `diverged` names
     the seeds that have diverged in each phase (see `finite`).
+
+    `done` counts the updates (or cycles of collection) of the round under way that are done; where it collects, `known` is what
+    is known of its store. `sums` holds what is known of these steps: float64 sums `[S]` of metrics under 'train' and of finished
+    episodes under 'episodes', and what was `measured` when the phase began.
     """
 
     phase: int
@@ -34,40 +43,9 @@ class RunState(NamedTuple):
     stores: dict[str, replay.ReplayState]
     collectors: dict[str, collection.CollectState]
     diverged: Mapping[str, tuple[int, ...]] = {}
-
-
-class Programs:
-    """Compiled programs of a run, each compiled once, and the data that all seeds share."""
-
-    def __init__(self, setup):
-        self.setup = setup
-        self.dataset = None if setup.dataset is None else replay.full(setup.dataset)
-        self.compile_seconds = 0.0
-        self._compiled = {}
-
-    def call(self, key, function, *args, donate=()):
-        """Compiles `function` for these arguments once under `key`, then calls it."""
-        if key not in self._compiled:
-            began = time.monotonic()
-            self._compiled[key] = jax.jit(function, donate_argnums=donate).lower(*args).compile()
-            self.compile_seconds += time.monotonic() - began
-        return self._compiled[key](*args)
-
-    def over_seeds(self, function, in_axes):
-        """`function` mapped over the seed axis as this run wants it; see `map_seeds`."""
-        return map_seeds(function, in_axes, group=self.setup.seed_group)
-
-    def keys(self, phase_number, round_number, purpose):
-        """One key a seed for one purpose of one round."""
-        numbers = np.asarray([phase_number, round_number, purpose], np.uint32)
-
-        def fold(seed):
-            key = jax.random.key(seed)
-            for number in numbers:
-                key = jax.random.fold_in(key, number)
-            return key
-
-        return jax.vmap(fold)(jnp.asarray(self.setup.seeds, jnp.uint32))
+    done: int = 0
+    known: State = None
+    sums: Mapping[str, Mapping[str, np.ndarray]] = {}
 
 
 def begin(programs: Programs, state: RunState, phase) -> RunState:
@@ -145,20 +123,54 @@ def _observe_stored(programs, phase, agent, stores):
     for transitions, axis in sources:
         if transitions.reward.shape[-1]:
             mapped = programs.over_seeds(phase.agent.observe, (0, axis))
-            agent = jax.jit(mapped)(agent, transitions)
+            agent = programs.call(('observe', phase.agent, transitions.reward.shape), mapped, agent, transitions)
     return agent
 
 
 def one_round(programs: Programs, state: RunState, phase, sizes):
     """Runs round `state.round` of a phase: the new state, mean metrics `[S]`, and sums over finished episodes `[S]` or None."""
+    length = round_length(sizes[state.round])
+    if state.done < length:
+        state = part(programs, state, phase, sizes, length - state.done)
+    return closed(state, sizes)
+
+
+def round_length(size: tuple[int, int]) -> int:
+    """How many steps a round of so many updates and cycles has: cycles where it collects, else updates."""
+    return size[1] or size[0]
+
+
+def part(programs: Programs, state: RunState, phase, sizes, count: int) -> RunState:
+    """The next `count` steps of the round under way."""
     num_updates, num_cycles = sizes[state.round]
     keys = programs.keys(state.phase, state.round, 2)
     if num_cycles:
         body = compiled_cycles if programs.setup.environment.compiled else host_cycles
-        state, metrics, finished = body(programs, state, phase, keys, num_updates // num_cycles, num_cycles)
+        state, rows, sound = body(programs, state, phase, keys, num_updates // num_cycles, sizes[0][1], count)
     else:
-        state, metrics, finished = *_offline(programs, state, phase, keys, num_updates), None
-    return state._replace(round=state.round + 1), metrics, finished
+        state, rows, sound = _offline(programs, state, phase, keys, sizes[0][0], count)
+    rows = {kind: unpacked(columns) for kind, columns in jax.device_get(rows).items()}
+    sums = {
+        kind: {name: _sum(state.sums.get(kind, {}).get(name), column, count) for name, column in columns.items()}
+        for kind, columns in rows.items()
+    }
+    checked = {FINITE: {FINITE: np.asarray(sound)}} if sound is not None else {}
+    return state._replace(done=state.done + count, sums={**state.sums, **sums, **checked})
+
+
+def _sum(before, rows, count):
+    """Sums `[S]` after the first `count` of rows `[S, n]`, added one after another whatever the parts are."""
+    column = rows.T[:count].astype(np.float64)
+    return np.cumsum(column if before is None else np.concatenate([before[None], column]), axis=0)[-1]
+
+
+def closed(state: RunState, sizes) -> tuple:
+    """The state after a round all of whose steps are done, its mean metrics `[S]`, and sums over finished episodes or None."""
+    steps, num_cycles = round_length(sizes[state.round]), sizes[state.round][1]
+    mean = {name: (value / steps).astype(np.float32) for name, value in state.sums.get('train', {}).items()}
+    mean |= state.sums.get(FINITE, {})
+    episodes = {name: value.astype(np.float32) for name, value in state.sums.get('episodes', {}).items()}
+    return state._replace(round=state.round + 1, done=0, known=None, sums={}), mean, episodes if num_cycles else None
 
 
 def _sources(programs, phase, store):
@@ -178,51 +190,68 @@ def _reads_store(setup, phase):
     return setup.dataset is not None and any(p.agent is phase.agent and p.sampling == phase.sampling for p in others)
 
 
-def _offline(programs, state, phase, keys, num_updates):
-    if not num_updates:
-        return state, {}
-    learn = make_learn(phase.agent, phase.sampling, num_updates=num_updates, streams=streams(programs.setup))
+def _offline(programs, state, phase, keys, num_updates, count):
+    learn = make_learn_part(phase.agent, phase.sampling, num_updates=num_updates, streams=streams(programs.setup))
     sources, axes = _sources(programs, phase, state.stores.get(phase.store))
 
-    def seeded(agent, shared, own, keys):
-        def one(agent, own, key, shared):
-            agent, metrics = learn(agent, {**shared, **own}, key)
-            return agent, {**metrics, FINITE: finite(agent)}
+    def seeded(agent, shared, own, keys, first, count):
+        def one(agent, own, key, shared, first, count):
+            agent, rows = learn(agent, {**shared, **own}, key, first, count)
+            return agent, rows, finite(agent)
 
-        return programs.over_seeds(one, (0, 0, 0, None))(agent, own, keys, shared)
+        return programs.over_seeds(one, (0, 0, 0, None, None, None))(agent, own, keys, shared, first, count)
 
     shared = {name: source for name, source in sources.items() if axes[name] is None}
     own = {name: source for name, source in sources.items() if axes[name] == 0}
     rows = {name: source.storage.reward.shape for name, source in sources.items()}
     key = ('learn', phase.agent, repr(phase.sampling), num_updates, tuple(sorted(rows.items())))
-    agent, metrics = programs.call(key, seeded, state.agent, shared, own, keys, donate=(0,))
-    return state._replace(agent=agent), metrics
+    arguments = (state.agent, shared, own, keys, np.int32(state.done), np.int32(count))
+    agent, metrics, sound = programs.call(key, seeded, *arguments, donate=(0,))
+    return state._replace(agent=agent), {'train': metrics}, sound
 
 
-def template(setup: Setup, phase_number: int, under_way: bool) -> tuple:
-    """Shapes of the arrays of a `RunState` at a given place: `(agent, finished, stores, collectors)`, to restore into.
+def shapes_of(sums: Mapping) -> dict:
+    """`[shape, type]` of each of a state's `sums`, as plain data for `template`."""
+    return {kind: {name: [list(value.shape), value.dtype.name] for name, value in own.items()} for kind, own in sums.items()}
+
+
+def template(setup: Setup, phase_number: int, under_way: bool, done: int, sums: Mapping) -> tuple:
+    """Shapes of the arrays of a `RunState` at a given place, to restore into: all but its numbers.
 
     Args:
       setup: the run.
       phase_number: the phase under way, or the next one.
       under_way: whether that phase has begun.
+      done: steps of the round under way that are done.
+      sums: `shapes_of` the state's sums.
+
+    Returns:
+      `(agent, finished, stores, collectors, known, sums)`.
     """
     keys = jax.eval_shape(lambda: jax.vmap(jax.random.key)(jnp.zeros(len(setup.seeds), jnp.uint32)))
 
     def agent_of(phase):
         return jax.eval_shape(jax.vmap(_initial(phase)), keys)
 
-    done = setup.phases[:phase_number]
+    earlier = setup.phases[:phase_number]
     begun = setup.phases[: phase_number + under_way]
     collecting = {phase.store: phase for phase in begun if phase.num_env_steps}
     stores = {name: jax.eval_shape(lambda p=phase: _new_store(setup, p)) for name, phase in collecting.items()}
     collectors = {name: _collector_template(setup, keys) for name in collecting}
     agent = agent_of(setup.phases[phase_number]) if under_way else None
-    return agent, {phase.name: agent_of(phase) for phase in done}, stores, collectors
+    held = {kind: {name: np.zeros(*of) for name, of in own.items()} for kind, own in sums.items()}
+    known = _known_template(setup, setup.phases[phase_number], stores) if done else None
+    return agent, {phase.name: agent_of(phase) for phase in earlier}, stores, collectors, known, held
+
+
+def _known_template(setup, phase, stores):
+    if not phase.num_env_steps:
+        return None
+    return jax.eval_shape(lambda store: known_of(setup, phase, store), stores[phase.store])
 
 
 def _collector_template(setup, keys):
     if setup.environment.compiled:
         return jax.eval_shape(jax.vmap(lambda key: collection.start(setup.environment, key)), keys)
     state = collection.start(setup.environment, jax.random.key(0))
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), np.asarray(leaf).dtype), state)
+    return jax.tree.map(np.asarray, state)

@@ -18,22 +18,27 @@ from ooorl.training.evaluate import evaluate, with_normalised
 from ooorl.training.finite import Diverged, inherited, judged, mask_scores
 from ooorl.training.measure import Gauge
 from ooorl.training.phases import Phase, Setup, check, env_steps, round_sizes
-from ooorl.training.rounds import Programs, RunState, begin, one_round
+from ooorl.training.programs import Pace, Programs, Stopped
+from ooorl.training.rounds import RunState, begin, closed, part, round_length
+from ooorl.training.stopwatch import Stopwatch
 from ooorl.types import Agent, State
 
 __all__ = ['Diverged', 'Event', 'evaluate_agent', 'initial', 'iterate', 'run', 'score']
 
 
 class Event(NamedTuple):
-    """What `iterate` tells after every round: the state so far, rows of metrics (plain dicts), and where the time went."""
+    """What `iterate` tells after every part of a round: the state so far, and at the end of the round its rows of metrics.
+
+    `steps` counts the updates (or cycles, in phases without updates) of this part; `updates` those of the phase so far.
+    """
 
     state: RunState
     rows: list[dict]
     phase: Phase
+    steps: int
     updates: int
+    round_done: bool
     phase_done: bool
-    seconds: float
-    compile_seconds: float
 
 
 def run(setup: Setup, *, resume: RunState | None = None, report: Callable[[Event], None] | None = None) -> RunState:
@@ -41,52 +46,94 @@ def run(setup: Setup, *, resume: RunState | None = None, report: Callable[[Event
     state = resume
     for event in iterate(setup, resume=resume):
         state = event.state
-        if report is not None:
+        if report is not None and event.round_done:
             report(event)
     return state
 
 
-def iterate(setup: Setup, *, resume: RunState | None = None) -> Iterator[Event]:
-    """Runs the phases round by round.
+def iterate(
+    setup: Setup,
+    *,
+    resume: RunState | None = None,
+    stopped: Callable[[], bool] | None = None,
+    watch: Stopwatch | None = None,
+) -> Iterator[Event]:
+    """Runs the phases round by round, and rounds in parts of a second or two.
 
     The caller may stop consuming after any event. An event's state must be saved before the next one is asked for, because its
     arrays are donated to the next round.
+
+    Args:
+      setup: the run.
+      resume: a stored state to go on from.
+      stopped: asked while something takes long (compiling, evaluating): once it says True that is given up, and a last event
+        brings the state that stands. It is not asked between events.
+      watch: counts the time by phase and activity.
 
     Raises:
       UsageError: if the setup cannot be run, or an environment raises or gives a number that is not finite.
       Diverged: as soon as a round ends in which the last seed diverged; the others go on without those that have (see `finite`).
     """
     check(setup)
-    programs = Programs(setup)
-    gauge = Gauge(programs)
+    programs = Programs(setup, stopped=stopped, watch=watch)
+    gauge, pace = Gauge(programs), Pace()
     state = resume if resume is not None else initial(setup)
     while state.phase < len(setup.phases):
-        phase = setup.phases[state.phase]
+        phase, number, steps, rows, whole = setup.phases[state.phase], state.phase, 0, [], False
+        programs.watch.enter(phase.name)
         sizes = round_sizes(phase, setup)
-        began, compiled = time.monotonic(), programs.compile_seconds
-        if state.round == 0 and state.agent is None:
-            lost = inherited(setup, state.phase, state.diverged)
-            state = begin(programs, state, phase)._replace(diverged={**state.diverged, phase.name: lost})
-        while state.round < len(sizes):
-            if state.round == 0:
-                gauge.begin(state, phase)
-            state, metrics, finished = one_round(programs, state, phase, sizes)
-            state = judged(programs, state, phase, sizes, metrics)
-            rows = _metric_rows(setup, state, sizes, metrics, finished)
-            rows += _diagnostic_rows(setup, state, sizes, gauge.measure(state, phase))
-            done = state.round == len(sizes)
-            updates, _ = sizes.done(state.round)
-            if setup.evaluation is not None and (done or sizes.ends_period(state.round)):
-                rows += _evaluation_rows(programs, state, phase, sizes)
-            if done:
-                state = state._replace(
-                    phase=state.phase + 1, round=0, agent=None, finished={**state.finished, phase.name: state.agent}
-                )
-            spent, compiled = time.monotonic() - began, programs.compile_seconds - compiled
-            yield Event(state, rows, phase, updates, done, spent - compiled, compiled)
-            began, compiled = time.monotonic(), programs.compile_seconds
-            if done:
-                break
+        try:
+            state = _begun(programs, gauge, state, phase)
+            left = round_length(sizes[state.round]) - state.done
+            if left:
+                steps = pace.count(phase, left)
+                state = _part(programs, pace, state, phase, sizes, steps)
+            if steps == left:
+                state, rows = _closed(programs, gauge, state, phase, sizes)
+                whole = True
+        except Stopped:
+            yield Event(state, [], phase, steps, 0, False, False)
+            return
+        done = state.phase > number
+        updates, _ = sizes.done(len(sizes) if done else state.round)
+        per_step = sizes[0][0] // sizes[0][1] if sizes[0][0] and sizes[0][1] else 1
+        yield Event(state, rows, phase, steps * per_step, updates, whole, done)
+    programs.watch.enter('')
+
+
+def _begun(programs, gauge, state, phase):
+    if state.agent is None:
+        lost = inherited(programs.setup, state.phase, state.diverged)
+        state = begin(programs, state, phase)._replace(diverged={**state.diverged, phase.name: lost})
+    if state.round == 0 and not state.sums:
+        state = state._replace(sums={'measured': gauge.begin(state, phase)})
+    return state
+
+
+def _part(programs, pace, state, phase, sizes, steps):
+    compiled, began = programs.compile_seconds, time.monotonic()
+    with programs.watch.on('train'):
+        state = part(programs, state, phase, sizes, steps)
+        jax.block_until_ready(state.agent)
+    pace.took(phase, steps, time.monotonic() - began - (programs.compile_seconds - compiled))
+    return state
+
+
+def _closed(programs, gauge, state, phase, sizes):
+    """The state after a round whose steps are all done, and its rows."""
+    setup, measured = programs.setup, state.sums.get('measured', {})
+    state, metrics, finished = closed(state, sizes)
+    state = judged(programs, state, phase, sizes, metrics)
+    rows = _metric_rows(setup, state, sizes, metrics, finished)
+    rows += _diagnostic_rows(setup, state, sizes, gauge.measure(state, phase, measured))
+    done = state.round == len(sizes)
+    if setup.evaluation is not None and (done or sizes.ends_period(state.round)):
+        with programs.watch.on('evaluate'):
+            rows += _evaluation_rows(programs, state, phase, sizes)
+    if done:
+        finished = {**state.finished, phase.name: state.agent}
+        state = state._replace(phase=state.phase + 1, round=0, agent=None, finished=finished)
+    return state, rows
 
 
 def initial(setup: Setup) -> RunState:
@@ -141,10 +188,11 @@ def evaluate_agent(programs: Programs, agent: Agent, agent_state: State, keys) -
         act = over_seeds_split(programs, agent.best_action)
 
         def best(observation, key):
+            programs.heed()
             return programs.call(('best', agent), act, agent_state, observation, key)
 
         scores = evaluate(environment, best, keys[0])
-    return jax.device_get(scores)
+    return programs.wait(scores) if environment.compiled else jax.device_get(scores)
 
 
 def score(setup: Setup, agent: Agent, agent_state: State, *, purpose: int = 4, lost=()) -> dict[str, np.ndarray]:

@@ -49,6 +49,9 @@ DRIVER = textwrap.dedent("""
     import line_world
     from ooorl.runner import session
     from ooorl.runner.cli import main
+    from ooorl.training import programs
+
+    programs.Pace.count = lambda self, phase, left: left  # every round in one part, so that rounds can be counted
 
     for name in ('SIGKILL', 'SIGTERM'):
         if name in os.environ:

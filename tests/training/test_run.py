@@ -188,8 +188,8 @@ def test_one_compilation_per_kind_of_phase(monkeypatch):
     made = []
 
     class Counted(running.Programs):
-        def __init__(self, setup):
-            super().__init__(setup)
+        def __init__(self, setup, **settings):
+            super().__init__(setup, **settings)
             made.append(self)
 
     monkeypatch.setattr(running, 'Programs', Counted)
