@@ -67,10 +67,10 @@ def begin(programs: Programs, state: RunState, phase) -> RunState:
 
 def _fresh(programs, state, phase):
     keys = programs.keys(state.phase, 0, 1)
-    began = time.monotonic()
+    programs.heed()
     # Not one program: most of its parts are alike, and so are those of the next agent, and each is compiled once only.
-    fresh = _distinct(jax.vmap(phase.agent.init)(keys))
-    programs.compile_seconds += time.monotonic() - began
+    with programs.watch.on('compile'):
+        fresh = _distinct(jax.vmap(phase.agent.init)(keys))
     return schedules.begin(fresh, phase.num_updates)
 
 
