@@ -97,6 +97,13 @@ def check_unit(**values):
             raise UsageError(f'{name} must lie in [0, 1]; got {value}')
 
 
+def check_dropout(rate):
+    """A rate of dropout must lie in [0, 1)."""
+    check_unit(dropout=rate)
+    if isinstance(rate, int | float) and rate >= 1:
+        raise UsageError(f'dropout must be less than 1; got {rate}')
+
+
 def check_positive(**values):
     """Each value must be greater than 0."""
     for name, value in values.items():

@@ -72,8 +72,8 @@ def ddpm_levels(beta: np.ndarray) -> Level:
 
 
 def karras_sigmas(num_levels: int, *, low: float = 0.02, high: float = 80.0, rho: float = 7.0) -> np.ndarray:
-    """`num_levels` noise levels from low to high, evenly spaced in sigma^(1 / rho)."""
-    return np.linspace(low ** (1.0 / rho), high ** (1.0 / rho), num_levels) ** rho
+    """`num_levels` noise levels from low to high, evenly spaced in sigma^(1 / rho); a single one is high."""
+    return np.linspace(high ** (1.0 / rho), low ** (1.0 / rho), num_levels)[::-1] ** rho
 
 
 def edm_levels(sigma: Array, *, sigma_data: float = 0.5) -> Level:

@@ -20,7 +20,7 @@ from ooorl.errors import UsageError
 from ooorl.nn.transformer import causal_transformer
 from ooorl.policies.averaged import averaged
 from ooorl.types import LikelihoodPolicy, Spec
-from ooorl.validation import check_not_negative, check_positive, check_unit
+from ooorl.validation import check_dropout, check_not_negative, check_positive, check_unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +37,13 @@ class AutoregressiveConfig:
 
     def __post_init__(self):
         check_positive(num_layers=self.num_layers, num_heads=self.num_heads, width=self.width)
-        check_not_negative(dropout=self.dropout, temperature=self.temperature)
+        check_dropout(self.dropout)
+        check_not_negative(temperature=self.temperature)
         check_unit(ema_rate=self.ema_rate)
         if isinstance(self.num_bins, int) and self.num_bins < 2:
             raise UsageError(f'num_bins must be at least 2; got {self.num_bins}')
+        if self.width % self.num_heads:
+            raise UsageError(f'width must be a multiple of num_heads, {self.num_heads}; got {self.width}')
 
 
 def tokens_of(action, num_bins: int):

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from ooorl.errors import UsageError
 from ooorl.nn.diffusion import euler, flow_loss
 from ooorl.nn.networks import ACTIVATIONS, TIME_FEATURES, Network, time_conditioned
 from ooorl.policies.averaged import averaged
 from ooorl.policies.noise import beside, drawing
 from ooorl.types import Policy, Spec
-from ooorl.validation import check_choice, check_not_negative, check_positive, check_unit
+from ooorl.validation import check_choice, check_dropout, check_positive, check_unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +43,13 @@ class TimeNetworkConfig:
         check_choice(tuple(ACTIVATIONS), activation=self.activation)
         check_choice((None, 'before', 'after'), layer_norm=self.layer_norm)
         check_choice(TIME_FEATURES, time_features=self.time_features)
-        check_not_negative(dropout=self.dropout)
+        check_dropout(self.dropout)
         check_positive(num_time_features=self.num_time_features)
         check_unit(ema_rate=self.ema_rate)
+        if self.num_time_features % 2:
+            raise UsageError(f'num_time_features must be even, as many sines as cosines; got {self.num_time_features}')
+        if self.network == 'ln_resnet' and len(set(self.hidden)) != 1:
+            raise UsageError(f'an LN-ResNet needs one width, given once for each of its blocks; got hidden = {list(self.hidden)}')
 
 
 def time_network(spec: Spec, config: TimeNetworkConfig) -> Network:

@@ -16,7 +16,7 @@ from ooorl.nn.distributions import gaussian_log_prob, tanh_gaussian_from_noise, 
 from ooorl.nn.networks import mlp
 from ooorl.policies.noise import beside, drawing
 from ooorl.types import DensityPolicy, Policy, Spec
-from ooorl.validation import check_choice, check_not_negative
+from ooorl.validation import check_choice, check_dropout, check_not_negative
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class GaussianConfig:
     init_log_std: float = 0.0  # where it starts
 
     def __post_init__(self):
-        check_not_negative(dropout=self.dropout)
+        check_dropout(self.dropout)
         if isinstance(self.log_std_min, float) and not self.log_std_min < self.log_std_max:
             raise UsageError(f'log_std_min must be less than log_std_max; got {self.log_std_min} and {self.log_std_max}')
         check_choice((None, 'before', 'after'), layer_norm=self.layer_norm)

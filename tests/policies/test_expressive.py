@@ -13,7 +13,7 @@ from ooorl.errors import UsageError
 from ooorl.policies import POLICIES, policy_kind
 from ooorl.policies.autoregressive import AutoregressiveConfig, action_of, autoregressive_policy, tokens_of
 from ooorl.policies.averaged import averaged
-from ooorl.policies.diffusion import DiffusionConfig, diffusion_policy
+from ooorl.policies.diffusion import DiffusionConfig, diffusion_policy, process
 from ooorl.policies.flow import FlowConfig, flow_policy
 from ooorl.types import LikelihoodPolicy, Spec
 
@@ -135,6 +135,12 @@ def test_only_chains_that_add_noise_take_more_than_one_number_a_dimension():
     assert (diffusing().noise_dim, diffusing(sampler='ddim').noise_dim) == (2 * 3, 2)
     assert (diffusing(num_steps=2).noise_dim, diffusing(**EDM).noise_dim) == (2 * 2, 2)
     assert make('flow').noise_dim == 2 and make('autoregressive').decode is None
+
+
+def test_a_single_level_is_the_noisiest():
+    # Where sampling starts: 80 times the noise, and one guess from there.
+    assert process(DiffusionConfig(**EDM | {'num_steps': 1})).levels.sigma.tolist() == pytest.approx([80.0])
+    assert process(DiffusionConfig(num_steps=1)).levels.time.tolist() == [4.0]
 
 
 @functools.cache
@@ -281,3 +287,8 @@ def test_further_refusals():
         autoregressive_policy(SPEC, AutoregressiveConfig(width=10, num_heads=4))
     with pytest.raises(UsageError, match='num_steps must be greater than 0'):
         flow_policy(SPEC, FlowConfig(num_steps=0))
+    with pytest.raises(UsageError, match='num_time_features must be even'):
+        FlowConfig(num_time_features=5)
+    for kind in (FlowConfig, AutoregressiveConfig):
+        with pytest.raises(UsageError, match='dropout must be less than 1'):
+            kind(dropout=1.0)
