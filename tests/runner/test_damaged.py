@@ -1,0 +1,252 @@
+"""A run directory in any state: `eval`, `report` and `--resume` answer with one sentence and status 2, or go on."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+
+import numpy as np
+import pytest
+import tomli_w
+from conftest import ROOT
+from tiny_configs import TINY, changed, written
+
+from ooorl.errors import UsageError
+from ooorl.reporting import writers
+from ooorl.runner import run_directory, session
+from ooorl.runner.cli import main
+from ooorl.runner.prepare import prepare
+from ooorl.training import checkpoint, programs, rounds
+
+SMALL = changed(
+    TINY, run={'scheme': 'offline', 'updates_per_round': 2, 'checkpoint_seconds': 0.0}, ooo=None, explore=None, exploit=None,
+    offline={'num_updates': 4}, evaluation__num_episodes=1,
+    agent={'agent': 'bc', 'hidden': [2], 'sampling': {'batch_size': 2}},
+)  # fmt: skip
+
+
+class Reused(programs.Programs):
+    """Programs of one config, compiled once for all the runs of this file."""
+
+    compiled = {}
+
+    def call(self, key, function, *args, donate=()):
+        name = key if isinstance(key, str) else tuple(part for part in key if isinstance(part, str | int | tuple))
+        if name not in self.compiled:
+            super().call(key, function, *args, donate=())
+            self.compiled[name] = self._compiled[key]
+        return self.compiled[name](*args)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def one_compilation():
+    """What is tested is files: figures are not drawn, and programs are compiled once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('ooorl.training.run.Programs', Reused)
+        patch.setattr('ooorl.reporting.figures.svg', lambda drawn: '<svg></svg>')
+        patch.setenv('JAX_ENABLE_COMPILATION_CACHE', '0')
+        yield
+    Reused.compiled.clear()
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    """A finished run and its config, made once; tests work on copies."""
+    directory = tmp_path_factory.mktemp('finished')
+    session.execute(prepare(SMALL), directory / 'out', quiet=True)
+    (directory / 'c.toml').write_text(tomli_w.dumps(SMALL))
+    return directory
+
+
+@pytest.fixture
+def place(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / 'out'
+
+
+def damages(path):
+    """`(what, do)` for a file: removed, emptied, cut, overwritten, made a folder, and other JSON of every kind."""
+    content = path.read_bytes()
+    noise = np.random.default_rng(0).bytes(200)
+
+    def folder():
+        path.unlink()
+        path.mkdir()
+
+    def content_of(new):
+        return lambda: path.write_bytes(new)
+
+    yield 'removed', path.unlink
+    yield 'a folder', folder
+    parts = {'emptied': b'', 'cut': content[: len(content) // 2], 'noise': noise, 'no text': b'\xff\xfe' + content}
+    parts |= {'a list': b'[1, 2]\n', 'a number': b'3\n', 'nothing': b'null\n', 'NaN': b'{"seeds": [NaN], "phase": NaN}\n'}
+    parts['half noise'] = content[: len(content) // 2] + noise
+    for name, new in parts.items():
+        yield name, content_of(new)
+
+
+def status_of(capsys, arguments):
+    """The exit status of a command, which must be 0 or else 2 with one line."""
+    status = main(arguments)
+    told = capsys.readouterr().err
+    assert status in (0, 2), (arguments, status, told)
+    assert status == 0 or (len(told.splitlines()) == 1 and told.startswith('ooorl: ')), told
+    return status
+
+
+COMMANDS = {
+    'eval': ['eval', 'out', '--episodes', '1'],
+    'report': ['report', 'out', '--out', 'r.html'],
+    'resume': ['run', 'c.toml', '--out', 'out', '--resume'],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('command', ['eval', 'report'])
+def test_any_damage_to_any_file_is_one_sentence_or_nothing(place, finished, capsys, command):
+    files = sorted(path.relative_to(place) for path in place.rglob('*') if path.is_file())
+    assert len(files) > 20
+    # What a checkpoint holds is told by digests: one file in one way each, beside those that are read before.
+    read = ('meta.json', 'manifest.json')
+    inner = [name for name in files if name.parts[0] in ('checkpoint', 'tensorboard') and name.name not in read]
+    refused = 0
+    for name in files:
+        some = list(damages(place / name))
+        for number, (_, damage) in enumerate(some):
+            if name in inner and number != len(name.name) % len(some):
+                continue
+            damage()
+            refused += status_of(capsys, COMMANDS[command]) == 2
+            shutil.rmtree(place)
+            shutil.copytree(finished / 'out', place)
+    assert refused > 5
+
+
+def snapshot(place):
+    return {path: path.read_bytes() for path in place.rglob('*') if path.is_file()}
+
+
+def test_damaged_checkpoints_are_refused_and_everything_is_kept(place, capsys):
+    for path in (place / 'checkpoint').iterdir():
+        (path / 'meta.json').write_text('{}')
+    before = snapshot(place)
+    assert main(COMMANDS['resume']) == 2
+    told = capsys.readouterr().err
+    assert 'all in out/checkpoint are damaged' in told and 'meta.json was changed' in told and 'start anew' in told
+    assert snapshot(place) == before
+    assert main(COMMANDS['eval']) == 2 and 'are damaged' in capsys.readouterr().err
+    shutil.rmtree(place / 'checkpoint')
+    before = snapshot(place)
+    assert main(COMMANDS['resume']) == 2 and 'has lost those of its run' in capsys.readouterr().err
+    assert snapshot(place) == before
+
+
+def test_rows_that_were_changed_are_refused_and_kept(place, capsys):
+    path = place / 'metrics.jsonl'
+    path.write_text(path.read_text().replace('"kind": "train"', '"kind": "drain"', 1))
+    before = path.read_bytes()
+    assert main(COMMANDS['resume']) == 2 and 'do not match' in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_a_second_process_is_told_who_writes(place, capsys):
+    text = (place / 'config.toml').read_text()
+    with run_directory.opened(place, text, resume=True):
+        assert main(COMMANDS['resume']) == 2
+        told = capsys.readouterr().err
+        assert f'out is being written by process {os.getpid()} on ' in told and 'choose another --out' in told
+        assert status_of(capsys, COMMANDS['eval']) == 0 and status_of(capsys, COMMANDS['report']) == 0  # they only read
+    assert not list(place.glob('.lock*')) and not list(place.glob('.holder*'))
+    assert main(COMMANDS['resume']) == 0
+
+
+def test_what_a_killed_first_write_leaves_does_not_stop_a_fresh_start(place, finished, capsys):
+    os.makedirs('killed')
+    for name in ('.lock', '.holder', '.config.toml.77.tmp'):
+        (place.parent / 'killed' / name).write_text('half')
+    assert main(['run', 'c.toml', '--out', 'killed']) == 0
+    assert not [path for path in (place.parent / 'killed').iterdir() if path.name.startswith('.')]
+    # Killed later, the config is there: then --resume begins from the start.
+    os.makedirs('later')
+    shutil.copy(place / 'config.toml', 'later')
+    assert main(['run', 'c.toml', '--out', 'later', '--resume']) == 0
+    for name in ('killed', 'later'):
+        assert (place.parent / name / 'metrics.jsonl').read_bytes() == (finished / 'out' / 'metrics.jsonl').read_bytes()
+
+
+def test_a_deleted_directory_stops_the_run_at_the_next_checkpoint_and_stays_deleted(place, capsys, monkeypatch):
+    record = session._Session._record
+
+    def deleting(self, event):
+        record(self, event)
+        shutil.rmtree(self.held.out, ignore_errors=True)
+
+    monkeypatch.setattr(session._Session, '_record', deleting)
+    assert main(['run', 'c.toml', '--out', 'gone']) == 2
+    assert 'gone was deleted or replaced meanwhile' in capsys.readouterr().err
+    assert not os.path.exists('gone')
+
+
+def test_a_run_that_is_interrupted_has_summary_and_report_and_its_times_add_up_when_resumed(place, capsys, monkeypatch):
+    record, left = session._Session._record, [3]
+
+    def stopping(self, event):
+        record(self, event)
+        left[0] -= 1
+        if left[0] == 0:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(session._Session, '_record', stopping)
+    assert main(['run', 'c.toml', '--out', 'half']) == 128 + signal.SIGTERM
+    half = place.parent / 'half'
+    summary = writers.read_json(half / 'summary.json')
+    assert summary['status'] == 'interrupted' and 'was interrupted' in summary['notes'][0]
+    assert 'was interrupted' in (half / 'report.html').read_text()
+    assert summary['wall_seconds'] == pytest.approx(sum(summary['times'].values()))
+    assert main(['run', 'c.toml', '--out', 'half', '--resume']) == 0
+    whole = writers.read_json(half / 'summary.json')
+    assert whole['status'] == 'complete' and (half / 'metrics.jsonl').read_bytes() == (place / 'metrics.jsonl').read_bytes()
+    assert whole['wall_seconds'] == pytest.approx(sum(whole['times'].values()))
+    assert whole['wall_seconds'] > summary['wall_seconds']
+    phase = whole['phases'][0]
+    assert phase['wall_seconds'] == pytest.approx(sum(phase['times'].values()))
+    assert 0 < phase['times']['train'] <= whole['times']['train']
+
+
+def test_a_run_is_evaluated_while_it_is_written(place, capsys, monkeypatch):
+    """Checkpoints come and go between listing and reading."""
+    setup = prepare(SMALL).setup
+    place_of = json.loads((checkpoint.newest(place / 'checkpoint') / 'meta.json').read_text())
+    done = threading.Event()
+    failures, tree = [], rounds.template(setup, *(place_of[name] for name in session.PLACE))
+    arrays = checkpoint.restore(place / 'checkpoint', lambda meta: tree)[0]
+
+    def write():
+        for number in range(10, 22):
+            checkpoint.save(place / 'checkpoint', number, arrays, place_of)
+        done.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    while not done.is_set():
+        try:
+            assert checkpoint.restore(place / 'checkpoint', lambda meta: tree)[1]['phase'] == place_of['phase']
+        except UsageError as error:
+            failures.append(str(error))
+    thread.join()
+    assert not failures
+
+
+@pytest.mark.parametrize(('out', 'words'), [('.', 'is a folder'), ('out', 'is a folder')])
+def test_a_report_needs_a_file_to_write(place, capsys, out, words):
+    assert main(['report', 'out', '--out', out]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', ['../up', 'a/b', '..', '', 5, 'a\nb', 'x' * 300])
+def test_a_name_of_a_run_is_one_of_a_folder(place, capsys, name):
+    assert main(['run', written({**SMALL, 'name': name}, 'named.toml')]) == 2
+    assert 'name must' in capsys.readouterr().err
+    assert not os.path.exists('runs') and ROOT.exists()
