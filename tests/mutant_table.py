@@ -32,8 +32,7 @@ TABLE = [
         ('a constant dropout key', 'batch.action, key).mean(), None', 'batch.action, jax.random.key(0)).mean(), None'),
         ('climbs the loss', 'batch.action, key).mean(), None', 'batch.action, key).mean() * -1.0, None'),
         ('imitates successors', 'policy.loss(params, batch.observation', 'policy.loss(params, batch.next_observation'),
-        ('a sum for a mean', 'batch.action, key).mean(), None', 'batch.action, key).sum(), None',
-         'Adam hides the factor but for its epsilon'),
+        ('a sum for a mean', 'batch.action, key).mean(), None', 'batch.action, key).sum(), None'),
         ('dropout never reaches the policy', 'dropout=config.dropout', 'dropout=0.0'),
     ),
     *mutants(

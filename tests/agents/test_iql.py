@@ -91,8 +91,9 @@ def test_inverse_temperature_zero_is_behaviour_cloning():
     state, key, batch = agent.init(jax.random.key(0)), jax.random.key(1), _bandit()
     cloned = cloner.init(jax.random.key(5))._replace(policy=state.policy)
     for _ in range(3):
-        state, _ = jax.jit(agent.update)(state, batch, key)
-        cloned, _ = jax.jit(cloner.update)(cloned, batch, key)
+        state, metrics = jax.jit(agent.update)(state, batch, key)
+        cloned, cloned_metrics = jax.jit(cloner.update)(cloned, batch, key)
+        np.testing.assert_allclose(cloned_metrics['policy/loss'], metrics['policy/loss'], rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.policy, cloned.policy)
 
 

@@ -85,6 +85,14 @@ def test_every_q_step_draws_noise_of_its_own():
     np.testing.assert_allclose(slopes, [2 * (2.0 - 2.8), 2 * (2.0 - 2.4)], rtol=1e-5)
 
 
+def test_smoothing_and_a_stochastic_policy_draw_with_keys_of_their_own():
+    # Replay refuses two draws of one key.
+    replay, config = Replay('normal', 'normal', 'normal'), TD3Config(hidden=(), policy_delay=1, policy_action='sample')
+    agent, batch = td3(SPEC, config, policy=tanh_gaussian_policy(SPEC, ())), random_batch(jax.random.key(0), 4)
+    noise = jax.random.normal(jax.random.key(1), (3, 4, 2))
+    replay.run(agent.update, [noise[0], noise[1:2], noise[2:]], blank(agent.init), batch, jax.random.key(2))
+
+
 @pytest.mark.parametrize('policy_value, q, slope', [('first', 2.0, 2.0), ('min', 2.0, 2.0), ('mean', 3.25, 1.5)])
 def test_policy_loss_by_hand(policy_value, q, slope):
     replay = Replay('normal')
