@@ -7,7 +7,7 @@ import pytest
 from draws import Replay
 from small import blank, linear, one_row, random_batch, trees_equal
 
-from ooorl.agents.td3 import TD3Config, td3
+from ooorl.agents.td3 import TD3Config, imitate_data, td3
 from ooorl.errors import UsageError
 from ooorl.nn.heads import hl_gauss_head
 from ooorl.policies.gaussian import tanh_gaussian_policy
@@ -21,10 +21,10 @@ SMALL = {'hidden': (8,)}
 STILL = {'learning_rate': 1e-12}  # steps too small to be seen: every loss of an update is that of the state given
 
 
-def _by_hand(replay, **settings):
+def _by_hand(replay, cloning_target=imitate_data, **settings):
     """Q_0 = s + 2a, Q_1 = s + a + 3, the slow ones 1 higher; pi(s) = tanh(s), the slow one tanh(0) = 0."""
     config = TD3Config(**{'hidden': (), 'gamma': 0.5, 'policy_delay': 1} | STILL | settings)
-    agent = td3(LINE, config, grad_transform=replay.grad_transform)
+    agent = td3(LINE, config, cloning_target=cloning_target, grad_transform=replay.grad_transform)
     q = (linear([[1.0], [2.0]], [0.0]), linear([[1.0], [1.0]], [3.0]))
     target_q = (linear([[1.0], [2.0]], [1.0]), linear([[1.0], [1.0]], [4.0]))
     policies = {'policy': linear([[1.0]], [0.0]), 'target_policy': linear([[0.0]], [0.0])}
@@ -106,6 +106,16 @@ def test_policy_loss_by_hand(policy_value, q, slope):
     # No gradient through 2.5 / |Q|. Slope in the action: -2.5 / |Q| dQ/da + 3 * 2 * 1; da/db = 1 - 0.5^2.
     gradient = replay.gradients[1]['params']['Dense_0']['bias'][0]
     np.testing.assert_allclose(gradient, 0.75 * (6.0 - 2.5 / q * slope), rtol=1e-5)
+
+
+def test_no_gradient_passes_through_what_is_imitated():
+    replay = Replay('normal')
+    agent, state = _by_hand(replay, cloning_target=lambda s, data_action, action: 2.0 * action, cloning_weight=3.0)
+    state = state._replace(policy=linear([[0.0]], [np.arctanh(0.5)]))
+    batch = one_row(observation=1.0, action=-0.5, reward=0.0, discount=0.0, next_observation=0.0)
+    replay.run(agent.update, [[[0.0]]], state, batch, jax.random.key(0))
+    # -dQ/da + 3 * 2 * (0.5 - 1), times da/db = 0.75.
+    np.testing.assert_allclose(replay.gradients[1]['params']['Dense_0']['bias'][0], 0.75 * (-2.0 - 3.0), rtol=1e-5)
 
 
 def test_the_policy_climbs_the_current_q_and_not_its_slow_copy():
