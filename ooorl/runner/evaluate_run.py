@@ -7,10 +7,9 @@ import numpy as np
 
 from ooorl.errors import UsageError
 from ooorl.reporting import tables, writers
-from ooorl.runner import run_directory
+from ooorl.runner import place, run_directory
 from ooorl.runner.prepare import prepare
-from ooorl.runner.session import PLACE
-from ooorl.training import checkpoint, rounds
+from ooorl.training import checkpoint
 from ooorl.training.evaluate import with_normalised
 from ooorl.training.run import score
 
@@ -31,7 +30,7 @@ def evaluate_run(directory: Path, num_episodes: int, phase: str | None = None, v
     setup = prepare(settings).setup
     if setup.evaluation is None:
         raise UsageError(f'eval needs an environment and at least one episode; the run names {settings["environment"]["id"]!r}')
-    found = checkpoint.restore(directory / 'checkpoint', lambda meta: rounds.template(setup, *(meta[name] for name in PLACE)))
+    found = checkpoint.restore(directory / 'checkpoint', place.template_of(setup))
     if found is None:
         raise UsageError(f'eval needs a checkpoint; {directory} has none yet; let the run get further')
     finished, diverged = found[0][1], found[1].get('diverged', {})

@@ -15,15 +15,13 @@ import tomli_w
 
 from ooorl.errors import UsageError
 from ooorl.reporting import writers
-from ooorl.runner import run_directory
+from ooorl.runner import place, run_directory
 from ooorl.runner.prepare import Prepared
 from ooorl.runner.summary import summarise, visited, whole_times
 from ooorl.training import checkpoint, rounds
 from ooorl.training import run as running
 from ooorl.training.phases import round_sizes
 from ooorl.training.stopwatch import Stopwatch, added, total
-
-PLACE = ('phase', 'under_way', 'done', 'sums')  # what a checkpoint says of its arrays' shapes: `rounds.template`'s arguments
 
 
 class Interrupted(Exception):
@@ -57,7 +55,7 @@ def execute(
     """
     out, text = Path(out), tomli_w.dumps(prepared.config)
     with run_directory.opened(out, text, resume) as held:
-        state, meta = _restored(prepared.setup, out) if resume else (None, _new_meta())
+        state, meta = _restored(prepared.setup, out) if resume else (None, place.new())
         _write_text(out / 'config.toml', text)  # first of all: without it neither a fresh start nor --resume takes the directory
         writer = writers.MetricsWriter(out)
         writer.truncate(meta['offset'], meta['digest'])
@@ -83,18 +81,11 @@ def _write_text(path, text):
         file.write(text)
 
 
-def _new_meta():
-    place = {'phase': 0, 'round': 0, 'under_way': False, 'done': 0, 'sums': {}}
-    return {**place, 'number': 0, 'offset': 0, 'digest': None, 'times': {}}
-
-
 def _restored(setup, out):
-    found = checkpoint.restore(
-        out / 'checkpoint', lambda meta: rounds.template(setup, *(meta[name] for name in PLACE))
-    )
+    found = checkpoint.restore(out / 'checkpoint', place.template_of(setup))
     if found is None:
         _refuse_lost(setup, out)
-        return None, _new_meta()
+        return None, place.new()
     (agent, finished, stores, collectors, known, sums), meta = found
     diverged = {name: tuple(seeds) for name, seeds in meta.get('diverged', {}).items()}
     arrays = agent, finished, stores, collectors
@@ -187,11 +178,8 @@ class _Session:
     def _save(self, state):
         self.held.check()
         self.meta |= {
-            'phase': state.phase, 'round': state.round, 'under_way': state.agent is not None,
-            'done': state.done, 'sums': rounds.shapes_of(state.sums), 'times': self.times(),
-            'offset': self.writer.offset(), 'digest': self.writer.digest(),
-            'diverged': {name: list(seeds) for name, seeds in state.diverged.items() if seeds},
-        }
+            **place.of(state), 'times': self.times(), 'offset': self.writer.offset(), 'digest': self.writer.digest(),
+        }  # fmt: skip
         self.meta['number'] += 1
         arrays = (state.agent, state.finished, state.stores, state.collectors, state.known, state.sums)
         self.saver.save(self.meta['number'], arrays, self.meta)

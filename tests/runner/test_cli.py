@@ -111,7 +111,7 @@ BAD_SETTINGS = [
     ({'ooo__retrain_at': [20, 20]}, 'names of their own'),
     ({'exploit__agent': 'bc'}, 'bc learns no values to bound; remove the sub-table bounds'),
     ({'explore__reward': {'scale': 0.0}}, 'scale of the reward must be greater than 0'),
-    ({'explore__head': {'low': 1.0, 'high': 0.0}}, 'low < high'),
+    ({'explore__head': {'low': 1.0, 'high': 0.0}}, 'low must be less than high'),
     ({'explore__head': {'low': 1.0}}, '[explore.head] needs high; add it'),
     ({'explore__bonus': {'signal': 'counts', 'low': [0.0], 'high': [1.0], 'observation_bins': [3], 'action_bins': [3]}},
      'counts needs action_bins for 2 action dimensions'),
@@ -342,7 +342,7 @@ def test_a_seed_that_diverges_costs_the_others_nothing_and_the_command_ends_with
         assert phases[name]['diverged'] == lost
         assert [value is None for value in phases[name]['scores']['return']] == [seed in lost for seed in range(4)]
     assert main(['eval', 'out', '--episodes', '2', '--phase', 'retrain@20']) == 0
-    assert 'undefined (2 of 4 seeds missing)' in capsys.readouterr().out
+    assert 'undefined (2 of 4 seeds missing, mean of the others ' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(('settings', 'said'), [

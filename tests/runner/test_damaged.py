@@ -16,14 +16,22 @@ from ooorl.errors import UsageError
 from ooorl.reporting import writers
 from ooorl.runner import run_directory, session
 from ooorl.runner.cli import main
+from ooorl.runner.place import template_of
 from ooorl.runner.prepare import prepare
-from ooorl.training import checkpoint, programs, rounds
+from ooorl.training import checkpoint, programs
 
 SMALL = changed(
     TINY, run={'scheme': 'offline', 'updates_per_round': 2, 'checkpoint_seconds': 0.0}, ooo=None, explore=None, exploit=None,
     offline={'num_updates': 4}, evaluation__num_episodes=1,
     agent={'agent': 'bc', 'hidden': [2], 'sampling': {'batch_size': 2}},
 )  # fmt: skip
+LINE = {'kind': 'train', 'phase': 'offline', 'seed': 0, 'updates': 2, 'env_steps': 0, 'loss': 0.5}
+OTHERS = (None, -1, 2.5, 'word', [], {}, [[]], True, 10**40, float('nan'))
+
+
+def one_in(number):
+    """`step`: a few cases, one in so many, or, which takes minutes, all of them."""
+    return pytest.mark.parametrize('step', [pytest.param(number, id='few'), pytest.param(1, id='all', marks=pytest.mark.slow)])
 
 
 class Reused(programs.Programs):
@@ -66,6 +74,20 @@ def place(finished, tmp_path, monkeypatch):
     return tmp_path / 'out'
 
 
+def replaced_values(value, others):
+    """Copies of a JSON value, each with one part replaced, or with one key missing."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield {name: own for name, own in value.items() if name != key}
+            yield from ({**value, key: new} for new in replaced_values(item, others))
+    elif isinstance(value, list) and value:
+        yield from ([new, *value[1:]] for new in replaced_values(value[0], others))
+    yield from others
+
+
+NUM_DAMAGES = 11
+
+
 def damages(path):
     """`(what, do)` for a file: removed, emptied, cut, overwritten, made a folder, and other JSON of every kind."""
     content = path.read_bytes()
@@ -103,25 +125,83 @@ COMMANDS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('command', ['eval', 'report'])
-def test_any_damage_to_any_file_is_one_sentence_or_nothing(place, finished, capsys, command):
+def cases(place, step):
+    """`(file, number of its damage)`: one in `step` of each file; where only digests tell, one in `step` files."""
     files = sorted(path.relative_to(place) for path in place.rglob('*') if path.is_file())
     assert len(files) > 20
-    # What a checkpoint holds is told by digests: one file in one way each, beside those that are read before.
     read = ('meta.json', 'manifest.json')
     inner = [name for name in files if name.parts[0] in ('checkpoint', 'tensorboard') and name.name not in read]
-    refused = 0
-    for name in files:
-        some = list(damages(place / name))
-        for number, (_, damage) in enumerate(some):
-            if name in inner and number != len(name.name) % len(some):
-                continue
-            damage()
-            refused += status_of(capsys, COMMANDS[command]) == 2
-            shutil.rmtree(place)
-            shutil.copytree(finished / 'out', place)
-    assert refused > 5
+    outer = [(name, number) for name in files if name not in inner for number in range(NUM_DAMAGES)]
+    return outer[::step] + [(name, number % NUM_DAMAGES) for number, name in enumerate(inner)][::step]
+
+
+@pytest.fixture
+def resumed(monkeypatch):
+    """What runs that are resumed go on from."""
+    states, restored = [], session._restored
+    monkeypatch.setattr(session, '_restored', lambda *args: states.append(restored(*args)) or states[-1])
+    return states
+
+
+@one_in(13)
+@pytest.mark.parametrize('command', COMMANDS)
+def test_any_damage_to_any_file_is_one_sentence_or_nothing(place, finished, capsys, resumed, command, step):
+    """One that is refused is left as it is, and none is begun anew: a resumed run ends with the rows of the whole one."""
+    statuses = set()
+    for name, number in cases(place, step):
+        dict(enumerate(damages(place / name)))[number][1]()
+        before = snapshot(place)
+        statuses.add(status := status_of(capsys, COMMANDS[command]))
+        if command == 'resume' and status:
+            assert snapshot(place) == before, (name, number)
+        elif command == 'resume':
+            assert (place / 'metrics.jsonl').read_bytes() == (finished / 'out' / 'metrics.jsonl').read_bytes()
+        shutil.rmtree(place)
+        shutil.copytree(finished / 'out', place)
+    assert statuses == {0, 2} and all(state is not None for state, _ in resumed)
+
+
+@one_in(17)
+def test_other_values_in_a_summary_and_in_rows(place, capsys, step):
+    summary, seen = json.loads((place / 'summary.json').read_text()), set()
+    for new in [*replaced_values(summary, OTHERS)][::step]:
+        (place / 'summary.json').write_text(json.dumps(new))
+        seen.add(status_of(capsys, COMMANDS['report']))
+    (place / 'summary.json').write_text(json.dumps(summary))
+    for new in [*replaced_values(LINE, OTHERS)][::step]:
+        (place / 'metrics.jsonl').write_text(json.dumps(LINE) + '\n' + json.dumps(new) + '\n')
+        seen.add(status_of(capsys, COMMANDS['report']))
+    assert seen == {0, 2}
+
+
+@one_in(43)
+@pytest.mark.parametrize('command', ['eval', 'resume'])
+def test_other_values_in_a_checkpoint_that_seems_intact(place, finished, capsys, resumed, command, step):
+    newest = checkpoint.newest(place / 'checkpoint')
+    meta = json.loads((newest / 'meta.json').read_text())
+    sums = {**meta, 'sums': {'train': {'loss': [[1], 'float64']}}}
+    for new in [*replaced_values(meta, OTHERS), *replaced_values(sums, OTHERS)][::step]:
+        (newest / 'meta.json').write_text(json.dumps(new))
+        (newest / 'manifest.json').write_text(json.dumps(checkpoint._digests(newest)))
+        status_of(capsys, COMMANDS[command])
+        shutil.rmtree(place)
+        shutil.copytree(finished / 'out', place)
+    assert all(state is not None for state, _ in resumed)
+
+
+@one_in(41)
+@pytest.mark.parametrize('command', COMMANDS)
+def test_settings_of_other_types_in_the_config(place, capsys, command, step):
+    config = place / 'config.toml'
+    text = config.read_text()
+    changes = [(number, new) for number in range(len(text.splitlines())) for new in ('= []', '= nan', '= "word"', '[run]', '')]
+    for number, new in changes[::step]:
+        lines = text.splitlines()
+        lines[number] = lines[number].partition('=')[0] + new if new.startswith('=') else new
+        config.write_text('\n'.join(lines))
+        status_of(capsys, COMMANDS[command])
+    config.write_text(text)
+    assert status_of(capsys, COMMANDS[command]) == 0
 
 
 def snapshot(place):
@@ -220,7 +300,7 @@ def test_a_run_is_evaluated_while_it_is_written(place, capsys, monkeypatch):
     setup = prepare(SMALL).setup
     place_of = json.loads((checkpoint.newest(place / 'checkpoint') / 'meta.json').read_text())
     done = threading.Event()
-    failures, tree = [], rounds.template(setup, *(place_of[name] for name in session.PLACE))
+    failures, tree = [], template_of(setup)(place_of)
     arrays = checkpoint.restore(place / 'checkpoint', lambda meta: tree)[0]
 
     def write():
