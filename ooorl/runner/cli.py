@@ -22,16 +22,15 @@ from ooorl.runner import cli_data
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit status. Without `argv`, that of this process, the signals are its own, too."""
     if argv is None:
-        _until_loaded()
+        _end_by_signals()
         _Process.began = _process_began()
     arguments = _parser().parse_args(argv)
     try:
-        _default_compilation_cache()
-        from ooorl.runner import session  # noqa: F401 - whatever takes long to load
-
-        if argv is None:
-            _from_now_on()
-        return arguments.command(arguments) or 0
+        try:
+            return _command(arguments, argv is None)
+        finally:
+            if argv is None:
+                _end_by_signals()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -45,6 +44,15 @@ def main(argv: list[str] | None = None) -> int:
             sys.stderr.flush()
             os._exit(status)  # nobody waits for what was given up
         return status
+
+
+def _command(arguments, whole_process):
+    _default_compilation_cache()
+    from ooorl.runner import session  # noqa: F401 - whatever takes long to load
+
+    if whole_process:
+        _from_now_on()
+    return arguments.command(arguments) or 0
 
 
 class _Process:
@@ -70,8 +78,8 @@ class _Asked(KeyboardInterrupt):
     number = None
 
 
-def _until_loaded():
-    """Nothing has been written while modules are loaded: the process simply ends, without a word from half-loaded modules."""
+def _end_by_signals():
+    """Nothing is written while modules are loaded or unloaded: the process simply ends, without a word from half of them."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
 

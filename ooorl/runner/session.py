@@ -157,7 +157,7 @@ class _Session:
                 advance(event.steps, note(event.rows))
                 stop = caught.number
                 late = time.monotonic() - self.saved_at > self.prepared.config['run']['checkpoint_seconds']
-                if event.phase_done or stop or (late and event.round_done):
+                if event.phase_done or stop or late:
                     self.save()
                 if stop:
                     with self.watch.on('checkpoint'):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -318,6 +319,14 @@ def test_bad_input_in_a_process_of_its_own(tmp_path):
     assert done.returncode == 2
     assert done.stderr == 'ooorl: [explore]: expectile must lie strictly between 0 and 1; got 1.2\n'
     assert not os.path.exists('out')
+
+
+def test_a_signal_after_the_last_word_ends_the_process_without_another(tmp_path):
+    """It finds modules half unloaded."""
+    code = 'import atexit, os, signal, sys; atexit.register(os.kill, os.getpid(), signal.SIGTERM); from ooorl.runner import cli'
+    command = [sys.executable, '-c', f'{code}; sys.exit(cli.main())', 'data', 'list']
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM, '') and 'hopper-medium-v2' in done.stdout
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path):

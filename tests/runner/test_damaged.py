@@ -295,6 +295,20 @@ def test_a_run_that_is_interrupted_has_summary_and_report_and_its_times_add_up_w
     assert 0 < phase['times']['train'] <= whole['times']['train']
 
 
+def test_a_checkpoint_may_be_due_in_the_middle_of_a_round(place, monkeypatch):
+    places, save = [], checkpoint.Saver.save
+
+    def noted(self, number, tree, meta):
+        places.append((meta['phase'], meta['round'], meta['done']))
+        return save(self, number, tree, meta)
+
+    monkeypatch.setattr(checkpoint.Saver, 'save', noted)
+    monkeypatch.setattr(programs.Pace, 'count', lambda self, phase, left: 1)
+    assert main(['run', 'c.toml', '--out', 'parts']) == 0
+    assert places == [(0, 0, 1), (0, 1, 0), (0, 1, 1), (1, 0, 0)]
+    assert (place.parent / 'parts' / 'metrics.jsonl').read_bytes() == (place / 'metrics.jsonl').read_bytes()
+
+
 def test_a_run_is_evaluated_while_it_is_written(place, capsys, monkeypatch):
     """Checkpoints come and go between listing and reading."""
     setup = prepare(SMALL).setup
