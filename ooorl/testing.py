@@ -132,8 +132,9 @@ def _trial(init, update, batches):
         return schedules.begin(init(key), NUM_UPDATES)
 
     keys = tuple(jax.random.key(seed) for seed in range(NUM_UPDATES))
-    _check_init(ready, keys[0])
-    return _Trial(jax.jit(ready), update, jax.jit(traced, donate_argnums=0), traces, batches, keys)
+    start = jax.jit(ready)
+    _check_init(start, keys[0])
+    return _Trial(start, update, jax.jit(traced, donate_argnums=0), traces, batches, keys)
 
 
 def _batches(spec, batch, reads):
@@ -141,7 +142,7 @@ def _batches(spec, batch, reads):
         return tuple(example_batch(spec, jax.random.key(seed), reads=reads) for seed in range(NUM_UPDATES))
     missing = [name for name in reads if name not in batch.extras]
     _ensure(not missing, f'the batch has the columns {missing}, which the agent reads')
-    return tuple(jax.tree.map(lambda leaf, n=n: jnp.roll(leaf, n, axis=0), batch) for n in range(NUM_UPDATES))
+    return tuple(jax.tree.map(lambda leaf, n=n: jnp.asarray(np.roll(leaf, n, axis=0)), batch) for n in range(NUM_UPDATES))
 
 
 def _shapes(tree):
@@ -151,7 +152,7 @@ def _shapes(tree):
 def _same(left, right):
     """Whether two pytrees hold the same numbers bit for bit."""
     return jax.tree.structure(left) == jax.tree.structure(right) and all(
-        jnp.shape(a) == jnp.shape(b) and bool(jnp.array_equal(a, b, equal_nan=True))
+        np.array_equal(a, b, equal_nan=True)
         for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
     )
 
@@ -167,9 +168,9 @@ def _check_types(tree, what):
 
 def _check_init(init, key):
     """What a compiled `init` does not show any more: Python numbers, and two leaves that are one array."""
-    leaves = jax.tree.leaves_with_path(_tried('init', jax.eval_shape, init, key))
-    owners = {}
-    for (path, _), variable in zip(leaves, jax.make_jaxpr(init)(key).jaxpr.outvars, strict=True):
+    traced = _tried('init', init.trace, key)
+    leaves, owners = jax.tree.leaves_with_path(traced.out_info), {}
+    for (path, _), variable in zip(leaves, traced.jaxpr.jaxpr.outvars, strict=True):
         here = f'the state{jax.tree_util.keystr(path)}'
         weak = getattr(variable.aval, 'weak_type', False)
         _ensure(not weak, f'{here} is an array with a type of its own and no Python number')
@@ -224,6 +225,8 @@ def _check_metrics(results, needed=True):
 
 def _check_reads(agent, trial):
     batch = trial.batches[0]
+    if set(batch.extras) <= set(agent.reads):
+        return  # all updates so far have shown it
     bare = batch._replace(extras={name: column for name, column in batch.extras.items() if name in agent.reads})
     _tried(
         f'update, given the columns in reads, {agent.reads}, and no others,',
@@ -233,8 +236,9 @@ def _check_reads(agent, trial):
 
 def _check_seeds(trial, rtol):
     inputs = [(trial.init(key), batch, key) for batch, key in zip(trial.batches, trial.keys, strict=True)]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *inputs)
-    mapped = _tried('update, mapped over seeds,', jax.jit(jax.vmap(trial.update)), *stacked)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(given[:2] for given in inputs))
+    mapped = _tried('update, mapped over seeds,', jax.jit(jax.vmap(trial.update)), *stacked, jnp.stack(trial.keys))
+    mapped = jax.tree.map(np.asarray, mapped)
     for seed, one_input in enumerate(inputs):
         looped = jax.tree.leaves_with_path(trial.donating(*one_input))
         for (path, one), other in zip(looped, jax.tree.leaves(mapped), strict=True):
@@ -274,8 +278,8 @@ def _check_outputs(agent, state, spec):
     found = program(state, jax.random.key(0))
     _ensure(_same(found, program(state, jax.random.key(0))), 'equal keys give equal actions')
     for what, values in found.items():
-        _ensure(bool(jnp.isfinite(values).all()), f'{what} is finite')
-        _ensure(what.startswith('q ') or jnp.abs(values).max() <= 1.0, f'{what} stays in the box [-1, 1]')
+        _ensure(np.isfinite(values).all(), f'{what} is finite')
+        _ensure(what.startswith('q ') or np.abs(values).max() <= 1.0, f'{what} stays in the box [-1, 1]')
 
 
 def _check_array(array: Array, shape: tuple[int, ...], what: Any):
@@ -285,8 +289,8 @@ def _check_array(array: Array, shape: tuple[int, ...], what: Any):
 
 def _check_score(score, rows, what):
     _check_array(score, rows, f'the score of {what}')
-    _ensure(bool(jnp.isfinite(score).all()), f'the score of {what} is finite')
-    _ensure(bool((score >= 0).all()), f'the score of {what} is not negative')
+    _ensure(np.isfinite(score).all(), f'the score of {what} is finite')
+    _ensure((np.asarray(score) >= 0).all(), f'the score of {what} is not negative')
 
 
 def _check_observing(observe, state, batch):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 
 from ooorl import mapping
 from ooorl.mapping import index_seed, map_members, map_seeds
@@ -86,7 +86,7 @@ for num in (1, 3, 5, 6, 7):
 
 def test_seeds_that_the_devices_do_not_divide_use_them_nevertheless():
     environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': '4', 'PYTHONPATH': str(ROOT)}
-    done = subprocess.run([sys.executable, '-c', UNEVEN], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, '-c', UNEVEN], env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     # 5 seeds are 2 + 2 + 2 with one for nothing, 7 are 2 + 2 + 2 + 2.
     assert done.stdout.split('\n')[:-1] == ['1 1', '3 3', '5 3', '6 3', '7 4']

@@ -225,26 +225,24 @@ def _update_of(name, made):
 
 def _same(left, right):
     return jax.tree.structure(left) == jax.tree.structure(right) and all(
-        a.shape == b.shape and bool(jnp.array_equal(a, b, equal_nan=True))
-        for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+        np.array_equal(a, b, equal_nan=True) for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
     )
 
 
 def _fingerprint(name, **settings):
-    """What initialisation, then two updates and acting come to under some settings: two items, made when asked for.
+    """What initialisation, two updates and acting come to under some settings: items from cheap to dear, made when asked for.
 
     Uncompiled: operations are compiled once for all settings, whole updates would be once for each.
     """
     made, key = ROW_OF[name].make(**settings), jax.random.key(0)
+    yield jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(made.init, key))
     state = schedules.begin(made.init(key), 4)
     yield state
     for seed in range(2):
         state, metrics = _update_of(name, made)(state, _batch(name, seed), KEYS[seed])
-    if name in SIGNALS:
         yield state, metrics
-    else:
-        acts = (made.sample_action, made.best_action)
-        yield state, metrics, [act(state, _batch(name).observation, key) for act in acts]
+    if name in AGENTS:
+        yield [act(state, _batch(name).observation, key) for act in (made.sample_action, made.best_action)]
 
 
 def _learnt(state):

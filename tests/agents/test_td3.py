@@ -170,9 +170,9 @@ def test_where_the_next_action_is_unknown_the_target_goes_without_its_distance()
 
 def _gradients(config, batch, num_draws=2, changed=lambda state: state):
     """All gradients of one update, of the q steps and then of the policy; new state and metrics."""
-    replay = Replay(*('normal',) * num_draws)
+    replay = Replay(*('normal',) * num_draws, compiled=False)
     agent = td3(SPEC, config, grad_transform=replay.grad_transform)
-    state = changed(jax.jit(agent.init)(jax.random.key(0)))
+    state = changed(agent.init(jax.random.key(0)))
     noise = jnp.zeros((num_draws, batch.reward.shape[0] // (num_draws if config.split_batch else 1), 2))
     state, metrics = replay.run(agent.update, noise, state, batch, jax.random.key(1))
     return replay.gradients, state, metrics

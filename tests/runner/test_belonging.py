@@ -26,7 +26,6 @@ U_MAZE = changed(U_MAZE, agent__agent='bc', offline__num_updates=5)
 @pytest.fixture(autouse=True)
 def _scratch(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv('JAX_ENABLE_COMPILATION_CACHE', '0')
 
 
 @pytest.fixture(scope='module')

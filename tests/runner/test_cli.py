@@ -22,7 +22,6 @@ ROWS = 40
 @pytest.fixture(autouse=True)
 def _scratch(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv('JAX_ENABLE_COMPILATION_CACHE', '0')  # the command line then leaves the user's cache alone
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
 
@@ -204,8 +203,7 @@ def tiny_run(tmp_path_factory):
     """A finished run in a process of its own, with everything that a user has."""
     directory = tmp_path_factory.mktemp('tiny')
     written(TINY, directory / 'c.toml')
-    own = {'PYTHONPATH': str(ROOT), 'JAX_COMPILATION_CACHE_DIR': str(directory / 'programs'), 'COLUMNS': '200'}
-    environment = {**os.environ, **own}
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'COLUMNS': '200'}
     command = [sys.executable, '-m', 'ooorl.runner.cli', 'run', 'c.toml', '--out', 'out']
     done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
@@ -244,7 +242,6 @@ sys.exit(status)
 def test_a_cpu_device_per_core_gives_the_same_numbers(tiny_run):
     directory, _ = tiny_run
     environment = {key: value for key, value in os.environ.items() if key != 'JAX_NUM_CPU_DEVICES'}
-    environment |= {'JAX_COMPILATION_CACHE_DIR': str(directory / 'programs')}
     command = [sys.executable, '-c', TWO_CORES, 'run', 'c.toml', '--out', 'two']
     done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0 and 'devices: 2' in done.stdout, done.stderr

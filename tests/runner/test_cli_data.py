@@ -20,7 +20,6 @@ ROWS = 60
 @pytest.fixture(autouse=True)
 def _scratch(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv('JAX_ENABLE_COMPILATION_CACHE', '0')  # the command line then leaves the user's cache alone
     monkeypatch.setenv('OOORL_DATA', str(tmp_path / 'data'))
 
 

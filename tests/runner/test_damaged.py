@@ -53,7 +53,6 @@ def one_compilation():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('ooorl.training.run.Programs', Reused)
         patch.setattr('ooorl.reporting.figures.svg', lambda drawn: '<svg></svg>')
-        patch.setenv('JAX_ENABLE_COMPILATION_CACHE', '0')
         yield
     Reused.compiled.clear()
 

@@ -1,6 +1,6 @@
 """Films of real MuJoCo environments: pictures where something can draw, one sentence where nothing can.
 
-The renderer is chosen when MuJoCo is imported, so everything here runs in processes of its own.
+The renderer is chosen when MuJoCo is imported, so everything here runs in a process of its own for each renderer.
 """
 
 import functools
@@ -21,13 +21,19 @@ import jax, jax.numpy as jnp
 import imageio.v3 as imageio
 from ooorl.runner.video import Camera
 
-path, name = sys.argv[1:]
-camera = Camera(path, {'id': name, 'settings': {'horizon': 5}})
-dim = camera._environment.spec.action_dim
-agent = types.SimpleNamespace(best_action=lambda state, observation, key: jnp.zeros((*observation.shape[:-1], dim)))
-print(camera.film(agent, jnp.zeros(1), jax.random.key(0)))
-film = imageio.imread(path)
-print(json.dumps([film.shape, float(film[-1].std()), len(set(map(tuple, film[-1].reshape(-1, 3).tolist())))]))
+def facts(path, name):
+    camera = Camera(path, {'id': name, 'settings': {'horizon': 5}})
+    dim = camera._environment.spec.action_dim
+    agent = types.SimpleNamespace(best_action=lambda state, observation, key: jnp.zeros((*observation.shape[:-1], dim)))
+    said = camera.film(agent, jnp.zeros(1), jax.random.key(0))
+    film = imageio.imread(path)
+    return said, film.shape, float(film[-1].std()), len(set(map(tuple, film[-1].reshape(-1, 3).tolist())))
+
+for number, name in enumerate(sys.argv[1:]):
+    try:
+        print(json.dumps([name, facts(f'{number}.gif', name)]))
+    except Exception as error:
+        print(json.dumps([name, f'{type(error).__name__}: {error}']))
 """
 ENVIRONMENTS = [
     'HalfCheetah-v4', 'ooorl/SparseAnt-v0', 'ooorl/AntMazeUmaze-v0', 'ooorl/Maze2dLarge-v0', 'ooorl/AdroitDoor-v0',
@@ -35,10 +41,13 @@ ENVIRONMENTS = [
 ]  # fmt: skip
 
 
-def film(path, name, renderer):
+def film(folder, names, renderer):
+    """For each environment: what was said, shape, spread and number of colours of its film; or the error, in words."""
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'MUJOCO_GL': renderer}
-    command = [sys.executable, '-W', 'ignore', '-c', FILM, str(path), name]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    command = [sys.executable, '-W', 'ignore', '-c', FILM, *names]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith('['))
 
 
 @functools.cache
@@ -53,23 +62,27 @@ def renderer():
     return None
 
 
-@pytest.mark.parametrize('name', ENVIRONMENTS)
-def test_a_film_shows_something(tmp_path, name):
+@pytest.fixture(scope='module')
+def films(tmp_path_factory):
     if renderer() is None:
         pytest.skip('nothing draws here: neither egl nor osmesa has its library')
+    return film(tmp_path_factory.mktemp('films'), ENVIRONMENTS, renderer())
+
+
+@pytest.mark.parametrize('name', ENVIRONMENTS)
+def test_a_film_shows_something(films, name):
     if ('Adroit' in name or 'Kitchen' in name) and importlib.util.find_spec('gymnasium_robotics') is None:
         pytest.skip('gymnasium-robotics, which brings the model, is not installed')
-    done = film(tmp_path / 'film.gif', name, renderer())
-    assert done.returncode == 0, done.stderr
-    said, facts = done.stdout.splitlines()
+    assert isinstance(films[name], list), films[name]
+    said, shape, spread, colours = films[name]
     fine = name.startswith(('ooorl/Maze2d', 'ooorl/Adroit'))  # 100 steps a second: every fourth is shown, and the last
     assert said.endswith(f'{3 if fine else 6} pictures')
-    shape, spread, colours = json.loads(facts)
     assert shape == [3 if fine else 6, 480, 480, 3] and spread > 10 and colours > 10
 
 
 def test_without_a_renderer_there_is_one_sentence(tmp_path):
-    for name in ('HalfCheetah-v4', 'ooorl/Maze2dUmaze-v0'):
-        done = film(tmp_path / 'film.gif', name, 'disabled')
-        assert f'UsageError: --video needs graphics, or a software renderer; drawing {name} failed here' in done.stderr
-    assert not (tmp_path / 'film.gif').exists()
+    names = ('HalfCheetah-v4', 'ooorl/Maze2dUmaze-v0')
+    told = film(tmp_path, names, 'disabled')
+    for name in names:
+        assert told[name].startswith(f'UsageError: --video needs graphics, or a software renderer; drawing {name} failed here')
+    assert not list(tmp_path.iterdir())

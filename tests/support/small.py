@@ -1,5 +1,7 @@
 """Batches and linear networks small enough to be worked out by hand."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,11 @@ from ooorl.types import Transition
 
 def random_batch(key, rows, *, observation_dim=3, action_dim=2, **extras):
     """A batch of noise in which every third row is terminal."""
+    return _noise(key, rows, observation_dim, action_dim)._replace(extras=extras)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _noise(key, rows, observation_dim, action_dim):
     keys = jax.random.split(key, 4)
     return Transition(
         observation=jax.random.normal(keys[0], (rows, observation_dim)),
@@ -16,7 +23,6 @@ def random_batch(key, rows, *, observation_dim=3, action_dim=2, **extras):
         reward=jax.random.normal(keys[2], (rows,)),
         discount=jnp.where(jnp.arange(rows) % 3 == 0, 0.0, 1.0),
         next_observation=jax.random.normal(keys[3], (rows, observation_dim)),
-        extras=extras,
     )
 
 
