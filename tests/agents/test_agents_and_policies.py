@@ -64,18 +64,14 @@ def made(agent, policy):
 def learnt(agent_name, policy_name):
     """The state of an agent before and after an update, the metrics of that, and actions.
 
-    Uncompiled: operations are compiled once for all pairs, whole updates would be once for each. A transformer has so many of
-    its own that it goes as a whole.
+    Uncompiled: operations are compiled once for all pairs, whole updates would be once for each.
     """
     agent, key = made(agent_name, policy_name), jax.random.key(2)
     batch = random_batch(jax.random.key(1), ROWS, return_to_go=jnp.ones(ROWS), next_action=jnp.zeros((ROWS, 2)))
-
-    def program(init_key):
-        state = agent.init(init_key)
-        new, metrics = agent.update(state, batch, key)
-        return state, new, metrics, [act(new, batch.observation, key) for act in (agent.sample_action, agent.best_action)]
-
-    return jax.device_get((jax.jit(program) if policy_name == 'autoregressive' else program)(jax.random.key(0)))
+    state = agent.init(jax.random.key(0))
+    new, metrics = agent.update(state, batch, key)
+    actions = [act(new, batch.observation, key) for act in (agent.sample_action, agent.best_action)]
+    return jax.device_get((state, new, metrics, actions))
 
 
 @pytest.mark.parametrize(('agent', 'policy'), FITTING)
