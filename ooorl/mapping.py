@@ -37,6 +37,19 @@ def _allowed_by_groups() -> list[int]:
     return found
 
 
+def seldom(function: Callable, **settings) -> Callable:
+    """`jax.jit` for a program that runs once or seldom: on a CPU it is compiled without optimisation, in a quarter of the time.
+
+    >>> states = seldom(jax.vmap(agent.init))(jax.random.split(jax.random.key(0), 32))    # doctest: +SKIP
+    """
+    return jax.jit(function, **settings, compiler_options=unoptimised())
+
+
+def unoptimised() -> dict | None:
+    """XLA's options for programs that take longer to compile than to run; None where the defaults serve better."""
+    return {'xla_backend_optimization_level': 0, 'xla_cpu_use_fusion_emitters': False} if on_cpu() else None
+
+
 def on_cpu() -> bool:
     """Whether programs compiled now run on the CPU."""
     return jax.default_backend() == 'cpu'

@@ -13,6 +13,7 @@ from ooorl.types import Array, Key, Params
 from ooorl.validation import check_choice, check_rate, check_widths
 
 ACTIVATIONS = {'relu': nn.relu, 'gelu': nn.gelu, 'tanh': nn.tanh, 'swish': nn.swish, 'mish': jax.nn.mish, 'elu': nn.elu}
+BLOCK = 16  # columns made orthonormal one after another; the rest is matrix products
 TIME_FEATURES = ('plain', 'fourier', 'sinusoidal')
 
 
@@ -33,13 +34,26 @@ def orthogonal(gain: float) -> Callable:
 
 @jax.jit  # compiled once a shape, also where a network is initialised outside of jit
 def _orthonormal(gaussian):
-    def add_column(number, basis):
-        vector = gaussian[:, number]
-        for _ in range(2):
-            vector = vector - basis @ (basis.T @ vector)
-        return basis.at[:, number].set(vector / jnp.linalg.norm(vector))
+    """Columns in blocks: a block is freed of the columns before it by matrix products, then its own columns of each other."""
+    rows, num = gaussian.shape
+    width = min(BLOCK, num)
+    padded = jnp.pad(gaussian, ((0, 0), (0, -num % width)))
 
-    return jax.lax.fori_loop(0, gaussian.shape[1], add_column, jnp.zeros_like(gaussian))
+    def add_block(number, basis):
+        block = jax.lax.dynamic_slice(padded, (0, number * width), (rows, width))
+        for _ in range(2):  # twice is enough
+            block = _gram_schmidt(block - basis @ (basis.T @ block))
+        return jax.lax.dynamic_update_slice(basis, block, (0, number * width))
+
+    return jax.lax.fori_loop(0, padded.shape[1] // width, add_block, jnp.zeros_like(padded))[:, :num]
+
+
+def _gram_schmidt(vectors):
+    def add_column(number, basis):
+        vector = vectors[:, number] - basis @ (basis.T @ vectors[:, number])
+        return basis.at[:, number].set(vector / jnp.maximum(jnp.linalg.norm(vector), 1e-30))
+
+    return jax.lax.fori_loop(0, vectors.shape[1], add_column, jnp.zeros_like(vectors))
 
 
 INITIALISERS = {

@@ -97,7 +97,7 @@ class Gauge:
         def window(storage, first):
             return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, length * streams, axis=1), storage)
 
-        newest = jax.device_get(self.programs.call(('window', num), window, store.storage, np.int32(first)))
+        newest = jax.device_get(self.programs.call(('window', num), window, store.storage, np.int32(first), rare=True))
         best = None if setup.dataset is None else self._dataset_probes[gamma].rows.reward.max()
         online = online_probes(newest, stored - first, streams, gamma, best)
         return [{**own, 'online': probe} for own, probe in zip(probes, online, strict=True)]
@@ -119,12 +119,12 @@ class Gauge:
 
         if programs.dataset is not None:
             if kind not in self._dataset_wins:
-                size = programs.call(('wins', kind), number('dataset'), programs.dataset)
+                size = programs.call(('wins', kind), number('dataset'), programs.dataset, rare=True)
                 self._dataset_wins[kind] = np.full(len(programs.setup.seeds), int(size))
             wins['dataset'] = self._dataset_wins[kind]
         if store is not None:
             name = ('wins', kind, store.storage.reward.shape)
-            wins['online'] = np.asarray(programs.call(name, jax.vmap(number('online')), store))
+            wins['online'] = np.asarray(programs.call(name, jax.vmap(number('online')), store, rare=True))
         return wins
 
     def _ask(self, state, phase, probes, ranges):
@@ -146,7 +146,7 @@ class Gauge:
 
         keys = self.programs.keys(state.phase, state.round, KEY_PURPOSE)
         mapped = self.programs.over_seeds(one, (0, 0, 0, 0))
-        found = jax.device_get(self.programs.call(('measure', agent), mapped, state.agent, rows, tail, keys))
+        found = jax.device_get(self.programs.call(('measure', agent), mapped, state.agent, rows, tail, keys, rare=True))
         return [answers(index_seed(found, number), own) for number, own in enumerate(probes)]
 
     def _moments(self, state):

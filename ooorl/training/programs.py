@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ooorl.mapping import map_seeds
+from ooorl.mapping import map_seeds, seldom
 from ooorl.training import replay
 from ooorl.training.stopwatch import Stopwatch, total
 
@@ -33,12 +33,21 @@ class Programs:
         """Wall time spent on compiling so far."""
         return total(self.watch.spent, 'compile')
 
-    def call(self, key, function, *args, donate=()):
-        """Compiles `function` for these arguments once under `key`, then calls it."""
+    def call(self, key, function, *args, donate=(), rare=False):
+        """Compiles `function` for these arguments once under `key`, then calls it.
+
+        Args:
+          key: what tells it from other programs of this run.
+          function: pure.
+          *args: arrays.
+          donate: numbers of the arguments whose memory it may take.
+          rare: whether it runs so seldom that optimising it would cost more than it brings (`mapping.seldom`).
+        """
         if key not in self._compiled:
             with self.watch.on('compile'):
                 self.heed()
-                self._compiled[key] = self._compile(jax.jit(function, donate_argnums=donate).lower(*args))
+                program = (seldom if rare else jax.jit)(function, donate_argnums=donate)
+                self._compiled[key] = self._compile(program.lower(*args))
         return self._compiled[key](*args)
 
     def heed(self):

@@ -67,10 +67,7 @@ def begin(programs: Programs, state: RunState, phase) -> RunState:
 
 def _fresh(programs, state, phase):
     keys = programs.keys(state.phase, 0, 1)
-    programs.heed()
-    # Not one program: most of its parts are alike, and so are those of the next agent, and each is compiled once only.
-    with programs.watch.on('compile'):
-        fresh = _distinct(jax.vmap(phase.agent.init)(keys))
+    fresh = _distinct(programs.call(('init', phase.agent), jax.vmap(phase.agent.init), keys, rare=True))
     return schedules.begin(fresh, phase.num_updates)
 
 
@@ -105,7 +102,7 @@ def _start_collection(programs, keys):
     environment = programs.setup.environment
     if environment.compiled:
         begin = programs.over_seeds(lambda key: collection.start(environment, key), (0,))
-        return programs.call('start', begin, keys)
+        return programs.call('start', begin, keys, rare=True)
     return collection.start(environment, keys[0])
 
 
@@ -123,7 +120,8 @@ def _observe_stored(programs, phase, agent, stores):
     for transitions, axis in sources:
         if transitions.reward.shape[-1]:
             mapped = programs.over_seeds(phase.agent.observe, (0, axis))
-            agent = programs.call(('observe', phase.agent, transitions.reward.shape), mapped, agent, transitions)
+            name = ('observe', phase.agent, transitions.reward.shape)
+            agent = programs.call(name, mapped, agent, transitions, rare=True)
     return agent
 
 
