@@ -29,8 +29,19 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 # Seconds that a process started by a test may take: it ends what hangs, and says nothing about how busy a machine may be.
 PATIENCE = 3600
 
+# Mappings of memory at which a process of tests forgets its compiled programs, of which each has a few: 1 to 2 GB.
+MANY = 6_000
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get('OOORL_SHARED', ROOT.parent / 'shared'))
+
+
+def mappings():
+    """How many mappings of memory this process has; where that cannot be read, always many."""
+    try:
+        return Path('/proc/self/maps').read_text().count('\n')
+    except OSError:
+        return MANY
 
 
 @pytest.fixture(scope='session')
@@ -65,9 +76,10 @@ def highest_precision():
 
 @pytest.fixture(scope='module', autouse=True)
 def forget_programs():
-    """Compiled programs of one file are of no use to the next, and gigabytes of them slow a machine down."""
+    """Small programs of one file serve the next, too, but gigabytes of them slow a machine down."""
     yield
-    jax.clear_caches()
+    if mappings() >= MANY:
+        jax.clear_caches()
 
 
 def pytest_xdist_auto_num_workers(config):

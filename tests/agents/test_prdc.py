@@ -30,7 +30,7 @@ def test_with_the_batch_state_alone_decisive_prdc_is_td3_bc():
     near_config = PRDCConfig(**config, beta=100.0)
     agents = (td3(SPEC, TD3Config(**config)), prdc(SPEC, near_config, observation=batch.observation, action=batch.action))
     (plain, plain_metrics), (near, metrics) = (
-        jax.jit(a.update)(jax.jit(a.init)(jax.random.key(1)), batch, jax.random.key(2)) for a in agents
+        a.update(a.init(jax.random.key(1)), batch, jax.random.key(2)) for a in agents
     )
     np.testing.assert_allclose(metrics['policy/cloning'], plain_metrics['policy/cloning'], rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), near, plain)
@@ -41,8 +41,7 @@ def test_the_weight_of_states_and_thinning_change_what_is_imitated():
 
     def cloning(**settings):
         agent = prdc(SPEC, PRDCConfig(hidden=(8,), **settings), observation=data.observation, action=data.action)
-        state = jax.jit(agent.init)(jax.random.key(1))
-        return float(jax.jit(agent.update)(state, batch, jax.random.key(2))[1]['policy/cloning'])
+        return float(agent.update(agent.init(jax.random.key(1)), batch, jax.random.key(2))[1]['policy/cloning'])
 
     # Where the action alone decides, the nearest is nearer; of fewer rows it is farther.
     assert cloning(beta=1e-3) < cloning() < cloning(beta=1e-3, max_rows=2)
