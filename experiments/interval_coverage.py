@@ -276,6 +276,7 @@ def main():
     arguments = parser.parse_args()
     if not arguments.table:
         rows = measure(arguments.trials, arguments.num)
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
         writers.write_json(arguments.out, {'trials': arguments.trials, 'bootstrap_samples': arguments.num, 'rows': rows})
     rows = writers.read_json(arguments.out)['rows']
     for statistic in STATISTICS:

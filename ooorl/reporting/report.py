@@ -14,6 +14,7 @@ A run directory holds `summary.json`, `metrics.jsonl` (see `ooorl.reporting.writ
 
 import math
 from html import escape
+from pathlib import Path
 
 import numpy as np
 
@@ -41,7 +42,11 @@ def report(run_dirs, out):
     if not run_dirs:
         raise UsageError("a report needs at least one run directory; got none; name one or more.")
     writers.check_file(out)  # drawing takes seconds
+    folder = Path(out).parent
+    new = not folder.exists()
     loaded = [load(directory) for directory in run_dirs]
+    if new:  # one that went meanwhile is not made again
+        folder.mkdir(parents=True, exist_ok=True)
     summaries, metrics, states = map(list, zip(*loaded, strict=True))
     return write_report(out, summaries, metrics, states)
 

@@ -179,10 +179,12 @@ def check_file(path):
 
 @contextmanager
 def atomically(path, mode="w"):
-    """A file to write to, text or (`"wb"`) bytes, that takes the place of `path` only once it is whole and on the disk."""
+    """A file to write to, text or (`"wb"`) bytes, that takes the place of `path` only once it is whole and on the disk.
+
+    Its folder must exist: one that somebody deleted is not made again.
+    """
     path = Path(path)
     check_file(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}

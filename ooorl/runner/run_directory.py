@@ -50,7 +50,8 @@ def opened(out: Path, text: str, resume: bool) -> Iterator[Held]:
     """The directory of a run of config `text`, made or found, locked and free of what killed processes left.
 
     Raises:
-      UsageError: if it holds something else, with `resume` another config, or if another process writes in it.
+      UsageError: if it holds something else, with `resume` another config, if another process writes in it, or, whatever goes
+        wrong with files inside, if it was deleted meanwhile.
     """
     _refuse_unfit(out, resume)
     existed = out.exists()
@@ -61,7 +62,12 @@ def opened(out: Path, text: str, resume: bool) -> Iterator[Held]:
             if resume:
                 _compare(out, text)
             _clean(out)
-            yield Held(out)
+            held = Held(out)
+            try:
+                yield held
+            except (OSError, UsageError):
+                held.check()  # where the directory is gone, that is why
+                raise
     finally:
         if not existed:
             with suppress(OSError):

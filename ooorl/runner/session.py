@@ -235,22 +235,28 @@ class _signals:
 def _finish(session, status='complete', note=None):
     """Writes `metrics.csv`, the map, the report and `summary.json`; returns the summary.
 
-    The summary is written before the report, in case that is interrupted, and again with all times.
+    The summary is written before the report, in case that is interrupted, and again with all times. A directory that was deleted
+    meanwhile is not made again.
     """
     from ooorl.reporting import report
 
-    out, prepared = session.held.out, session.prepared
+    held, prepared = session.held, session.prepared
+    out, columns = held.out, prepared.config['report']['map_columns']
     session.watch.enter('')
     with session.watch.on('report'):
+        held.check()
         writers.write_csv(out / 'metrics.jsonl', out / 'metrics.csv')
         summary = summarise(prepared, writers.read_rows(out / 'metrics.jsonl'), session.times())
         summary |= {'status': status, 'notes': [note, *summary['notes']] if note else summary['notes']}
+        held.check()
         writers.write_json(out / 'summary.json', summary)
-        columns = prepared.config['report']['map_columns']
+        states = visited(prepared, session.state, columns) if columns else None
+        held.check()
         if columns:
-            _write_map(out / 'states.npz', visited(prepared, session.state, columns))
+            _write_map(out / 'states.npz', states)
         report.report([out], out / 'report.html')
     summary |= whole_times(session.times())
+    held.check()
     writers.write_json(out / 'summary.json', summary)
     return summary
 

@@ -105,6 +105,7 @@ def example_states():
 def run_dir(tmp_path):
     directory = tmp_path / "run"
     summary = example_summary()
+    directory.mkdir()
     writers.write_json(directory / "summary.json", summary)
     with writers.MetricsWriter(directory, tensorboard=False) as writer:
         writer.write(example_rows(summary))
@@ -132,6 +133,7 @@ def test_report_of_one_run_stands_alone(run_dir, tmp_path):
 def test_report_of_several_runs_warns_of_unlike_runs(run_dir, tmp_path):
     other = example_summary("iql", 1)
     other["environment"] = "other-maze"
+    (tmp_path / "other").mkdir()
     writers.write_json(tmp_path / "other" / "summary.json", other)
     page = report.report([run_dir, tmp_path / "other"], tmp_path / "report.html").read_text()
     assert "These runs have different environments." in page
@@ -146,6 +148,7 @@ def test_a_run_that_never_succeeded_is_shown_beside_one_that_did(run_dir, tmp_pa
     failed = example_summary("failed", 1)
     for entry in (*failed["phases"], *failed["arms"]):
         entry["scores"]["success"] = [0.0] * SEEDS
+    (tmp_path / "failed").mkdir()
     writers.write_json(tmp_path / "failed" / "summary.json", failed)
     page = report.report([run_dir, tmp_path / "failed"], tmp_path / "report.html").read_text()
     assert page.count("<td>0.0 % [0.0, 52.2]†</td>") == 3 + 5  # its three rows above, five in its own section

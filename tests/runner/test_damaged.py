@@ -2,6 +2,7 @@
 
 import json
 import os
+import pkgutil
 import shutil
 import signal
 import threading
@@ -255,14 +256,17 @@ def test_what_a_killed_first_write_leaves_does_not_stop_a_fresh_start(place, fin
         assert (place.parent / name / 'metrics.jsonl').read_bytes() == (finished / 'out' / 'metrics.jsonl').read_bytes()
 
 
-def test_a_deleted_directory_stops_the_run_at_the_next_checkpoint_and_stays_deleted(place, capsys, monkeypatch):
-    record = session._Session._record
+@pytest.mark.parametrize('moment', ['runner.session._Session._record', 'runner.session.visited', 'reporting.report.load'])
+def test_a_deleted_directory_stops_the_run_soon_and_stays_deleted(place, capsys, monkeypatch, moment):
+    """Deleted while the run learns, before the map is written, while the report is drawn."""
+    function = pkgutil.resolve_name(f'ooorl.{moment.replace("._Session", ":_Session")}')
 
-    def deleting(self, event):
-        record(self, event)
-        shutil.rmtree(self.held.out, ignore_errors=True)
+    def deleting(*args):
+        found = function(*args)
+        shutil.rmtree('gone', ignore_errors=True)
+        return found
 
-    monkeypatch.setattr(session._Session, '_record', deleting)
+    monkeypatch.setattr(f'ooorl.{moment}', deleting)
     assert main(['run', 'c.toml', '--out', 'gone']) == 2
     assert 'gone was deleted or replaced meanwhile' in capsys.readouterr().err
     assert not os.path.exists('gone')
