@@ -16,12 +16,13 @@ import math
 import os
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from ooorl.errors import UsageError
+from ooorl.reporting.events import Events
 
 ROW_COLUMNS = ("kind", "phase", "seed", "updates", "env_steps")
 _NOT_NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -92,11 +93,10 @@ class MetricsWriter:
         """Puts everything on the disk and writes `metrics.csv`; call it at the end or when interrupted."""
         if self._file.closed:
             return
-        self.offset()
-        self._file.close()
-        if self._events is not None:
-            self._events.close()
-            self._events = None
+        with ExitStack() as closing:  # all of them, also where the disk is full
+            closing.callback(self._close_events)
+            closing.callback(self._file.close)
+            self.offset()
         write_csv(self.path, self.directory / "metrics.csv")
 
     def __enter__(self):
@@ -109,17 +109,18 @@ class MetricsWriter:
         if not self._tensorboard or not rows:
             return
         if self._events is None:
-            from tensorboardX import SummaryWriter
-
-            self._events = SummaryWriter(str(self.directory / "tensorboard"))
+            self._events = Events(self.directory / "tensorboard")
         for row in rows:
             for tag, value, step in _scalars(row):
-                self._events.add_scalar(tag, value, step)
+                self._events.add(tag, value, step)
+
+    def _close_events(self):
+        events, self._events = self._events, None
+        if events is not None:
+            events.close()
 
     def _drop_events(self):
-        if self._events is not None:
-            self._events.close()
-            self._events = None
+        self._close_events()
         for path in (self.directory / "tensorboard").glob("events.out.tfevents.*"):
             path.unlink()
 

@@ -114,6 +114,24 @@ def test_tensorboard_events_follow_the_rows_also_after_truncation(tmp_path):
     ]
 
 
+def test_a_full_disk_is_an_error_where_it_happens_and_nobody_waits(tmp_path):
+    resource = pytest.importorskip("resource")
+    writer, before = writers.MetricsWriter(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))  # what a process may write to one file
+    try:
+        with pytest.raises(OSError, match="too large"):
+            for number in range(1000):
+                writer.write([_row(number, loss=0.5)])
+                writer.offset()
+        with pytest.raises(OSError, match="too large"):
+            writer.write([_row(number, loss=0.5) for number in range(1000)])
+            writer.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    writer.close()  # has been closed
+    assert [row["updates"] for row in writers.read_rows(writer.path)][:3] == [0, 1, 2]
+
+
 def test_csv_has_the_union_of_columns(tmp_path):
     with writers.MetricsWriter(tmp_path, tensorboard=False) as writer:
         writer.write([{"loss": 1.5, **_row(1)}, {**_row(2), "kind": "eval", "success": float("nan")}])
