@@ -153,7 +153,7 @@ def test_a_single_level_is_the_noisiest():
 
 @functools.cache
 def _fingerprint(name, settings):
-    """What a policy with some settings, given as pairs, starts from and makes of it: uncompiled, as most operations are shared."""
+    """What a policy with some settings, given as pairs, starts from and makes of it. Not compiled: operations are shared."""
     policy = make(name, **dict(settings))
 
     params = policy.init(jax.random.key(0))
