@@ -183,7 +183,7 @@ def evaluate_agent(programs: Programs, agent: Agent, agent_state: State, keys) -
         def one(state, key):
             return evaluate(environment, lambda obs, k: agent.best_action(state, obs, k), key)
 
-        scores = programs.call(('evaluate', agent), programs.over_seeds(one, (0, 0)), agent_state, keys)
+        scores = programs.call(('evaluate', agent), programs.over_seeds(one, (0, 0)), agent_state, keys, rare=True)
     else:
         act = over_seeds_split(programs, agent.best_action)
 
