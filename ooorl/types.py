@@ -100,6 +100,8 @@ class Policy:
         density may draw it.
       loss: `(params, observation[B, O], action[B, A], key) -> [B]`, one imitation loss a row, summed over A; the caller
         weights and averages.
+      masks: whether `loss` takes a fifth argument, `known[B, A]`, 1 on the numbers of an action that are to be imitated and 0 on
+        those to be left out; imitation of chunks that an episode's end cuts short needs it.
       decode: `(params, observation[..., O], noise[..., noise_dim]) -> [..., A]`, the action that this noise makes,
         differentiable in parameters and noise; None where draws are not made so. Whoever climbs Q through the action or
         steers its noise needs it.
@@ -114,6 +116,7 @@ class Policy:
     loss: Callable[[Params, Array, Array, Key], Array]
     decode: Callable[[Params, Array, Array], Array] | None = None
     noise_dim: int | None = None
+    masks: bool = False
     after_update: Callable[[Params, Params], Params] = as_optimised
     deployed: Callable[[Params], Params] = as_fitted
 
@@ -214,8 +217,9 @@ class Agent:
       init: `(key) -> state`.
       update: `(state, batch: Transition[B], key) -> (state, metrics)`; metrics are scalars under the same
         keys at every step.
-      sample_action: `(state, observation[..., O], key) -> [..., A]`, to collect data.
-      best_action: `(state, observation[..., O], key) -> [..., A]`, to be evaluated.
+      sample_action: `(state, observation[..., O], key) -> [..., A]`, to collect data; A' = chunk * A numbers instead of A, one
+        step's after another's, where `chunk` is more than 1.
+      best_action: `(state, observation[..., O], key) -> [..., A]`, to be evaluated; the same.
       observe: `(state, transitions[n]) -> state`, called once with every transition that enters the store;
         the default ignores it.
       reads: names of the columns it needs in `batch.extras`; `learn` computes `return_to_go`, `discounted_horizon`,
@@ -223,7 +227,11 @@ class Agent:
       sees: `(state, batch) -> batch`, the batch as it reaches the losses: every wrapper that edits batches says so here, which
         is how `ooorl.training.measure` knows what an agent is given.
       q: `(state, observation[..., O], action[..., A]) -> [E, ...]`, raw observations in, the agent's own reward units out; None
-        where the agent has no Q.
+        where the agent has no Q. Of a chunk, where `chunk` is more than 1.
+      chunk: h, steps that one decision covers (`ooorl.wrap.chunked`). More than 1: collection and evaluation carry out all h
+        before they ask again, and `update` is given windows `[B, h]` as of `replay.sample_windows`.
+      weighs: whether each row counts in its losses as much as `batch.extras['weight']` says where that is there, and nothing of
+        an action is imitated but what `batch.extras['known']` `[B, A]` marks.
     """
 
     init: Callable[[Key], State]
@@ -234,6 +242,8 @@ class Agent:
     reads: tuple[str, ...] = ()
     sees: Callable[[State, Transition], Transition] = sees_all
     q: Callable[[State, Array, Array], Array] | None = None
+    chunk: int = 1
+    weighs: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -3,7 +3,9 @@
 Stored data are raw; whatever a phase wants different is one of these, applied to the sampled batch. They nest in any order
 that makes sense; the order used by configs, from the outside in, is
 
-    normalised_observation( terminal_at_reward( rescaled_reward( value_bounds( bonus( agent )))))
+    normalised_observation( terminal_at_reward( rescaled_reward( value_bounds( chunked( bonus( agent ))))))
+
+What stands outside of `chunked` edits rows, what stands inside sees whole chunks as if they were actions.
 """
 
 from collections.abc import Callable
@@ -14,7 +16,10 @@ import jax
 import jax.numpy as jnp
 
 from ooorl.errors import UsageError
-from ooorl.types import Agent, Array, Signal, State, Transition, ignore_data
+from ooorl.types import Agent, Array, Signal, State, Transition, ignore_data, sees_all
+from ooorl.validation import check_choice, check_unit
+
+CHUNK_ENDS = ('keep', 'drop')
 
 
 class RelabelledState(NamedTuple):
@@ -30,7 +35,12 @@ def relabelled(
     """Trains the signal on every batch and lets `relabel(batch, score[B])` edit the batch before the agent learns from it.
 
     The score is never stored: it is computed anew for every minibatch with the signal's current state.
+
+    Raises:
+      UsageError: if the agent learns from windows, which a signal cannot score.
     """
+    if agent.chunk > 1:
+        raise UsageError('a signal scores what one decision does and belongs inside of chunked; got it outside; exchange the two')
 
     def init(key):
         agent_key, signal_key = jax.random.split(key)
@@ -57,6 +67,7 @@ def relabelled(
         reads=agent.reads,
         sees=lambda state, batch: agent.sees(state.agent, relabel(batch, signal.score(state.signal, batch))),
         q=agent.q and (lambda state, observation, action: agent.q(state.agent, observation, action)),
+        weighs=agent.weighs,
     )
 
 
@@ -204,3 +215,98 @@ def reranked(
         return jnp.take_along_axis(candidates, best[None, ..., None], axis=0)[0]
 
     return replace(agent, best_action=best_action, sample_action=best_action if collecting else agent.sample_action)
+
+
+def chunked(agent: Agent, length: int, *, gamma: float, ends: str = 'keep') -> Agent:
+    """Decides on `length` = h steps at once: an action of the agent, of h A numbers, is that of h steps, one after another.
+
+        y = R + gamma^h m v(s_{t+h}),    R = sum_{i<h} gamma^i r_{t+i},    m = prod_{i<h} d_{t+i}
+
+    The agent learns from one row for each window of h rows: reward R, discount gamma^(h-1) m, so that the gamma of its own backup
+    completes gamma^h, and the window's last successor. That is unbiased as long as chunks are carried out whole, which collection
+    and evaluation do. Other columns are those of the window's first row. With h = 1 it is the agent as it is.
+
+    A window that its episode's end cuts short holds no whole chunk. With `ends='drop'` it weighs 0, as published: an end is then
+    learnt from the one window that ends with it, and an episode of fewer than h steps from none. With 'keep' it counts where the
+    MDP ended (d = 0): R stops there, m = 0, and of the action, whose other steps are 0, only those that were lived are imitated.
+    A window cut by a time-out or by the newest row of its stream weighs 0 under both: what came after h steps is not known.
+    Losses are divided by all rows of a batch, whatever they weigh.
+
+    Metrics: `chunk/weight`, mean weight of a window; `chunk/steps`, mean number of its steps.
+
+    Args:
+      agent: made for `Spec(O, h A)`, with losses that weigh their rows (`Agent.weighs`).
+      length: h.
+      gamma: the discount factor of one step, the agent's own.
+      ends: 'keep' or 'drop'.
+
+    Raises:
+      UsageError: if the agent does not weigh rows, is chunked already, or needs what windows do not tell.
+
+    Source: Li, Zhou & Levine, "Reinforcement Learning with Action Chunking", NeurIPS 2025, arXiv:2507.07969; 'drop' and the
+    division are those of ColinQiyangLi/qam@f93efd2.
+    """
+    check_unit(gamma=gamma)
+    check_choice(CHUNK_ENDS, chunk_ends=ends)
+    _check_chunk(agent, length)
+    if length == 1:
+        return agent
+
+    def update(state, windows, key):
+        rows = one_decision(windows, gamma, ends)
+        state, metrics = agent.update(state, rows, key)
+        own = {'chunk/weight': rows.extras['weight'].mean(), 'chunk/steps': _lived(windows).sum(axis=-1).mean()}
+        return state, metrics | own
+
+    return replace(agent, update=update, chunk=length, sees=sees_all)
+
+
+def _check_chunk(agent, length):
+    if not isinstance(length, int) or length < 1:
+        raise UsageError(f'a chunk must cover at least one step; got {length!r}')
+    if length == 1:
+        return
+    if agent.chunk > 1:
+        raise UsageError(f'chunked needs an agent of single steps; got one with chunks of {agent.chunk}; wrap it once')
+    if not agent.weighs:
+        raise UsageError(
+            'chunks need an agent whose losses weigh their rows and a policy that leaves out what is not known of an action; got '
+            'another; use bc, iql or fql with a Gaussian, flow, diffusion or autoregressive policy, or chunks of 1'
+        )
+    if 'next_action' in agent.reads:
+        raise UsageError('chunks have no next chunk to give; got an agent that reads next_action; set critic_cloning_weight to 0')
+    if agent.observe is not ignore_data:
+        raise UsageError('chunks are not stored, single steps are; got an agent that observes what is stored; use rnd, say')
+
+
+def _lived(windows):
+    """`[B, h]`: 1 on the steps that belong to the window and come before or at the MDP's end."""
+    going = jnp.cumprod((windows.discount > 0).astype(jnp.float32), axis=-1)
+    return windows.extras['valid'] * jnp.concatenate([jnp.ones_like(going[:, :1]), going[:, :-1]], axis=-1)
+
+
+def one_decision(windows: Transition, gamma: float, ends: str = 'keep') -> Transition:
+    """Windows `[B, h]` as of `replay.sample_windows` as the rows `[B]` that `chunked` makes of them.
+
+    `extras['weight']` `[B]` says how much a row counts and, where ends are kept, `extras['known']` `[B, h A]` which numbers of
+    its action were lived.
+    """
+    rows, length = windows.reward.shape
+    lived, reward = _lived(windows), jnp.zeros(rows)
+    for step in range(length):
+        reward = reward + gamma**step * (lived * windows.reward)[:, step]
+    ended = (lived * (windows.discount == 0)).max(axis=-1)
+    discount = gamma ** (length - 1) * jnp.where(lived > 0, windows.discount, 1.0).prod(axis=-1)
+    extras = {name: column[:, 0] for name, column in windows.extras.items() if name != 'valid'}
+    extras['weight'] = lived[:, -1] if ends == 'drop' else jnp.maximum(lived[:, -1], ended)
+    action = windows.action * lived[..., None]
+    if ends == 'keep':
+        extras['known'] = jnp.broadcast_to(lived[..., None], action.shape).reshape(rows, -1)
+    return Transition(
+        observation=windows.observation[:, 0],
+        action=action.reshape(rows, -1),
+        reward=reward,
+        discount=discount,
+        next_observation=windows.next_observation[:, -1],
+        extras=extras,
+    )

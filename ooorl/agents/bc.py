@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import optax
 
-from ooorl.agents.steps import acting, descend_policy, learner
+from ooorl.agents.steps import acting, descend_policy, imitation, learner
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.gaussian import gaussian_policy
 from ooorl.types import Agent, Params, Policy, Spec
@@ -47,9 +47,9 @@ def bc(spec: Spec, config: BCConfig = BCConfig(), *, policy: Policy | None = Non
 
     def update(state, batch, key):
         def loss_fn(params):
-            return policy.loss(params, batch.observation, batch.action, key).mean(), None
+            return imitation(policy, params, batch, key).mean(), None
 
         state, loss, _ = descend_policy(state, policy, loss_fn, optimizer)
         return state, {'policy/loss': loss}
 
-    return Agent(init=init, update=update, **acting(policy))
+    return Agent(init=init, update=update, **acting(policy), weighs=policy.masks)

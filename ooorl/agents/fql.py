@@ -24,9 +24,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ooorl.agents.steps import descend, descend_policy, init_q, learner, require_decode
+from ooorl.agents.steps import descend, descend_policy, imitation, init_q, learner, require_decode
 from ooorl.nn.heads import scalar_head
-from ooorl.nn.losses import AGGREGATES, backup, ensemble_value
+from ooorl.nn.losses import AGGREGATES, backup, ensemble_value, weighted
 from ooorl.nn.networks import ensemble_q, mlp
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.flow import FlowConfig, flow_policy
@@ -127,7 +127,7 @@ def fql(
 
         def loss_fn(params):
             made = q_network.apply(params, batch.observation, batch.action)
-            return head.loss(made, target).mean(), head.value(made).mean()
+            return weighted(batch, head.loss(made, target)).mean(), head.value(made).mean()
 
         state = state._replace(target_q=optax.incremental_update(state.q, state.target_q, config.polyak))
         state, loss, mean = descend(state, 'q', loss_fn, q_optimizer)
@@ -135,7 +135,7 @@ def fql(
 
     def policy_step(state, batch, key):
         def loss_fn(params):
-            return policy.loss(params, batch.observation, batch.action, key).mean() / spec.action_dim, None
+            return imitation(policy, params, batch, key).mean() / spec.action_dim, None
 
         state, loss, _ = descend_policy(state, policy, loss_fn, policy_optimizer)
         return state, {'policy/loss': loss}
@@ -172,4 +172,5 @@ def fql(
         sample_action=act,
         best_action=act,
         q=lambda state, observation, action: q_values(state.q, observation, action),
+        weighs=policy.masks,
     )

@@ -24,9 +24,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ooorl.agents.steps import acting, descend, descend_policy, init_q, learner
+from ooorl.agents.steps import acting, descend, descend_policy, imitation, init_q, learner
 from ooorl.nn.heads import scalar_head
-from ooorl.nn.losses import awr_weight, backup, bounded, expectile_loss
+from ooorl.nn.losses import awr_weight, backup, bounded, expectile_loss, weighted
 from ooorl.nn.networks import ensemble_q, mlp
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.gaussian import gaussian_policy
@@ -111,7 +111,7 @@ def _critic_parts(spec: Spec, config: IQLConfig, head: ValueHead, grad_transform
 
         def loss_fn(params):
             prediction = value(params, batch.observation)
-            return expectile_loss(target - prediction, config.expectile).mean(), prediction
+            return weighted(batch, expectile_loss(target - prediction, config.expectile)).mean(), prediction
 
         state, loss, prediction = descend(state, 'value', loss_fn, optimizer)
         return state, {'value/loss': loss, 'value/mean': prediction.mean()}
@@ -121,7 +121,7 @@ def _critic_parts(spec: Spec, config: IQLConfig, head: ValueHead, grad_transform
 
         def loss_fn(params):
             raw = q_network.apply(params, batch.observation, batch.action)
-            members = head.loss(raw, target).mean(axis=-1)
+            members = weighted(batch, head.loss(raw, target)).mean(axis=-1)
             return getattr(members, config.q_loss)(), head.value(raw).mean()
 
         state, loss, mean = descend(state, 'q', loss_fn, optimizer)
@@ -162,7 +162,7 @@ def iql(
         weight = awr_weight(advantage, config.inverse_temperature, config.max_weight)
 
         def loss_fn(params):
-            return (weight * policy.loss(params, batch.observation, batch.action, key)).mean(), None
+            return (weight * imitation(policy, params, batch, key)).mean(), None
 
         state, loss, _ = descend_policy(state, policy, loss_fn, policy_optimizer)
         return state, {'policy/loss': loss, 'policy/advantage': advantage.mean(), 'policy/weight': weight.mean()}
@@ -178,6 +178,7 @@ def iql(
         update=update,
         **acting(policy),
         q=lambda state, observation, action: parts.q_values(state.critic.q, observation, action),
+        weighs=policy.masks,
     )
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from ooorl.errors import UsageError
+from ooorl.nn.losses import weighted
 from ooorl.nn.networks import Network
 from ooorl.policies.averaged import fitted_of, with_fitted
 from ooorl.types import Array, DensityPolicy, Key, Metrics, Params, Policy, Spec, State, Transition
@@ -62,6 +63,12 @@ def require_density(policy: Policy, who: str) -> Policy:
             'this policy'
         )
     return policy
+
+
+def imitation(policy: Policy, params: Params, batch: Transition, key: Key) -> Array:
+    """The policy's loss `[B]` of the batch's actions, as far as these are known and as much as each row weighs."""
+    known = (batch.extras['known'],) if 'known' in batch.extras else ()
+    return weighted(batch, policy.loss(params, batch.observation, batch.action, key, *known))
 
 
 def descend(

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ooorl.errors import UsageError
+from ooorl.nn.losses import summed
 from ooorl.types import Array
 
 SCHEDULES = ('vp', 'cosine', 'linear')
@@ -97,11 +98,13 @@ def noised(level: Level, data: Array, noise: Array) -> Array:
     return level.alpha[..., None] * data + level.sigma[..., None] * noise
 
 
-def denoising_loss(network: Callable[[Array, Array], Array], level: Level, data: Array, noise: Array) -> Array:
-    """`|F(scale * x, time) - target|^2` summed over the last axis: `[..., A] -> [...]`."""
+def denoising_loss(
+    network: Callable[[Array, Array], Array], level: Level, data: Array, noise: Array, known: Array | None = None
+) -> Array:
+    """`|F(scale * x, time) - target|^2` summed over the last axis, or what `known` marks of it: `[..., A] -> [...]`."""
     target = level.from_data[..., None] * data + level.from_noise[..., None] * noise
     guess = network(level.scale[..., None] * noised(level, data, noise), level.time)
-    return ((guess - target) ** 2).sum(axis=-1)
+    return summed((guess - target) ** 2, known)
 
 
 def denoised(network: Callable[[Array, Array], Array], level: Level, x: Array) -> Array:
@@ -212,7 +215,9 @@ def heun(denoise: Callable[[Array, Level], Array], levels: Level, x: Array) -> A
     return denoise(last.alpha * y, last)
 
 
-def flow_loss(velocity: Callable[[Array, Array], Array], data: Array, noise: Array, time: Array) -> Array:
+def flow_loss(
+    velocity: Callable[[Array, Array], Array], data: Array, noise: Array, time: Array, known: Array | None = None
+) -> Array:
     """`|v(x_t, t) - (x1 - x0)|^2` summed over the last axis, x_t = (1 - t) x0 + t x1, from noise x0 to data x1.
 
     Args:
@@ -220,9 +225,10 @@ def flow_loss(velocity: Callable[[Array, Array], Array], data: Array, noise: Arr
       data: `[..., A]`.
       noise: `[..., A]`.
       time: `[...]` in [0, 1].
+      known: `[..., A]`, 1 on the dimensions that count, else 0; None: all of them.
     """
     t = time[..., None]
-    return ((velocity((1.0 - t) * noise + t * data, time) - (data - noise)) ** 2).sum(axis=-1)
+    return summed((velocity((1.0 - t) * noise + t * data, time) - (data - noise)) ** 2, known)
 
 
 def euler(velocity: Callable[[Array, Array], Array], noise: Array, num_steps: int) -> Array:

@@ -3,16 +3,20 @@
 import jax
 import jax.numpy as jnp
 
+from ooorl.nn.losses import summed
 from ooorl.types import Array
 
 LOG_2PI = 1.8378770664093453
 
 
-def gaussian_log_prob(action: Array, mean: Array, log_std: Array) -> Array:
-    """Log-density of a diagonal Gaussian: `[..., A] -> [...]`, `-log(2 pi) / 2` a dimension included."""
+def gaussian_log_prob(action: Array, mean: Array, log_std: Array, known: Array | None = None) -> Array:
+    """Log-density of a diagonal Gaussian: `[..., A] -> [...]`, `-log(2 pi) / 2` a dimension included.
+
+    Of the dimensions that `known` marks, where it is given.
+    """
     mean, log_std = jnp.broadcast_to(mean, action.shape), jnp.broadcast_to(log_std, action.shape)
     scaled = (action - mean) * jnp.exp(-log_std)
-    return (-0.5 * scaled**2 - log_std - 0.5 * LOG_2PI).sum(axis=-1)
+    return summed(-0.5 * scaled**2 - log_std - 0.5 * LOG_2PI, known)
 
 
 def tanh_gaussian_sample(key, mean: Array, log_std: Array, num: int) -> tuple[Array, Array]:

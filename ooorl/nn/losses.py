@@ -49,6 +49,18 @@ def bounded(batch: Transition, value: Array) -> Array:
     return jnp.clip(value, low, high)
 
 
+def weighted(batch: Transition, loss: Array) -> Array:
+    """Losses `[..., B]` times the batch's `weight` `[B]`, where it has one; the caller averages over all B rows."""
+    if 'weight' not in batch.extras:
+        return loss
+    return loss * jnp.broadcast_to(batch.extras['weight'], loss.shape)
+
+
+def summed(terms: Array, known: Array | None = None) -> Array:
+    """Terms `[..., A]` summed over A: all of them, or those that `known` `[..., A]` marks with 1 and not 0."""
+    return (terms if known is None else terms * known).sum(axis=-1)
+
+
 def expectile_loss(difference: Array, expectile: float) -> Array:
     """`|expectile - 1(u < 0)| u^2`, elementwise; u is target minus prediction.
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from ooorl.errors import UsageError
+from ooorl.nn.losses import summed
 from ooorl.nn.transformer import causal_transformer
 from ooorl.policies.averaged import averaged
 from ooorl.types import LikelihoodPolicy, Spec
@@ -71,11 +72,11 @@ def autoregressive_policy(spec: Spec, config: AutoregressiveConfig = Autoregress
         dropout=config.dropout,
     )
 
-    def log_prob(params, observation, action, key=None):
+    def log_prob(params, observation, action, key=None, known=None):
         tokens = tokens_of(action, config.num_bins)
         observation = jnp.broadcast_to(observation, (*action.shape[:-1], observation.shape[-1]))
         log_probs = jax.nn.log_softmax(network.apply(params, observation, tokens, key=key), axis=-1)
-        return jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0].sum(axis=-1)
+        return summed(jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0], known)
 
     def draw(params, observation, key, num, temperature):
         def choose(key, logits):
@@ -101,7 +102,8 @@ def autoregressive_policy(spec: Spec, config: AutoregressiveConfig = Autoregress
         init=lambda key: network.init(key, jnp.zeros((1, spec.observation_dim)), jnp.zeros((1, spec.action_dim), jnp.int32)),
         sample=lambda params, observation, key, num: draw(params, observation, key, num, config.temperature),
         mode=lambda params, observation, key: draw(params, observation, key, 1, 0)[0],
-        loss=lambda params, obs, action, key: -log_prob(params, obs, action, key if config.dropout else None),
+        loss=lambda params, obs, action, key, known=None: -log_prob(params, obs, action, key if config.dropout else None, known),
+        masks=True,
         log_prob=log_prob,
     )
     return policy if config.ema_rate is None else averaged(policy, config.ema_rate)

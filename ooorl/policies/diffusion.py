@@ -174,14 +174,14 @@ def diffusion_policy(spec: Spec, config: DiffusionConfig = DiffusionConfig()) ->
             action = jnp.clip(action, -1.0, 1.0) if config.clip == 'sample' else action
         return jnp.clip(action, -1.0, 1.0)
 
-    def loss(params, observation, action, key):
+    def loss(params, observation, action, key, known=None):
         level_key, noise_key, dropout_key = jax.random.split(key, 3)
         level, noise = noising.draw(level_key, action.shape[:-1]), jax.random.normal(noise_key, action.shape)
         dropping = dropout_key if config.dropout else None
         return diffusion.denoising_loss(
-            lambda x, time: network.apply(params, x, observation, time, key=dropping), level, action, noise
+            lambda x, time: network.apply(params, x, observation, time, key=dropping), level, action, noise, known
         )
 
     drawn = drawing(decode, spec.action_dim * (1 + num_noises))
-    policy = Policy(init=init_time_network(network, spec), **drawn, loss=loss)
+    policy = Policy(init=init_time_network(network, spec), **drawn, loss=loss, masks=True)
     return policy if config.ema_rate is None else averaged(policy, config.ema_rate)

@@ -95,12 +95,12 @@ def flow_policy(spec: Spec, config: FlowConfig = FlowConfig()) -> Policy:
         observation = beside(noise, observation)
         return jnp.clip(euler(lambda x, time: network.apply(params, x, observation, time), noise, config.num_steps), -1.0, 1.0)
 
-    def loss(params, observation, action, key):
+    def loss(params, observation, action, key, known=None):
         noise_key, time_key, dropout_key = jax.random.split(key, 3)
         noise = jax.random.normal(noise_key, action.shape)
         time = jax.random.uniform(time_key, action.shape[:-1])
         dropping = dropout_key if config.dropout else None
-        return flow_loss(lambda x, t: network.apply(params, x, observation, t, key=dropping), action, noise, time)
+        return flow_loss(lambda x, t: network.apply(params, x, observation, t, key=dropping), action, noise, time, known)
 
-    policy = Policy(init=init_time_network(network, spec), **drawing(decode, spec.action_dim), loss=loss)
+    policy = Policy(init=init_time_network(network, spec), **drawing(decode, spec.action_dim), loss=loss, masks=True)
     return policy if config.ema_rate is None else averaged(policy, config.ema_rate)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from ooorl.errors import UsageError
 from ooorl.nn.distributions import gaussian_log_prob, tanh_gaussian_from_noise, tanh_gaussian_log_prob, tanh_gaussian_sample
+from ooorl.nn.losses import summed
 from ooorl.nn.networks import mlp
 from ooorl.policies.noise import beside, drawing
 from ooorl.types import DensityPolicy, Policy, Spec
@@ -100,12 +101,12 @@ def gaussian_policy(
         std = beside(noise, jnp.exp(log_std(params)))
         return jnp.clip(beside(noise, mean(params, observation)) + std * noise, -1.0, 1.0)
 
-    def loss(params, observation, action, key):
+    def loss(params, observation, action, key, known=None):
         centre = mean(params, observation, key if dropout else None)
-        return -gaussian_log_prob(action, centre, log_std(params))
+        return -gaussian_log_prob(action, centre, log_std(params), known)
 
     drawn = drawing(decode, spec.action_dim) | {'mode': lambda params, observation, key: mean(params, observation)}
-    return Policy(init=init, **drawn, loss=loss)
+    return Policy(init=init, **drawn, loss=loss, masks=True)
 
 
 def tanh_gaussian_policy(
@@ -167,9 +168,9 @@ def deterministic_policy(
     def decode(params, observation, noise):
         return jnp.clip(beside(noise, centre(params, observation)) + exploration_std * noise, -1.0, 1.0)
 
+    def loss(params, observation, action, key, known=None):
+        del key
+        return summed((centre(params, observation) - action) ** 2, known)
+
     drawn = drawing(decode, spec.action_dim) | {'mode': lambda params, observation, key=None: centre(params, observation)}
-    return Policy(
-        init=lambda key: network.init(key, jnp.zeros((1, spec.observation_dim))),
-        **drawn,
-        loss=lambda params, observation, action, key: ((centre(params, observation) - action) ** 2).sum(axis=-1),
-    )
+    return Policy(init=lambda key: network.init(key, jnp.zeros((1, spec.observation_dim))), **drawn, loss=loss, masks=True)

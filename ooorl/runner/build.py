@@ -41,6 +41,8 @@ def _counts(spec, config):
 def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = True) -> Agent:
     """The agent of a resolved agent table, wrapped as the table says (see `ooorl.wrap` for the order)."""
     config_type, builder, *_ = algorithm(table['agent'])
+    chunk = table.get('chunk', 1)
+    spec = Spec(observation_dim=spec.observation_dim, action_dim=chunk * spec.action_dim)
     config = parse(config_type, {k: v for k, v in table.items() if k in fields(config_type)}, '[agent]')
     takes, seams = inspect.signature(builder).parameters, {}
     if 'head' in table:
@@ -63,6 +65,7 @@ def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = 
         signal_type, signal_builder = SIGNALS[bonus['signal']], SIGNAL_BUILDERS[bonus['signal']]
         settings = parse(signal_type, {k: v for k, v in bonus.items() if k in fields(signal_type)}, '[bonus]')
         agent = wrap.bonus(agent, signal_builder(spec, settings), scale=bonus['scale'])
+    agent = _chunked(agent, table)
     if 'bounds' in table:
         if gamma_of(table) is None:
             raise UsageError(f'{table["agent"]} learns no values to bound; remove the sub-table bounds')
@@ -74,6 +77,13 @@ def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = 
     if table['normalise_observation']:
         agent = wrap.normalised_observation(agent, *_statistics(dataset))
     return _reranked(agent, table) if 'reranked' in table else agent
+
+
+def _chunked(agent, table):
+    try:
+        return wrap.chunked(agent, table.get('chunk', 1), gamma=gamma_of(table) or 0.99, ends=table.get('chunk_ends', 'keep'))
+    except UsageError as error:
+        raise UsageError(f'chunk with agent {table["agent"]}: {error}') from None
 
 
 def _policy(table, spec):

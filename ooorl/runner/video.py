@@ -93,7 +93,7 @@ class Camera:
 
         state = index_seed(agent_state, 0)
         act = jax.jit(lambda observation, key: agent.best_action(state, observation, key))
-        evaluate(self._environment, act, key)
+        evaluate(self._environment, act, key, agent.chunk)
         self._env.close()
         timing = {'duration': 1000 / self._rate, 'loop': 0} if self._path.suffix == '.gif' else {'fps': self._rate}
         imageio.imwrite(self._path, self._frames, **timing)

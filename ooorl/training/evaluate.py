@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
+from ooorl.training.chunks import arrays_of, empty_queue, next_action
 from ooorl.training.collect import step_keys
 from ooorl.types import Array, Environment, Key
 
@@ -19,42 +18,47 @@ class ScoreRange(NamedTuple):
     column: str = 'return'
 
 
-def evaluate(environment: Environment, act: Callable[[Array, Key], Array], key: Key) -> dict[str, Array]:
+def evaluate(environment: Environment, act: Callable[[Array, Key], Array], key: Key, chunk: int = 1) -> dict[str, Array]:
     """Plays one episode in each copy, up to the environment's horizon, on the host until the last of them has ended.
 
     Args:
       environment: its last batch axis is the number of episodes.
-      act: `(observation[*batch, O], key) -> action[*batch, A]`.
+      act: `(observation[*batch, O], key) -> action[*batch, A]`, of an agent with chunks `[*batch, chunk * A]`.
       key: consumed.
+      chunk: of the agent; all steps of a chunk are carried out before it is asked again.
 
     Returns:
       `return`, `reward_max` (the largest reward of a step), `length` and `success` (0 or 1: the success test held at any
-      step), each `[*batch]` float32.
+      step), each `[*batch]` float32; with chunks also `decisions`, of which each covers up to `chunk` of the `length` steps.
     """
     reset_key, loop_key = jax.random.split(key)
     state, observation = environment.reset(reset_key)
     shape = environment.batch_shape
-    xp = jnp if environment.compiled else np  # on the host each jax operation costs as much as a step
+    xp = arrays_of(environment)
     zeros = xp.zeros(shape, xp.float32)
     start = (state, observation, xp.ones(shape, bool), zeros, zeros - xp.inf, zeros, xp.zeros(shape, bool))
+    plans = empty_queue(environment, chunk), zeros if chunk > 1 else None
 
     def step(carry, keys):
-        state, observation, alive, total, best, length, success = carry
+        state, observation, alive, total, best, length, success, (queue, decisions) = carry
         act_key, step_key = keys
-        action = xp.clip(xp.asarray(act(observation, act_key)), -1.0, 1.0)
+        action, queue, decided = next_action(act, queue, observation, act_key, xp)
+        action = xp.clip(action, -1.0, 1.0)
         state, timestep = environment.step(state, action, step_key)
         total = total + xp.where(alive, timestep.reward, 0.0)
         best = xp.where(alive, xp.maximum(best, timestep.reward), best)
         length = length + alive
         success = success | (alive & timestep.success)
+        decisions = None if decided is None else decisions + (alive & decided)
         alive = alive & ~(timestep.terminated | timestep.truncated)
-        return (state, timestep.observation, alive, total, best, length, success), None
+        return (state, timestep.observation, alive, total, best, length, success, (queue, decisions)), None
 
     # A compiled loop has a fixed length; on the host a step that no episode needs would only cost time.
     early = {} if environment.compiled else {'until': lambda carry: not carry[2].any()}
-    carry, _ = environment.scan(step, start, step_keys(loop_key, environment.horizon), **early)
-    _, _, _, total, best, length, success = carry
-    return {'return': total, 'reward_max': best, 'length': length, 'success': xp.asarray(success, xp.float32)}
+    carry, _ = environment.scan(step, (*start, plans), step_keys(loop_key, environment.horizon), **early)
+    _, _, _, total, best, length, success, (_, decisions) = carry
+    counted = {} if decisions is None else {'decisions': decisions}
+    return {'return': total, 'reward_max': best, 'length': length, 'success': xp.asarray(success, xp.float32), **counted}
 
 
 def with_normalised(scores: Mapping, score_range: ScoreRange | None) -> dict:

@@ -17,6 +17,7 @@ from ooorl.training.replay import (
     capacity,
     mark_more,
     marked,
+    newer_rows,
     sample_views,
     shares,
     view,
@@ -144,7 +145,8 @@ def _draw_from(agent, sources, known, streams, sampling):
         name: source._replace(storage=with_extras(source.storage, **known[name].columns)) for name, source in sources.items()
     }
     _check_columns(agent, sources)
-    return _batches(sources, known, sampling)
+    windows = {} if agent.chunk == 1 else {'length': agent.chunk, 'streams': tuple(streams[name] for name in sources)}
+    return _batches(sources, known, sampling, windows)
 
 
 def _check_columns(agent, sources):
@@ -249,8 +251,8 @@ def _columns(source, num_streams, visible, reads, sampling):
 
 def _next_action(source, num_streams):
     rows, most = jnp.arange(capacity(source)), capacity(source)
-    # Rows of a stream lie `num_streams` apart. In a ring that is full the oldest row is the one to be overwritten next.
-    newer = jnp.where(source.size == most, (source.cursor - 1 - rows) % most, source.size - 1 - rows)
+    # Rows of a stream lie `num_streams` apart.
+    newer = newer_rows(rows, source.size, source.cursor, most)
     known = (newer >= num_streams) & (source.storage.extras['boundary'] == 0)
     return jnp.where(known[:, None], jnp.roll(source.storage.action, -num_streams, axis=0), jnp.nan)
 
@@ -309,7 +311,7 @@ def _widest(ranges):
     return {'reward_low': low.min(), 'reward_high': high.max()}
 
 
-def _batches(sources, known, sampling) -> Callable[[jax.Array], Transition]:
+def _batches(sources, known, sampling, windows) -> Callable[[jax.Array], Transition]:
     names = tuple(sources)
     views = tuple(view(source) for source in sources.values())
     weights, exact = shares(sampling.mix, names)
@@ -329,9 +331,9 @@ def _batches(sources, known, sampling) -> Callable[[jax.Array], Transition]:
         plain_key, win_key = jax.random.split(key)
         parts = []
         if num_plain:
-            parts.append(sample_views(views, plain_key, num_plain, weights=weights, exact=exact))
+            parts.append(sample_views(views, plain_key, num_plain, weights=weights, exact=exact, **windows))
         if sampling.success_rows:
-            parts.append(sample_views(wins, win_key, sampling.success_rows, weights=win_weights))
+            parts.append(sample_views(wins, win_key, sampling.success_rows, weights=win_weights, **windows))
         batch = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
         columns = {name: jnp.broadcast_to(value, batch.reward.shape) for name, value in reward_range.items()}
         return with_extras(batch, **columns)

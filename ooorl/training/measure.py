@@ -139,7 +139,7 @@ class Gauge:
             columns = {name: given.extras[name][:num] for name in ('return_to_go', 'bonus') if name in given.extras}
             look = {'reward': given.reward, 'discount': given.discount, **columns}
             look |= {name: getattr(given, name)[:num] for name in ('observation', 'action', 'next_observation')}
-            if agent.q is not None:
+            if agent.q is not None and agent.chunk == 1:  # rows hold no chunks to ask about
                 look['q'] = agent.q(state, rows.observation[:num], rows.action[:num]).mean(axis=0)
                 look['rest'] = agent.q(state, tail, agent.best_action(state, tail, key)).mean(axis=0)
             return look

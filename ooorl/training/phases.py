@@ -102,6 +102,8 @@ def check(setup: Setup) -> None:
             raise UsageError(f'phase {phase.name!r} trains offline and needs a data set; none was given; give one')
         if setup.dataset is not None and phase.num_updates and 'next_action' in phase.agent.reads:
             _check_order(phase, setup.dataset)
+        if phase.agent.chunk > 1:
+            _check_chunk(phase, setup)
         round_sizes(phase, setup)
 
 
@@ -115,6 +117,18 @@ def _check_order(phase, dataset):
             f'{int(known.sum())} of {int(going.sum())} rows are followed by the next of their episode; give such data, or set '
             'critic_cloning_weight to 0'
         )
+
+
+def _check_chunk(phase, setup):
+    """A chunk that no episode is long enough for is never carried out, and never seen whole."""
+    places = {one.name: one.horizon for one in (setup.environment, setup.evaluation) if one is not None}
+    if setup.dataset is not None and phase.num_updates:
+        ends = np.flatnonzero(np.append(np.asarray(setup.dataset.extras['boundary'])[:-1] > 0, True))
+        places['the data set'] = int(np.diff(ends, prepend=-1).max())
+    for place, steps in places.items():
+        if phase.agent.chunk > steps:
+            most = f'chunk must be at most {steps} in phase {phase.name!r}, the longest episode of {place}'
+            raise UsageError(f'{most}; got {phase.agent.chunk}; lower it')
 
 
 @dataclass(frozen=True)

@@ -33,13 +33,15 @@ class Marks(NamedTuple):
 class View(NamedTuple):
     """Rows that may be drawn: the first `size` of `storage`, or where there are marks, the first `size` of the marked ones.
 
-    `up_to` `[blocks]` counts the marked rows up to the end of each block.
+    `up_to` `[blocks]` counts the marked rows up to the end of each block. `stored` and `cursor` are those of the buffer.
     """
 
     storage: Transition
     mask: Array | None
     up_to: Array | None
     size: Array
+    stored: Array
+    cursor: Array
 
 
 def create(example: Transition, capacity: int) -> ReplayState:
@@ -80,10 +82,30 @@ def sample(replay: ReplayState, key: Key, num: int) -> Transition:
     return sample_views((view(replay),), key, num)
 
 
+def sample_windows(replay: ReplayState, key: Key, num: int, length: int, *, num_streams: int = 1) -> Transition:
+    """`num` windows of `length` rows in the order they were lived, their first rows drawn uniformly with replacement.
+
+    The rows of a stream lie `num_streams` apart. A window goes on as long as its episode does (to a row with `boundary`, whose
+    successor belongs to another one) and as its stream's rows are known: never past the newest of them to the oldest in a ring
+    that is full. Behind its end it repeats its last row, and `extras['valid']` `[num, length]` is 0 there and 1 before.
+
+    Source: windows of Q-chunking's released code, ColinQiyangLi/qam@f93efd2, which draws no first row whose window would leave
+    the buffer, lets actions of the next episode stand behind an end and joins the newest row of a ring to its oldest.
+    """
+    return sample_views((view(replay),), key, num, length=length, streams=(num_streams,))
+
+
 def sample_views(
-    views: tuple[View, ...], key: Key, num: int, *, weights: Array | None = None, exact: bool = False
+    views: tuple[View, ...],
+    key: Key,
+    num: int,
+    *,
+    weights: Array | None = None,
+    exact: bool = False,
+    length: int | None = None,
+    streams: tuple[int, ...] = (),
 ) -> Transition:
-    """`num` rows from several views.
+    """`num` rows, or windows of rows, from several views.
 
     Args:
       views: where rows may come from; an empty view gets no rows.
@@ -92,9 +114,11 @@ def sample_views(
       weights: `[len(views)]` share of each view, any scale; None means in proportion to their sizes, which is uniform over
         the union of all rows.
       exact: give each view its share of the rows exactly (up to rounding) rather than in expectation.
+      length: of windows as in `sample_windows`, which begin with the rows drawn; None: the rows alone.
+      streams: for windows, how many streams lie side by side in each view.
 
     Returns:
-      Transition `[num]`; only columns of `extras` that every view has.
+      Transition `[num]`, of windows `[num, length]`; only columns of `extras` that every view has.
     """
     source_key, row_key = jax.random.split(key)
     sizes = jnp.stack([view.size for view in views]).astype(jnp.float32)
@@ -103,7 +127,11 @@ def sample_views(
     level = (jnp.arange(num) + 0.5) / num if exact else jax.random.uniform(source_key, (num,))
     source = jnp.minimum((level[:, None] >= edges[None, :]).sum(axis=-1), len(views) - 1)
     rows = [_draw(view, view_key, num) for view, view_key in zip(views, _keys(row_key, len(views)), strict=True)]
-    picked = _shared_columns(rows)
+    if length is None:
+        found = [jax.tree.map(lambda leaf, r=r: leaf[r], view.storage) for view, r in zip(views, rows, strict=True)]
+    else:
+        found = [_window(view, r, length, apart) for view, r, apart in zip(views, rows, streams, strict=True)]
+    picked = _shared_columns(found)
     chosen = picked[0]
     for number, other in enumerate(picked[1:], start=1):
         chosen = jax.tree.map(lambda a, b, n=number: jnp.where(_expand(source == n, b), b, a), chosen, other)
@@ -118,7 +146,26 @@ def _draw(view, key, num):
     rows = jax.random.randint(key, (num,), 0, jnp.maximum(view.size, 1))
     if view.mask is not None:
         rows = jnp.where(view.up_to[-1] > 0, _marked_row(view, rows), rows)
-    return jax.tree.map(lambda leaf: leaf[rows], view.storage)
+    return rows
+
+
+def newer_rows(rows: Array, stored: Array, cursor: Array, most: int) -> Array:
+    """How many rows were stored after each of `rows`, by its place in a buffer of `most`, of which `stored` are known."""
+    # In a ring that is full the oldest row is the one to be overwritten next.
+    return jnp.where(stored == most, (cursor - 1 - rows) % most, stored - 1 - rows)
+
+
+def _window(view, first, length, num_streams):
+    most, steps = view.storage.reward.shape[0], jnp.arange(length)[None, :]
+    places = (first[:, None] + num_streams * steps) % most
+    ends = jnp.cumsum(view.storage.extras['boundary'][places] > 0, axis=1)
+    before = jnp.pad(ends[:, :-1], ((0, 0), (1, 0)))
+    newer = newer_rows(first, view.stored, view.cursor, most)[:, None]
+    valid = (before == 0) & (num_streams * steps <= newer)
+    last = jnp.maximum(valid.sum(axis=1, keepdims=True) - 1, 0)
+    places = jnp.take_along_axis(places, jnp.minimum(steps, last), axis=1)
+    rows = jax.tree.map(lambda leaf: leaf[places], view.storage)
+    return rows._replace(extras={**rows.extras, 'valid': valid.astype(jnp.float32)})
 
 
 def _marked_row(view, rank):
@@ -142,7 +189,7 @@ def _expand(mask, like):
 
 def view(replay: ReplayState) -> View:
     """All valid rows of a buffer."""
-    return View(replay.storage, None, None, replay.size)
+    return View(replay.storage, None, None, replay.size, replay.size, replay.cursor)
 
 
 def marked(mask: Array) -> Marks:
@@ -161,7 +208,7 @@ def mark_more(marks: Marks, first: Array, mask: Array) -> Marks:
 def where(replay: ReplayState, marks: Marks) -> View:
     """The marked rows. Where nothing is marked its size is 0; set to another, it draws from the first so many rows instead."""
     up_to = jnp.cumsum(marks.counts)
-    return View(replay.storage, marks.mask, up_to, up_to[-1])
+    return View(replay.storage, marks.mask, up_to, up_to[-1], replay.size, replay.cursor)
 
 
 def shares(mix: Mapping[str, float] | str, names: tuple[str, ...]) -> tuple[Array | None, bool]:

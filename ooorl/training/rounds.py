@@ -55,6 +55,8 @@ def begin(programs: Programs, state: RunState, phase) -> RunState:
     if phase.num_env_steps and phase.store not in stores:
         stores[phase.store] = _new_store(setup, phase)
         collectors[phase.store] = _start_collection(programs, programs.keys(state.phase, 0, 0))
+    if phase.num_env_steps:
+        collectors[phase.store] = collection.undecided(setup.environment, collectors[phase.store], phase.agent.chunk)
     if phase.start is not None:
         agent = schedules.begin(jax.tree.map(jnp.copy, state.finished[phase.start]), phase.num_updates)
         if phase.fresh_optimizers:
@@ -235,7 +237,7 @@ def template(setup: Setup, phase_number: int, under_way: bool, done: int, sums: 
     begun = setup.phases[: phase_number + under_way]
     collecting = {phase.store: phase for phase in begun if phase.num_env_steps}
     stores = {name: jax.eval_shape(lambda p=phase: _new_store(setup, p)) for name, phase in collecting.items()}
-    collectors = {name: _collector_template(setup, keys) for name in collecting}
+    collectors = {name: _collector_template(setup, keys, phase.agent.chunk) for name, phase in collecting.items()}
     agent = agent_of(setup.phases[phase_number]) if under_way else None
     held = {kind: {name: np.zeros(*of) for name, of in own.items()} for kind, own in sums.items()}
     known = _known_template(setup, setup.phases[phase_number], stores) if done else None
@@ -248,8 +250,10 @@ def _known_template(setup, phase, stores):
     return jax.eval_shape(lambda store: known_of(setup, phase, store), stores[phase.store])
 
 
-def _collector_template(setup, keys):
+def _collector_template(setup, keys, chunk):
+    def fresh(key):
+        return collection.undecided(setup.environment, collection.start(setup.environment, key), chunk)
+
     if setup.environment.compiled:
-        return jax.eval_shape(jax.vmap(lambda key: collection.start(setup.environment, key)), keys)
-    state = collection.start(setup.environment, jax.random.key(0))
-    return jax.tree.map(np.asarray, state)
+        return jax.eval_shape(jax.vmap(fresh), keys)
+    return jax.tree.map(np.asarray, fresh(jax.random.key(0)))

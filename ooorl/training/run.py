@@ -181,7 +181,7 @@ def evaluate_agent(programs: Programs, agent: Agent, agent_state: State, keys) -
     if environment.compiled:
 
         def one(state, key):
-            return evaluate(environment, lambda obs, k: agent.best_action(state, obs, k), key)
+            return evaluate(environment, lambda obs, k: agent.best_action(state, obs, k), key, agent.chunk)
 
         scores = programs.call(('evaluate', agent), programs.over_seeds(one, (0, 0)), agent_state, keys, rare=True)
     else:
@@ -191,7 +191,7 @@ def evaluate_agent(programs: Programs, agent: Agent, agent_state: State, keys) -
             programs.heed()
             return programs.call(('best', agent), act, agent_state, observation, key)
 
-        scores = evaluate(environment, best, keys[0])
+        scores = evaluate(environment, best, keys[0], agent.chunk)
     return programs.wait(scores) if environment.compiled else jax.device_get(scores)
 
 
