@@ -36,20 +36,27 @@ class _Trial(NamedTuple):
         return self.init(self.keys[0])
 
 
-def example_batch(spec: Spec, key: Key, rows: int = 12, reads: tuple[str, ...] = ()) -> Transition:
-    """Noise in which every third row is terminal, with all columns in `reads`: actions where these are named so, else ones."""
-    keys = jax.random.split(key, 5)
+def example_batch(spec: Spec, key: Key, rows: int = 12, reads: tuple[str, ...] = (), chunk: int = 1) -> Transition:
+    """Noise in which every third row is terminal, with all columns in `reads`: actions where these are named so, else ones.
+
+    For agents with chunks, windows of so many rows, of which every fourth is cut short.
+    """
+    keys, shape = jax.random.split(key, 5), (rows,) if chunk == 1 else (rows, chunk)
+    place = jnp.arange(rows).reshape(rows, *(1 for _ in shape[1:]))
 
     def box(key):
-        return jax.random.uniform(key, (rows, spec.action_dim), minval=-0.9, maxval=0.9)
+        return jax.random.uniform(key, (*shape, spec.action_dim), minval=-0.9, maxval=0.9)
 
+    extras = {name: box(keys[4]) if name == 'next_action' else jnp.ones(shape) for name in reads}
+    if chunk > 1:
+        extras['valid'] = jnp.where((place % 4 == 1) & (jnp.arange(chunk)[None, :] > 0), 0.0, jnp.ones(shape))
     return Transition(
-        observation=jax.random.normal(keys[0], (rows, spec.observation_dim)),
+        observation=jax.random.normal(keys[0], (*shape, spec.observation_dim)),
         action=box(keys[1]),
-        reward=jax.random.normal(keys[2], (rows,)),
-        discount=jnp.where(jnp.arange(rows) % 3 == 0, 0.0, 1.0),
-        next_observation=jax.random.normal(keys[3], (rows, spec.observation_dim)),
-        extras={name: box(keys[4]) if name == 'next_action' else jnp.ones(rows) for name in reads},
+        reward=jax.random.normal(keys[2], shape),
+        discount=jnp.where(place % 3 == 0, 0.0, jnp.ones(shape)),
+        next_observation=jax.random.normal(keys[3], (*shape, spec.observation_dim)),
+        extras=extras,
     )
 
 
@@ -66,6 +73,8 @@ def check_agent(
     * actions have the shapes of their observations, are finite and stay in the box; `q` is `[E, ...]`;
     * `observe` keeps the state's structure, `sees` keeps the batch's rows.
 
+    Of an agent with chunks the same is asked of windows, and of actions that are those of `agent.chunk` steps.
+
     Args:
       agent: under test; small networks keep it quick.
       spec: the sizes it was made for.
@@ -76,7 +85,7 @@ def check_agent(
     Raises:
       AssertionError: naming what does not hold.
     """
-    trial = _trial(agent.init, agent.update, _batches(spec, batch, agent.reads))
+    trial = _trial(agent.init, agent.update, _batches(spec, batch, agent.reads, agent.chunk))
     metrics = _check_updates(trial)
     _check_metrics(metrics)
     _check_reads(agent, trial)
@@ -137,9 +146,9 @@ def _trial(init, update, batches):
     return _Trial(start, update, jax.jit(traced, donate_argnums=0), traces, batches, keys)
 
 
-def _batches(spec, batch, reads):
+def _batches(spec, batch, reads, chunk=1):
     if batch is None:
-        return tuple(example_batch(spec, jax.random.key(seed), reads=reads) for seed in range(NUM_UPDATES))
+        return tuple(example_batch(spec, jax.random.key(seed), reads=reads, chunk=chunk) for seed in range(NUM_UPDATES))
     missing = [name for name in reads if name not in batch.extras]
     _ensure(not missing, f'the batch has the columns {missing}, which the agent reads')
     return tuple(jax.tree.map(lambda leaf, n=n: jnp.asarray(np.roll(leaf, n, axis=0)), batch) for n in range(NUM_UPDATES))
@@ -225,9 +234,10 @@ def _check_metrics(results, needed=True):
 
 def _check_reads(agent, trial):
     batch = trial.batches[0]
-    if set(batch.extras) <= set(agent.reads):
+    given = (*agent.reads, *(('valid',) if agent.chunk > 1 else ()))  # windows say how far they go
+    if set(batch.extras) <= set(given):
         return  # all updates so far have shown it
-    bare = batch._replace(extras={name: column for name, column in batch.extras.items() if name in agent.reads})
+    bare = batch._replace(extras={name: column for name, column in batch.extras.items() if name in given})
     _tried(
         f'update, given the columns in reads, {agent.reads}, and no others,',
         jax.eval_shape, trial.update, trial.start(), bare, trial.keys[0],
@@ -249,7 +259,7 @@ def _check_seeds(trial, rtol):
 
 def _check_final_successors(trial):
     batch = trial.batches[0]
-    moved = jnp.where(batch.discount[:, None] == 0, 100.0 - 3.0 * batch.next_observation, batch.next_observation)
+    moved = jnp.where(batch.discount[..., None] == 0, 100.0 - 3.0 * batch.next_observation, batch.next_observation)
     results = [
         trial.donating(trial.start(), rows, trial.keys[0]) for rows in (batch, batch._replace(next_observation=moved))
     ]
@@ -258,15 +268,16 @@ def _check_final_successors(trial):
 
 def _check_outputs(agent, state, spec):
     """Actions and values at observations of several shapes, all from one program."""
+    numbers = agent.chunk * spec.action_dim
 
     def outputs(state, key):
         found = {}
         for shape in SHAPES:
-            observation, action = jnp.ones((*shape, spec.observation_dim)), jnp.ones((*shape, spec.action_dim))
+            observation, action = jnp.ones((*shape, spec.observation_dim)), jnp.ones((*shape, numbers))
             for name in ('sample_action', 'best_action'):
                 what = f'{name} at observations {observation.shape}'
                 found[what] = _tried(what, getattr(agent, name), state, observation, key)
-                _check_array(found[what], (*shape, spec.action_dim), what)
+                _check_array(found[what], (*shape, numbers), what)
             if agent.q is not None:
                 what = f'q at observations {observation.shape}'
                 found[what] = values = _tried(what, agent.q, state, observation, action)

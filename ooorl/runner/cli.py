@@ -267,6 +267,8 @@ def _transforms(table):
     parts = [table['agent']]
     if 'policy' in table:
         parts.append(f'{table["policy"]["kind"]} policy')
+    if table['chunk'] > 1:
+        parts.append(f'chunks of {table["chunk"]} steps, ends {"kept" if table["chunk_ends"] == "keep" else "dropped"}')
     if 'reranked' in table:
         parts.append(f'best of {table["reranked"]["num_candidates"]} draws')
     if 'reward' in table:

@@ -89,14 +89,15 @@ def _agent_name(settings, phase_name):
         return 'uniformly random'
     if settings['run']['scheme'] != 'ooo':
         return _with_policy(settings['agent'])
-    table = settings['exploit' if 'retrain' in phase_name else 'explore']
+    table = settings['exploit' if phase_name.removeprefix('plain-').startswith('retrain') else 'explore']
     listens = 'bonus' in table and not phase_name.startswith('plain-')
     return _with_policy(table) + (f' + {table["bonus"]["signal"]} bonus' if listens else '')
 
 
 def _with_policy(table):
     best = f', best of {table["reranked"]["num_candidates"]}' if 'reranked' in table else ''
-    return table['agent'] + (f', {table["policy"]["kind"]} policy' if 'policy' in table else '') + best
+    chunk = f', chunks of {table["chunk"]}' if table.get('chunk', 1) > 1 else ''
+    return table['agent'] + (f', {table["policy"]["kind"]} policy' if 'policy' in table else '') + chunk + best
 
 
 def versions() -> dict[str, str]:
