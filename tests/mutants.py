@@ -50,7 +50,7 @@ def prepare_imports():
 def copied() -> Path:
     """A copy of the code and its tests, with byte code that is checked by content."""
     place = Path(tempfile.mkdtemp(prefix='ooorl-mutant-'))
-    for name in ('ooorl', 'tests', 'configs', 'experiments', 'pyproject.toml'):
+    for name in ('ooorl', 'tests', 'configs', 'experiments', 'docs', 'pyproject.toml'):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, place / name, ignore=shutil.ignore_patterns('__pycache__'))
