@@ -40,10 +40,10 @@ class Reused(programs.Programs):
 
     compiled = {}
 
-    def call(self, key, function, *args, donate=()):
+    def call(self, key, function, *args, donate=(), **options):
         name = key if isinstance(key, str) else tuple(part for part in key if isinstance(part, str | int | tuple))
         if name not in self.compiled:
-            super().call(key, function, *args, donate=())
+            super().call(key, function, *args, donate=(), **options)
             self.compiled[name] = self._compiled[key]
         return self.compiled[name](*args)
 
