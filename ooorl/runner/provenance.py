@@ -17,7 +17,7 @@ def provenance(config_text: str) -> dict[str, str]:
         'config SHA-256': hashlib.sha256(config_text.encode()).hexdigest(),
         'processor': processor(),
         'cores': f'{num_cores()} that the process may use',
-        'system': platform.platform(),
+        'system': f'{platform.system()} {platform.machine()}',
     }
     return {name: fact for name, fact in facts.items() if fact}
 
