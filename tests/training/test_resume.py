@@ -85,9 +85,10 @@ DRIVER = textwrap.dedent("""
 
 
 @pytest.fixture(scope='module', autouse=True)
-def no_figures():
-    """Reports are written, but not drawn."""
+def whole_rounds_and_no_figures():
+    """As in the driver, every round is one part, so that checkpoints can be counted. Reports are written, but not drawn."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('ooorl.training.programs.Pace.count', lambda self, phase, left: left)
         patch.setattr('ooorl.reporting.figures.svg', lambda drawn: '<svg></svg>')
         yield
 
