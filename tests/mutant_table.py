@@ -471,6 +471,14 @@ TABLE = [
         ('none found draws nothing', 'win_weights = jnp.where(none_yet, plain_weights, win_weights)', 'win_weights = jnp.where(none_yet, win_weights, win_weights)'),
     ),
     *mutants(
+        'training/chunks.py', ('training/test_chunks.py',),
+        ('a plan begins with its second step', 'plan[..., 0, :], Queue', 'plan[..., 1, :], Queue'),
+        ('the queue does not move', 'xp.roll(plan, -1, axis=-2)', 'plan'),
+        ('one step too few of a plan', "xp.where(decided, plan.shape[-2], queue.left) - 1", "xp.where(decided, plan.shape[-2] - 1, queue.left) - 1"),
+        ('a plan outlives its episode', 'xp.where(ended, 0, queue.left)', 'queue.left'),
+        ('all copies decide anew with one', 'plan = xp.where(decided[..., None, None], fresh, queue.plan)', 'plan = fresh'),
+    ),
+    *mutants(
         'training/collect.py', ('training/test_collect.py',),
         ('a success is never reset', 'success & ~ended,\n', 'success,\n'),
         ('returns are never reset', 'xp.where(ended, 0.0, episode_return),\n            xp.where(ended, 0.0, length)', 'episode_return,\n            xp.where(ended, 0.0, length)'),

@@ -40,9 +40,9 @@ def wide(spec, length):
 
 
 def stair(observation, key):
-    """Plans that tell where they were made and which step is which: 0.5 + x / 64, then 0.25 more, then 0.25 more."""
+    """Plans that tell where they were made and which step is which: 0.5 + x / 64, then 1/8 more, then 1/8 more."""
     del key
-    return observation / 64 + jnp.array([[0.5, 0.75, 1.0]])
+    return observation / 64 + jnp.array([[0.5, 0.625, 0.75]])
 
 
 def expected(num_steps):
@@ -50,7 +50,7 @@ def expected(num_steps):
     position, plan, steps, found = 0.0, [], 0, []
     for _ in range(num_steps):
         decided = not plan
-        plan = plan or [min(1.0, level + position / 64) for level in (0.5, 0.75, 1.0)]
+        plan = plan or [level + position / 64 for level in (0.5, 0.625, 0.75)]
         action, steps = plan.pop(0), steps + 1
         found.append((position, action, decided))
         position += action
@@ -77,7 +77,7 @@ def test_chunks_are_carried_out_whole_and_end_with_their_episode(make):
         np.testing.assert_allclose(rows.observation[:, copy, 0], positions)
         np.testing.assert_allclose(rows.action[:, copy, 0], actions)
     assert sums['num_decisions'] == 2 * decided.sum() and sums['num_steps'] == 2 * 11
-    assert 11 / CHUNK < decided.sum() < 11  # episodes of 3 steps and fewer end in mid-chunk: some plans are given up
+    assert decided[:9].tolist() == [1, 0, 0, 1, 1, 0, 0, 1, 1]  # episodes of 4 steps end in mid-chunk: what is left is given up
     pieces = collected(make(), 11, 1)
     np.testing.assert_array_equal(pieces[1].action, rows.action)  # the queue goes on from call to call
     assert sum(each['num_decisions'] for each in pieces[2]) == sums['num_decisions']
