@@ -8,23 +8,24 @@ from ooorl.errors import UsageError
 from ooorl.reporting import writers
 
 NUMBER, TEXT = (int, float), (str,)
+COUNT = object()  # a number that says how much there was: finite, while a score may be missing
 _SCORES = {"*": ([(*NUMBER, None)], None)}
 _PHASE = {
-    "name": TEXT, "agent": (str, None), "num_updates": (*NUMBER, None), "num_env_steps": (*NUMBER, None),
-    "online_rows": (*NUMBER, None), "scores": (_SCORES, None), "wall_seconds": (*NUMBER, None),
-    "times": ({"*": NUMBER}, None), "start": (str, None), "diverged": ([(int,)], None),
+    "name": TEXT, "agent": (str, None), "num_updates": (COUNT, None), "num_env_steps": (COUNT, None),
+    "online_rows": (COUNT, None), "scores": (_SCORES, None), "wall_seconds": (COUNT, None),
+    "times": ({"*": (COUNT,)}, None), "start": (str, None), "diverged": ([(int,)], None),
 }  # fmt: skip
 _ARM = {"name": TEXT, "description": (str, None), "scores": (_SCORES, None)}
 _SUMMARY = {
     "name": TEXT, "environment": TEXT, "seeds": ([(int,)],), "phases": ([(_PHASE,)],), "kind": (str, None),
     "dataset": ({"name": (str, None), "sha256": (str, None), "rows": (int, None)}, None), "arms": ([(_ARM,)], None),
-    "env_steps": (*NUMBER, None), "wall_seconds": (*NUMBER, None), "times": ({"*": NUMBER}, None),
+    "env_steps": (COUNT, None), "wall_seconds": (COUNT, None), "times": ({"*": (COUNT,)}, None),
     "versions": ({"*": (*NUMBER, str, None)}, None), "provenance": ({"*": TEXT}, None),
     "config_text": (str, None), "notes": ([TEXT], None),
-    "num_episodes": (*NUMBER, None),
+    "num_episodes": (COUNT, None),
 }  # fmt: skip
 _NEEDED = {id(_SUMMARY): ("name", "environment", "seeds", "phases"), id(_PHASE): ("name",), id(_ARM): ("name",)}
-_ROW = {"kind": TEXT, "phase": TEXT, "seed": (int,), "*": (*NUMBER, None)}
+_ROW = {"kind": TEXT, "phase": TEXT, "seed": (int,), "updates": (COUNT,), "env_steps": (COUNT,), "*": (*NUMBER, None)}
 
 
 def load(directory):
@@ -102,6 +103,8 @@ def _wrong(value, kinds, where=""):
             return next((text for text in found if text), None)
         if isinstance(kind, dict) and isinstance(value, dict):
             return _wrong_table(value, kind, where)
+        if kind is COUNT and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63:
+            return None
         if isinstance(kind, type) and isinstance(value, kind) and not isinstance(value, bool) and _sound(value):
             return None
     return f"{where or 'the whole'} is {_shown(value)}"

@@ -40,6 +40,7 @@ class MetricsWriter:
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.path = self.directory / "metrics.jsonl"
+        self._made = not self.path.exists()
         self._file = open(self.path, "ab")
         self._digest = hashlib.sha256()
         self._tensorboard = tensorboard
@@ -77,9 +78,11 @@ class MetricsWriter:
             kept = file.read(offset)
         found = hashlib.sha256(kept)
         if len(kept) < offset or (offset and not kept.endswith(b"\n")) or digest not in (None, found.hexdigest()):
+            if self._made and not self._file.tell():
+                self.path.unlink()  # everything stays as it was found
             raise UsageError(
-                f"{self.path} must hold the {offset} bytes of whole rows that the checkpoint counted; it "
-                f"holds {self.path.stat().st_size} bytes that do not match; restore the file or start in an empty directory."
+                f"{self.path} must hold the {offset} bytes of whole rows that the checkpoint counted; it holds "
+                f"{os.fstat(self._file.fileno()).st_size} bytes that do not match; restore it or start in an empty directory."
             )
         kept = read_rows(self.path, offset)
         self._digest = found
@@ -163,9 +166,7 @@ def write_csv(jsonl_path, csv_path):
     """Rewrites the rows of a `metrics.jsonl` as CSV: the union of columns, empty where one is absent."""
     with open(jsonl_path, "rb") as file:
         names = {name: None for line in file if line.endswith(b"\n") for name in json.loads(line)}
-    columns = [name for name in ROW_COLUMNS if name in names] + [
-        name for name in names if name not in ROW_COLUMNS
-    ]
+    columns = [name for name in ROW_COLUMNS if name in names] + [name for name in names if name not in ROW_COLUMNS]
     with atomically(csv_path) as target, open(jsonl_path, "rb") as source:
         writer = csv.DictWriter(target, columns, restval="", lineterminator="\n")
         writer.writeheader()

@@ -80,6 +80,7 @@ class _Asked(KeyboardInterrupt):
 
 def _end_by_signals():
     """Nothing is written while modules are loaded or unloaded: the process simply ends, without a word from half of them."""
+    signal.setitimer(signal.ITIMER_REAL, 0.0)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
 
@@ -87,10 +88,12 @@ def _end_by_signals():
 def _from_now_on():
     def ask(number, frame):
         del frame
-        _Asked.number = number
+        if number != signal.SIGALRM:
+            _Asked.number = number
+        signal.setitimer(signal.ITIMER_REAL, 1.0)  # callbacks of the garbage collector swallow what is raised in them: ask again
         raise _Asked
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, ask)
 
 
