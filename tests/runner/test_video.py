@@ -24,7 +24,7 @@ from ooorl.runner.video import Camera
 def facts(path, name):
     camera = Camera(path, {'id': name, 'settings': {'horizon': 5}})
     dim = camera._environment.spec.action_dim
-    agent = types.SimpleNamespace(best_action=lambda state, observation, key: jnp.zeros((*observation.shape[:-1], dim)))
+    agent = types.SimpleNamespace(chunk=1, best_action=lambda state, observation, key: jnp.zeros((*observation.shape[:-1], dim)))
     said = camera.film(agent, jnp.zeros(1), jax.random.key(0))
     film = imageio.imread(path)
     return said, film.shape, float(film[-1].std()), len(set(map(tuple, film[-1].reshape(-1, 3).tolist())))
