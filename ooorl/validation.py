@@ -3,6 +3,9 @@
 Only Python numbers are checked: a traced hyper-parameter (a sweep mapped inside one program) passes.
 """
 
+import inspect
+import types
+import typing
 from collections.abc import Mapping
 from dataclasses import fields
 
@@ -133,3 +136,34 @@ def check_regions(discs, boxes):
     for box in boxes:
         if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):
             raise UsageError(f'a box must be [low x, low y, high x, high y], low below high; got {list(box)}')
+
+
+def converted(value, hint, where: str):
+    """A value from TOML as what an annotation asks for: lists for tuples, integers for floats; every number in it finite.
+
+    Raises:
+      UsageError: if it is of another type, naming `where`.
+    """
+    check_finite(where, value)
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    for option in options:
+        kind = typing.get_origin(option) or option
+        if kind is tuple and isinstance(value, list | tuple):
+            item = typing.get_args(option)[:1]
+            return tuple(converted(v, item[0], where) if item else _frozen(v) for v in value)
+        if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if kind is int and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if kind in (bool, str) and isinstance(value, kind):
+            return value
+        if inspect.isclass(kind) and issubclass(kind, Mapping) and isinstance(value, Mapping):
+            return dict(value)
+    wanted = ' or '.join(getattr(o, '__name__', str(o)) for o in options if o is not type(None))
+    raise UsageError(f'{where} must be of type {wanted}; got {value!r}')
+
+
+def _frozen(value):
+    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value

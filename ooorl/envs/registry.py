@@ -6,6 +6,7 @@
 import dataclasses
 import difflib
 import inspect
+import typing
 from collections.abc import Callable
 
 from ooorl.envs.batched import batched
@@ -21,6 +22,7 @@ from ooorl.envs.probes import (
 from ooorl.envs.tabletop import tabletop
 from ooorl.errors import UsageError
 from ooorl.types import Environment, Task
+from ooorl.validation import check_positive, converted
 
 # id -> (builder, settings of this id); a builder takes keyword settings and returns a Task.
 TASKS: dict[str, tuple[Callable[..., Task], dict]] = {
@@ -52,7 +54,7 @@ def make_task(name: str, **settings) -> Task:
     40
 
     Raises:
-      UsageError: if the name or a setting is unknown.
+      UsageError: if the name or a setting is unknown, or a setting is of another type.
     """
     if name not in TASKS:
         raise _unknown(name, TASKS)
@@ -61,6 +63,9 @@ def make_task(name: str, **settings) -> Task:
     for setting in settings:
         if setting not in known:
             raise UsageError(f'{name} knows the settings {", ".join(known) or "(none)"}; got {setting!r}; remove it')
+    hints = typing.get_type_hints(builder)
+    settings = {key: converted(value, hints[key], f'{key} of {name}') for key, value in settings.items()}
+    check_positive(**{key: value for key, value in settings.items() if key == 'horizon'})
     return builder(**{**defaults, **settings})
 
 

@@ -75,7 +75,8 @@ class MetricsWriter:
         """
         self._file.flush()
         with open(self.path, "rb") as file:
-            kept = file.read(offset)
+            # No more than there is: a damaged count may be larger than any file.
+            kept = file.read(min(offset, os.fstat(file.fileno()).st_size))
         found = hashlib.sha256(kept)
         if len(kept) < offset or (offset and not kept.endswith(b"\n")) or digest not in (None, found.hexdigest()):
             if self._made and not self._file.tell():

@@ -7,9 +7,7 @@ says everything.
 
 import dataclasses
 import difflib
-import inspect
 import tomllib
-import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +15,7 @@ from pathlib import Path
 from ooorl.agents import algorithm
 from ooorl.errors import UsageError
 from ooorl.runner.settings import AGENT_TABLES, CHOSEN, SCHEMES, SUB_TABLES, TABLES, AgentConfig, RunConfig
-from ooorl.validation import check_choice, check_finite, check_named
+from ooorl.validation import check_choice, check_named, converted
 
 
 def read(path: str | Path, overrides: typing.Sequence[str] = ()) -> dict:
@@ -145,9 +143,7 @@ def parse(kind: type, table: Mapping, where: str):
         raise UsageError(f'{where} must be a table; got {table!r}')
     hints = typing.get_type_hints(kind)
     _refuse_unknown(table, fields(kind), where)
-    values = {key: _convert(value, hints[key], f'{key} in {where}') for key, value in table.items()}
-    for key, value in values.items():
-        check_finite(f'{key} in {where}', value)
+    values = {key: converted(value, hints[key], f'{key} in {where}') for key, value in table.items()}
     missing = [f.name for f in dataclasses.fields(kind) if _required(f) and f.name not in values]
     if missing:
         raise UsageError(f'{where} needs {", ".join(missing)}; add it')
@@ -173,31 +169,6 @@ def _refuse_unknown(table, known, where):
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
             raise UsageError(f'unknown key {key!r} in {where}; did you mean {near[0]!r}?')
-
-
-def _convert(value, hint, where):
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None and type(None) in options:
-        return None
-    for option in options:
-        kind = typing.get_origin(option) or option
-        if kind is tuple and isinstance(value, list | tuple):
-            item = typing.get_args(option)[:1]
-            return tuple(_convert(v, item[0], where) if item else _frozen(v) for v in value)
-        if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if kind is int and isinstance(value, int) and not isinstance(value, bool):
-            return value
-        if kind in (bool, str) and isinstance(value, kind):
-            return value
-        if inspect.isclass(kind) and issubclass(kind, Mapping) and isinstance(value, Mapping):
-            return dict(value)
-    wanted = ' or '.join(getattr(o, '__name__', str(o)) for o in options if o is not type(None))
-    raise UsageError(f'{where} must be of type {wanted}; got {value!r}')
-
-
-def _frozen(value):
-    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
 
 
 def _plain(config):

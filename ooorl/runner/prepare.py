@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import typing
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from ooorl.runner.settings import parse_seeds
 from ooorl.training.evaluate import evaluate
 from ooorl.training.phases import Setup, check, env_steps, round_sizes
 from ooorl.types import Spec
+from ooorl.validation import check_not_negative, check_positive, converted
 
 
 class Prepared(NamedTuple):
@@ -110,21 +112,31 @@ def _whole_dataset(table, place):
 
 
 def _scripted(table):
-    from ooorl.envs import scripted
+    from ooorl.envs import maze, point_mass_wall, scripted
 
-    makers = {'u_maze': scripted.u_maze_offline, 'point_mass_wall': scripted.point_mass_wall_offline}
-    if table['scripted'] not in makers:
-        raise UsageError(f'dataset.scripted must be one of {", ".join(makers)}; got {table["scripted"]!r}')
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in table['settings'].items()}
-    seed, episodes = settings.pop('seed', 0), settings.get('num_episodes', 0)
-    if isinstance(episodes, int):
-        memory.check([memory.Part(episodes * memory.SCRIPTED_EPISODE, f'{episodes:,} episodes of scripted data', 'num_episodes')])
+    makers = {
+        'u_maze': (scripted.u_maze_offline, maze.u_maze),
+        'point_mass_wall': (scripted.point_mass_wall_offline, point_mass_wall.point_mass_wall),
+    }
+    name = table['scripted']
+    if name not in makers:
+        raise UsageError(f'dataset.scripted must be one of {", ".join(makers)}; got {name!r}')
+    maker, task = makers[name]
+    hints = typing.get_type_hints(task) | typing.get_type_hints(maker) | {'seed': int}
+    settings = dict(table['settings'])
+    for key in settings.keys() & hints.keys():
+        settings[key] = converted(settings[key], hints[key], f'{key} in [dataset.settings]')
+    seed = settings.pop('seed', 0)
+    check_positive(**{key: value for key, value in settings.items() if key in ('num_episodes', 'horizon')})
+    check_not_negative(seed=seed)
+    episodes = settings.get('num_episodes', 0)
+    memory.check([memory.Part(episodes * memory.SCRIPTED_EPISODE, f'{episodes:,} episodes of scripted data', 'num_episodes')])
     try:
-        transitions = makers[table['scripted']](jax.random.key(seed), **settings)
+        transitions = maker(jax.random.key(seed), **settings)
     except TypeError as error:
-        raise UsageError(f'dataset.settings must be those of scripted data {table["scripted"]!r}; {error}') from None
+        raise UsageError(f'dataset.settings must be those of scripted data {name!r}; {error}') from None
     digest = hashlib.sha256(b''.join(np.ascontiguousarray(leaf).tobytes() for leaf in jax.tree.leaves(transitions))).hexdigest()
-    return data.Dataset(transitions=transitions, name=f'scripted {table["scripted"]}', sha256=digest, notes=())
+    return data.Dataset(transitions=transitions, name=f'scripted {name}', sha256=digest, notes=())
 
 
 def make_environments(settings: Mapping, num_seeds: int):

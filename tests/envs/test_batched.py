@@ -116,3 +116,18 @@ def test_gymnasium_time_limit_is_the_horizon_of_the_task():
     env.reset(seed=0)
     outcomes = [env.step(np.zeros(2, np.float32))[2:4] for _ in range(50)]
     assert outcomes[-1] == (False, True) and not any(map(any, outcomes[:-1]))
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'horizon': []}, 'horizon of ooorl/UMaze-v0 must be of type int; got'),
+        ({'horizon': 0}, 'horizon must be greater than 0'),
+        ({'step_size': 'far'}, 'step_size of ooorl/UMaze-v0 must be of type float'),
+        ({'goal_radius': float('nan')}, 'goal_radius of ooorl/UMaze-v0 must be a finite number'),
+        ({'layout': 3}, 'layout of ooorl/UMaze-v0 must be of type tuple'),
+    ],
+)
+def test_settings_of_a_task_are_checked_by_type(settings, message):
+    with pytest.raises(UsageError, match=message):
+        make_task('ooorl/UMaze-v0', **settings)
