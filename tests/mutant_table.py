@@ -245,7 +245,7 @@ TABLE = [
         ('thinned data lose their pairs', 'nearest_action(observation[::stride], action[::stride]', 'nearest_action(observation[::stride], action[: len(observation[::stride])]'),
     ),
     *mutants(
-        'agents/fql.py', ('agents/test_golden_fql.py', 'agents/test_agents_and_policies.py', 'agents/test_conformance.py::test_agents_conform[fql]'),
+        'agents/fql.py', ('agents/test_fql.py', 'agents/test_golden_fql.py', 'agents/test_agents_and_policies.py', 'agents/test_conformance.py::test_agents_conform[fql]'),
         ('next action at the state', 'draw(state.one_step, batch.next_observation, key)', 'draw(state.one_step, batch.observation, key)'),
         ('target from the current q', 'q_values(state.target_q, batch.next_observation, next_action)', 'q_values(state.q, batch.next_observation, next_action)'),
         ('the slow q follows the new q', "state = state._replace(target_q=optax.incremental_update(state.q, state.target_q, config.polyak))\n        state, loss, mean = descend(state, 'q', loss_fn, q_optimizer)",

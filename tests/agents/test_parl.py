@@ -84,3 +84,42 @@ def test_the_imitated_action_is_better_than_the_policys(choice):
     q = agent.q(state, BATCH.observation, policy.sample(state.policy, BATCH.observation, KEYS[2], 1)[0]).mean()
     assert metrics['search/q'] > q
     assert 0.0 < metrics['search/data_share'] < 1.0
+
+
+def test_with_one_kept_candidate_the_data_are_imitated():
+    settings = {'num_candidates': 1, 'num_kept': 1, 'num_steps': 0, 'learning_rate': 1e-3}
+    searching, cloning = agent_of(**settings), agent_of(**settings, imitate='data')
+    state = searching.init(KEYS[0])
+    left, right = (agent.update(state, BATCH, KEYS[1])[0].policy for agent in (searching, cloning))
+    assert trees_equal(left, right)
+
+
+def test_the_current_critic_judges():
+    agent = agent_of()
+    state = agent.init(KEYS[0])
+    flipped = jax.tree.map(lambda leaf: -leaf, state.critic.q)
+    slow = state._replace(critic=state.critic._replace(target_q=flipped))
+    current = state._replace(critic=state.critic._replace(q=flipped))
+    actions = [agent.best_action(s, BATCH.observation, KEYS[1]) for s in (state, slow, current)]
+    np.testing.assert_array_equal(actions[0], actions[1])
+    assert (actions[0] != actions[2]).any()
+
+
+def test_targets_take_the_best_of_what_the_search_found():
+    candidates = jnp.array([[-0.9, 0.3], [0.1, 0.8], [0.9, -0.5]])
+    given = fixed_policy(jnp.zeros(2))
+    spread = Policy(
+        init=given.init, mode=given.mode, loss=given.loss,
+        sample=lambda params, observation, key, num: jnp.broadcast_to(
+            jnp.expand_dims(candidates, range(1, observation.ndim)), (num, *observation.shape[:-1], 2)
+        ),
+    )  # fmt: skip
+    critic = sac_critic(SPEC, SACConfig(hidden=(8,), gamma=0.5))
+    agent = parl(SPEC, PARLConfig(imitate='nothing', num_candidates=3, num_kept=3, num_steps=0), critic=critic, policy=spread)
+    state = agent.init(KEYS[0])
+    _, metrics = agent.update(state, BATCH, KEYS[1])
+    every = jnp.broadcast_to(candidates[:, None], (3, 6, 2))
+    following = jnp.broadcast_to(BATCH.next_observation, (3, 6, 3))
+    best = critic.q(state.critic, following, every).mean(axis=0).argmax(axis=0)
+    value = critic.target_q(state.critic, following, every).min(axis=0)[best, jnp.arange(6)]
+    np.testing.assert_allclose(metrics['q/target'], (BATCH.reward + 0.5 * BATCH.discount * value).mean(), rtol=1e-5)

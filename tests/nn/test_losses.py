@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from ooorl.nn.losses import awr_weight, backup, bounded, expectile_loss
+from ooorl.nn.losses import awr_weight, backup, bounded, ensemble_value, expectile_loss
 from ooorl.types import Transition
 
 
@@ -103,3 +103,12 @@ def test_bounded_does_nothing_without_bounds():
     assert bounded(_batch([0.0, 0.0], [1.0, 1.0]), values) is values
     batch = _batch([0.0, 0.0], [1.0, 1.0], value_low=-2.0, value_high=3.0)
     np.testing.assert_array_equal(bounded(batch, values), [-2.0, 3.0])
+
+
+def test_the_value_of_an_ensemble_by_hand():
+    q = jnp.array([[1.0, 5.0], [3.0, 2.0]])
+    np.testing.assert_allclose(ensemble_value(q, 'min'), [1.0, 2.0])
+    np.testing.assert_allclose(ensemble_value(q, 'mean'), [2.0, 3.5])
+    np.testing.assert_allclose(ensemble_value(q, 'lower', 0.5), [2.0 - 0.5 * 1.0, 3.5 - 0.5 * 1.5])
+    slope = jax.jit(jax.grad(lambda q: ensemble_value(q, 'min').sum()))(q)
+    np.testing.assert_array_equal(slope, [[1.0, 0.0], [0.0, 1.0]])
