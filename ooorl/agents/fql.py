@@ -17,6 +17,7 @@ Source: Park, Li & Levine, "Flow Q-Learning", ICML 2025, arXiv:2502.02538; order
 networks, which is the same step. `critic_layer_norm='after'` is theirs.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -72,6 +73,39 @@ class FQLState(NamedTuple):
     target_q: Params
 
 
+class _CriticParts(NamedTuple):
+    init: Callable  # (key) -> the fields q, q_opt, target_q
+    q_values: Callable  # (params, observation, action) -> [E, ...]
+    step: Callable  # (state, batch, next_action[B, A]) -> (state, metrics)
+
+
+def _critic_parts(spec: Spec, config: FQLConfig, head: ValueHead, grad_transform) -> _CriticParts:
+    network = ensemble_q(
+        config.hidden, head.num_outputs, num_members=config.num_critics, layer_norm=config.critic_layer_norm, activation='gelu'
+    )
+    optimizer = scheduled_adam(config, 'critic', config.learning_rate, grad_transform)
+
+    def init(key):
+        return learner('q', init_q(network, spec, key), optimizer, slow=True)
+
+    def q_values(params, observation, action):
+        return head.value(network.apply(params, observation, action))
+
+    def step(state, batch, next_action):
+        next_value = ensemble_value(q_values(state.target_q, batch.next_observation, next_action), config.aggregate, config.rho)
+        target = backup(batch, next_value, config.gamma)
+
+        def loss_fn(params):
+            made = network.apply(params, batch.observation, batch.action)
+            return weighted(batch, head.loss(made, target)).mean(), head.value(made).mean()
+
+        state = state._replace(target_q=optax.incremental_update(state.q, state.target_q, config.polyak))
+        state, loss, mean = descend(state, 'q', loss_fn, optimizer)
+        return state, {'q/loss': loss, 'q/mean': mean, 'q/target': target.mean()}
+
+    return _CriticParts(init, q_values, step)
+
+
 def fql(
     spec: Spec,
     config: FQLConfig = FQLConfig(),
@@ -92,26 +126,18 @@ def fql(
     """
     policy = policy or flow_policy(spec, FlowConfig(hidden=config.hidden, num_steps=config.num_steps))
     require_decode(policy, 'fql', 'distils what the policy makes of its noise')
-    head = head or scalar_head()
+    critic = _critic_parts(spec, config, head or scalar_head(), grad_transform)
     network = mlp(config.hidden, spec.action_dim, activation='gelu')
-    q_network = ensemble_q(
-        config.hidden, head.num_outputs, num_members=config.num_critics, layer_norm=config.critic_layer_norm, activation='gelu'
-    )
-    policy_optimizer, q_optimizer = (
-        scheduled_adam(config, part, config.learning_rate, grad_transform) for part in ('policy', 'critic')
-    )
+    optimizer = scheduled_adam(config, 'policy', config.learning_rate, grad_transform)
 
     def init(key):
         policy_key, one_step_key, q_key = jax.random.split(key, 3)
         example = jnp.zeros((1, spec.observation_dim)), jnp.zeros((1, policy.noise_dim))
         return FQLState(
-            **learner('policy', policy.init(policy_key), policy_optimizer),
-            **learner('one_step', network.init(one_step_key, *example), policy_optimizer),
-            **learner('q', init_q(q_network, spec, q_key), q_optimizer, slow=True),
+            **learner('policy', policy.init(policy_key), optimizer),
+            **learner('one_step', network.init(one_step_key, *example), optimizer),
+            **critic.init(q_key),
         )
-
-    def q_values(params, observation, action):
-        return head.value(q_network.apply(params, observation, action))
 
     def raw(params, observation, noise):
         return network.apply(params, beside(noise, observation), noise)
@@ -120,24 +146,11 @@ def fql(
         noise = jax.random.normal(key, (*observation.shape[:-1], policy.noise_dim))
         return jnp.clip(raw(params, observation, noise), -1.0, 1.0)
 
-    def q_step(state, batch, key):
-        next_action = draw(state.one_step, batch.next_observation, key)
-        next_value = ensemble_value(q_values(state.target_q, batch.next_observation, next_action), config.aggregate, config.rho)
-        target = backup(batch, next_value, config.gamma)
-
-        def loss_fn(params):
-            made = q_network.apply(params, batch.observation, batch.action)
-            return weighted(batch, head.loss(made, target)).mean(), head.value(made).mean()
-
-        state = state._replace(target_q=optax.incremental_update(state.q, state.target_q, config.polyak))
-        state, loss, mean = descend(state, 'q', loss_fn, q_optimizer)
-        return state, {'q/loss': loss, 'q/mean': mean, 'q/target': target.mean()}
-
     def policy_step(state, batch, key):
         def loss_fn(params):
             return imitation(policy, params, batch, key).mean() / spec.action_dim, None
 
-        state, loss, _ = descend_policy(state, policy, loss_fn, policy_optimizer)
+        state, loss, _ = descend_policy(state, policy, loss_fn, optimizer)
         return state, {'policy/loss': loss}
 
     def one_step_step(state, batch, flow, q, key):
@@ -146,19 +159,19 @@ def fql(
 
         def loss_fn(params):
             made = raw(params, batch.observation, noise)
-            values = q_values(q, batch.observation, jnp.clip(made, -1.0, 1.0)).mean(axis=0)
+            values = critic.q_values(q, batch.observation, jnp.clip(made, -1.0, 1.0)).mean(axis=0)
             distance = ((made - distilled) ** 2).mean()
             size = jax.lax.stop_gradient(jnp.abs(values).mean()) if config.normalise_q else 1.0
             loss = config.distil_weight * distance - values.mean() / size
             return loss, {'one_step/q': values.mean(), 'one_step/distance': distance}
 
-        state, loss, metrics = descend(state, 'one_step', loss_fn, policy_optimizer)
+        state, loss, metrics = descend(state, 'one_step', loss_fn, optimizer)
         return state, {'one_step/loss': loss} | metrics
 
     def update(state: FQLState, batch: Transition, key) -> tuple[FQLState, Metrics]:
         q_key, policy_key, one_step_key = jax.random.split(key, 3)
         flow, q = state.policy, state.q
-        state, q_metrics = q_step(state, batch, q_key)
+        state, q_metrics = critic.step(state, batch, draw(state.one_step, batch.next_observation, q_key))
         state, policy_metrics = policy_step(state, batch, policy_key)
         state, one_step_metrics = one_step_step(state, batch, flow, q, one_step_key)
         return state, q_metrics | policy_metrics | one_step_metrics
@@ -171,6 +184,6 @@ def fql(
         update=update,
         sample_action=act,
         best_action=act,
-        q=lambda state, observation, action: q_values(state.q, observation, action),
+        q=lambda state, observation, action: critic.q_values(state.q, observation, action),
         weighs=policy.masks,
     )
