@@ -246,10 +246,10 @@ TABLE = [
     ),
     *mutants(
         'agents/fql.py', ('agents/test_fql.py', 'agents/test_golden_fql.py', 'agents/test_agents_and_policies.py', 'agents/test_conformance.py::test_agents_conform[fql]'),
-        ('next action at the state', 'draw(state.one_step, batch.next_observation, key)', 'draw(state.one_step, batch.observation, key)'),
+        ('next action at the state', 'draw(state.one_step, batch.next_observation, q_key)', 'draw(state.one_step, batch.observation, q_key)'),
         ('target from the current q', 'q_values(state.target_q, batch.next_observation, next_action)', 'q_values(state.q, batch.next_observation, next_action)'),
-        ('the slow q follows the new q', "state = state._replace(target_q=optax.incremental_update(state.q, state.target_q, config.polyak))\n        state, loss, mean = descend(state, 'q', loss_fn, q_optimizer)",
-         "state, loss, mean = descend(state, 'q', loss_fn, q_optimizer)\n        state = state._replace(target_q=optax.incremental_update(state.q, state.target_q, config.polyak))"),
+        ('the slow q follows the new q', "state = state._replace(target_q=optax.incremental_update(state.q, state.target_q, config.polyak))\n        state, loss, mean = descend(state, 'q', loss_fn, optimizer)",
+         "state, loss, mean = descend(state, 'q', loss_fn, optimizer)\n        state = state._replace(target_q=optax.incremental_update(state.q, state.target_q, config.polyak))"),
         ('imitation summed over dimensions', 'batch, key).mean() / spec.action_dim, None', 'batch, key).mean(), None'),
         ('distils what the flow has just learnt', 'one_step_step(state, batch, flow, q, one_step_key)', 'one_step_step(state, batch, state.policy, q, one_step_key)'),
         ('climbs the new q', 'one_step_step(state, batch, flow, q, one_step_key)', 'one_step_step(state, batch, flow, state.q, one_step_key)'),
