@@ -69,6 +69,18 @@ def is_unit(given: Box | None) -> bool:
     return given is None or bool((given.low == -1.0).all() and (given.high == 1.0).all())
 
 
+def same(one: Box | None, other: Box | None) -> bool:
+    """Whether two boxes are the same one; no box counts as [-1, 1]."""
+    if is_unit(one) or is_unit(other):
+        return is_unit(one) and is_unit(other)
+    return np.array_equal(one.low, other.low) and np.array_equal(one.high, other.high)
+
+
+def shown(given: Box | None) -> str:
+    """A box as people read it."""
+    return '[-1, 1]' if given is None else _shown(given.low, given.high)
+
+
 def normalised(actions, source, notes, *, stated=None, recorded=None, environment=None, clip=False):
     """Actions `[N, A]` as float32 in [-1, 1].
 

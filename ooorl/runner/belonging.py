@@ -12,6 +12,7 @@ from ooorl.data import action_box
 from ooorl.data.audit import info_names, replayed
 from ooorl.data.recorded_states import simulator, state_columns
 from ooorl.errors import UsageError
+from ooorl.runner import run_directory
 from ooorl.types import Spec, Task
 
 ROWS = 300  # that are replayed, a few hundred milliseconds at most
@@ -43,7 +44,11 @@ def settled(settings: Mapping) -> tuple[dict, str]:
     if table['id'] or (scheme == 'offline' and not evaluation['num_episodes']):
         return settings, ''
     source = settings['dataset']
-    if source['task']:
+    collected = next((text for text in (settings['run']['store'], source['path']) if text and run_directory.is_run(text)), '')
+    if collected:
+        own = run_directory.read_config(run_directory.named(collected)[0], 'environment.id')['environment']
+        name, own = own['id'], own['settings']
+    elif source['task']:
         name, own = data.entry(source['task']).environment, {}
     else:
         name, own = data.environment_of(source['path']) if source['path'] else ('', {})

@@ -134,10 +134,12 @@ def _sampling(table, gamma, key='sampling'):
     return parse(Sampling, values, f'[{key}]')
 
 
-def build_phases(config: Mapping, spec: Spec, dataset) -> tuple[phases.Phase, ...]:
-    """The phases of a resolved config."""
+def build_phases(config: Mapping, spec: Spec, dataset, stores: Mapping = {}) -> tuple[phases.Phase, ...]:
+    """The phases of a resolved config; with a store of an earlier run those of them that collect nothing."""
     scheme = config['run']['scheme']
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config[scheme].items()}
+    if scheme == 'ooo' and stores:
+        return _retraining_phases(config, spec, dataset, settings, stores)
     if scheme == 'ooo':
         return _ooo_phases(config, spec, dataset, settings)
     table = config['agent']
@@ -145,6 +147,8 @@ def build_phases(config: Mapping, spec: Spec, dataset) -> tuple[phases.Phase, ..
     samplings = {'sampling': _sampling(table, gamma_of(table) or 0.99)}
     if scheme == 'finetune':
         samplings['online_sampling'] = _sampling(table, gamma_of(table) or 0.99, 'online_sampling')
+    if stores:
+        (settings['store'],) = stores
     if scheme == 'online':
         settings['random_agent'] = uniform(spec)
     return getattr(phases, scheme)(agent, **settings, **samplings)
@@ -161,6 +165,14 @@ def uniform(spec: Spec) -> Agent:
         update=lambda state, batch, key: (state, {}),
         sample_action=act,
         best_action=act,
+    )
+
+
+def _retraining_phases(config, spec, dataset, settings, stores):
+    table, ((name, store),) = config['exploit'], stores.items()
+    return phases.retraining(
+        build_agent(table, spec, dataset), num_updates=settings['retrain_updates'], store=name,
+        budgets=settings['retrain_at'] or (store.num_rows,), sampling=_sampling(table, gamma_of(table) or 0.99),
     )
 
 

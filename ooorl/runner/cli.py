@@ -130,7 +130,7 @@ def _parser():
 
     run = commands.add_parser('run', help='run a config file')
     run.add_argument('config', type=Path, metavar='CONFIG.toml')
-    help_text = 'D4RL HDF5, npz or Minari file; or a catalogue id such as hopper-medium-v2'
+    help_text = 'D4RL HDF5, npz or Minari file; a run directory; or a catalogue id such as hopper-medium-v2'
     run.add_argument('--dataset', metavar='PATH', help=help_text)
     run.add_argument('--env', metavar='ID', help="environment instead of the config's, or of the one that the data name")
     _run_options(run, out=None)
@@ -158,6 +158,7 @@ def _run_options(parser, out):
     parser.add_argument('--seeds', metavar='A:B', help="'0:8' is 0 to 7; '3,5' is 3 and 5")
     parser.add_argument('--out', type=Path, default=out, metavar='DIR', help='run directory (runs/<config name>)')
     parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE', help='change a setting; may repeat')
+    parser.add_argument('--store', metavar='RUN_DIR[:STORE]', help='retrain on what an earlier run collected, collecting nothing')
     parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint in the run directory')
 
 
@@ -208,6 +209,10 @@ def _start(table, arguments, out):
     from ooorl.runner import config, session
     from ooorl.runner.prepare import prepare
 
+    if arguments.store is not None:
+        from ooorl.runner import earlier_runs
+
+        table.setdefault('run', {}).update(store=arguments.store, seeds=earlier_runs.seeds_of(arguments.store))
     if arguments.seeds is not None:
         table.setdefault('run', {})['seeds'] = arguments.seeds
     _use_all_cores(config.resolve(table)['run']['seeds'])
@@ -259,6 +264,8 @@ def _header(prepared, out):
         console.print(f'data: {prepared.dataset.name}, {rows:,} rows, sha256 {prepared.dataset.sha256[:12]}')
         for note in prepared.dataset.notes:
             console.print(f'  {note}', markup=False)
+    for note in prepared.store_notes:
+        console.print(f'store: {note}', markup=False)
     for name in ('agent', 'explore', 'exploit'):
         if name in prepared.config:
             console.print(f'{name}: {_transforms(prepared.config[name])}')

@@ -13,7 +13,7 @@ import numpy as np
 from ooorl import data, envs
 from ooorl.data.pull import pull
 from ooorl.errors import UsageError
-from ooorl.runner import belonging, build, config, memory
+from ooorl.runner import belonging, build, config, earlier_runs, memory, run_directory
 from ooorl.runner.return_range import with_return_ranges
 from ooorl.runner.settings import parse_seeds
 from ooorl.training.evaluate import evaluate
@@ -28,6 +28,7 @@ class Prepared(NamedTuple):
     config: dict
     setup: Setup
     dataset: 'data.Dataset | None'
+    store_notes: tuple[str, ...] = ()  # on rows of an earlier run that it reads
 
 
 def prepare(settings: Mapping) -> Prepared:
@@ -50,12 +51,13 @@ def prepare(settings: Mapping) -> Prepared:
         settings, line = belonging.without_environment(settings, error)
         environment = evaluation = None
         dataset = _dataset_for(settings, line)
-    spec = _spec(dataset, environment, settings['environment']['id'])
+    stores, notes = earlier_runs.stores(settings, seeds)
+    spec = _spec(dataset, environment, settings['environment']['id'], stores)
     settings, dataset = with_return_ranges(settings, dataset)
     transitions = None if dataset is None else dataset.transitions
     run = settings['run']
     setup = Setup(
-        phases=build.build_phases(settings, spec, transitions),
+        phases=build.build_phases(settings, spec, transitions, stores),
         seeds=seeds,
         dataset=transitions,
         environment=environment,
@@ -64,12 +66,13 @@ def prepare(settings: Mapping) -> Prepared:
         evaluate_every=run['evaluate_every'] or None,
         seed_group=run['seed_group'] or build.seed_group(settings),
         score_range=build.score_range(settings),
+        stores=stores,
     )
     check(setup)
     _check_batches(setup)
     memory.check(memory.of_setup(setup))
     _check_map(settings['report'], spec, len(seeds))
-    return Prepared(settings, setup, dataset)
+    return Prepared(settings, setup, dataset, notes)
 
 
 def _dataset_for(settings, line):
@@ -102,6 +105,8 @@ def _whole_dataset(table, place):
     if not (table['path'] or table['task']):
         return None
     path = table['path'] or pull(table['task'])
+    if run_directory.is_run(path):
+        return earlier_runs.dataset(path, table, place)
     reading = {'environment_box': place and place.action_box}
     reading['infos'] = () if table['replay'] == 'off' else belonging.states_in(path, place)
     if table['task']:
@@ -144,7 +149,8 @@ def make_environments(settings: Mapping, num_seeds: int):
     table, evaluation = settings['environment'], settings['evaluation']
     if not table['id']:
         return None, None
-    collects, keys = settings['run']['scheme'] != 'offline', settings['dataset']['observation_keys']
+    collects = settings['run']['scheme'] != 'offline' and not settings['run']['store']
+    keys = settings['dataset']['observation_keys']
     environment = None
     if collects:
         environment = _make(table, table['num_envs'], num_seeds, table['settings'], keys)
@@ -177,11 +183,16 @@ def _no_action(environment):
     return jnp.zeros((*environment.batch_shape, environment.spec.action_dim))
 
 
-def _spec(dataset, environment_or_none, name) -> Spec:
+def _spec(dataset, environment_or_none, name, stores) -> Spec:
     if environment_or_none is not None:
         if dataset is not None:
             data.check_spec(dataset, environment_or_none.spec, environment=name)
         return environment_or_none.spec
+    given = [earlier_runs.spec_of(store) for store in stores.values()]
+    if given and dataset is not None:
+        data.check_spec(dataset, given[0], environment='run.store')
+    if dataset is None and given:
+        return given[0]
     if dataset is None:
         raise UsageError('a run needs a data set or an environment; the config names neither; give --dataset or environment.id')
     return dataset.spec

@@ -90,6 +90,20 @@ def read_config(directory: Path, purpose: str) -> dict:
         raise UsageError(told) from None
 
 
+def named(text: str) -> tuple[Path, str]:
+    """`RUN_DIR` or `RUN_DIR:store` as directory and store, '' where none is named."""
+    directory, colon, store = text.rpartition(':')
+    if colon and not Path(text).is_dir():
+        return Path(directory), store
+    return Path(text), ''
+
+
+def is_run(text: str) -> bool:
+    """Whether a text names the directory of a run, with or without a store of it."""
+    directory = named(text)[0]
+    return (directory / 'config.toml').is_file() and (directory / 'metrics.jsonl').exists()
+
+
 def _refuse_unfit(out, resume):
     for name in FILES:
         if (out / name).is_dir():

@@ -28,11 +28,14 @@ class RunConfig:
     updates_per_round: int = 1_000  # updates in one dispatch
     evaluate_every: int = 0  # updates between evaluations within a phase; 0 means at the end of each phase only
     seed_group: int = 0  # seeds mapped together on a CPU; 0 chooses: 4 where no network is wider than 96, else 1
+    store: str = ''  # RUN_DIR or RUN_DIR:store, what an earlier run collected: read in place of collecting; 'offline' and 'ooo'
     checkpoint_seconds: float = 60.0  # time between checkpoints within a phase; each phase ends with one
 
     def __post_init__(self):
         check_choice(SCHEMES, scheme=self.scheme)
         check_positive(updates_per_round=self.updates_per_round)
+        if self.store and self.scheme not in ('offline', 'ooo'):
+            raise UsageError(f"store is for schemes 'offline' and 'ooo', which can do without collecting; got {self.scheme!r}")
         check_not_negative(seed_group=self.seed_group)
         check_not_negative(evaluate_every=self.evaluate_every, checkpoint_seconds=self.checkpoint_seconds)
         parse_seeds(self.seeds)

@@ -57,7 +57,8 @@ def summarise(prepared: Prepared, rows: list[dict], times: Mapping) -> dict:
         'versions': versions(),
         'provenance': provenance(tomli_w.dumps(prepared.config)),
         'config_text': tomli_w.dumps(prepared.config),
-        'notes': [*(() if dataset is None else dataset.notes), *map(_lost, diverged, diverged.values())],
+        'store': {'name': prepared.config['run']['store'], 'notes': list(prepared.store_notes)} if setup.stores else None,
+        'notes': [*prepared.store_notes, *(() if dataset is None else dataset.notes), *map(_lost, diverged, diverged.values())],
     }
 
 
@@ -118,7 +119,8 @@ def visited(prepared: Prepared, state: RunState, columns) -> dict[str, np.ndarra
     arrays = {}
     if prepared.dataset is not None:
         arrays['offline'] = np.asarray(prepared.dataset.transitions.observation)[:, [first, second]]
-    for name, store in ({} if state is None else state.stores).items():
+    given = {name: store.rows for name, store in prepared.setup.stores.items()}
+    for name, store in {**given, **({} if state is None else state.stores)}.items():
         rows: Transition = store.storage
         if getattr(rows.reward, 'is_deleted', bool)():  # the round that diverged has consumed it
             continue

@@ -148,6 +148,33 @@ def restore(directory: Path, template_of) -> tuple[object, dict] | None:
     raise UsageError(f'a checkpoint that stays was needed; those of {directory} went while they were read; try again')
 
 
+def read_arrays(directory: Path, wanted) -> tuple[dict[str, np.ndarray], dict] | None:
+    """Some arrays of the newest intact checkpoint, and its `meta`, without knowing the whole; None if none was ever written.
+
+    Args:
+      directory: where it was saved.
+      wanted: whether to read the array at a place in the tree, such as '2.online.size'.
+
+    Returns:
+      numpy arrays by place, and `meta`.
+
+    Raises:
+      UsageError: if there are checkpoints and none is intact.
+    """
+    import orbax.checkpoint as ocp
+
+    found = newest(directory)
+    if found is None:
+        return _refuse_damaged(Path(directory))
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        held = checkpointer.metadata((found / 'arrays').absolute()).item_metadata.tree
+        names = {name: name.partition('.')[2] for name in held if name and wanted(name.partition('.')[2])}
+        args = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+        some = ocp.args.PyTreeRestore(item=dict.fromkeys(names, 0), restore_args=args, partial_restore=True)
+        arrays = checkpointer.restore((found / 'arrays').absolute(), args=some) if names else {}
+    return {place: arrays[name] for name, place in names.items()}, json.loads((found / 'meta.json').read_text())
+
+
 def newest(directory: Path) -> Path | None:
     """The newest intact checkpoint, or None."""
     return next((path for path in reversed(_numbered(Path(directory))) if _problem(path) is None), None)

@@ -19,11 +19,6 @@ from ooorl.training.loops import loop_part, packed
 FINITE = 'finite'  # metric: 1 if every number of the agent's state is finite
 
 
-def streams(setup) -> dict[str, int]:
-    """How many environments filled each source side by side."""
-    return {'dataset': 1, 'online': 1 if setup.environment is None else setup.environment.batch_shape[-1]}
-
-
 def compiled_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles, count):
     """The next `count` cycles of a round of `num_cycles` or fewer in a compiled environment.
 
@@ -32,7 +27,7 @@ def compiled_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles,
       count; whether the agents are finite `[S]`, None where nothing is learnt.
     """
     environment = programs.setup.environment
-    learn = make_learn(phase.agent, phase.sampling, num_updates=updates_per_cycle, streams=streams(programs.setup))
+    learn = make_learn(phase.agent, phase.sampling, num_updates=updates_per_cycle, streams=programs.setup.streams(phase.store))
     _, keep_up = _knowing(programs.setup, phase)
     online, known = _known_before(programs, phase, state)
 
@@ -73,7 +68,7 @@ def compiled_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles,
 
 def _knowing(setup, phase):
     """`know` and `keep_up` of `learn` for the sources of a phase: a pass over all rows once a round, then the new rows only."""
-    counts, reads, sampling = streams(setup), phase.agent.reads, phase.sampling
+    counts, reads, sampling = setup.streams(phase.store), phase.agent.reads, phase.sampling
 
     def keep_up(known, store, rows):
         num = rows.reward.shape[0]
@@ -93,7 +88,8 @@ def _after_host_collection(programs, phase, num_updates):
 
     The stores stay out of what is mapped in groups of seeds: that would copy all of them in every cycle.
     """
-    draw, learn = make_learn_ahead(phase.agent, phase.sampling, num_updates=num_updates, streams=streams(programs.setup))
+    counts = programs.setup.streams(phase.store)
+    draw, learn = make_learn_ahead(phase.agent, phase.sampling, num_updates=num_updates, streams=counts)
     _, keep_up = _knowing(programs.setup, phase)
 
     def stored(store, online, transitions, key, dataset, known):

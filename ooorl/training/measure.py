@@ -33,10 +33,9 @@ import numpy as np
 from ooorl.mapping import index_seed
 from ooorl.nn.optimizers import adams, moments
 from ooorl.training import learn, replay
-from ooorl.training.cycles import streams
 from ooorl.training.phases import Phase
 from ooorl.training.probe_rows import Probe, answers, dataset_probe, online_probes, questions, window_steps
-from ooorl.training.rounds import Programs, RunState
+from ooorl.training.rounds import Programs, RunState, store_of
 
 NUM_MATCHED = 128  # rows compared with their nearest row of the data
 BETA2 = 0.999
@@ -66,7 +65,7 @@ class Gauge:
         """
         if not phase.num_updates:
             return {}
-        store = None if phase.online_limit == 0 else state.stores.get(phase.store)
+        store = None if phase.online_limit == 0 else store_of(self.programs.setup, state, phase)
         if store is not None and phase.online_limit is not None:
             store = replay.take(store, phase.online_limit)
         probes = self._probes(phase, store)
@@ -89,9 +88,10 @@ class Gauge:
         probes = [{} if setup.dataset is None else {'dataset': self._dataset_probes[gamma]} for _ in setup.seeds]
         if store is None:
             return probes
-        streams, stored = setup.environment.batch_shape[-1], np.asarray(store.size)
+        streams, stored = setup.streams(phase.store)['online'], np.asarray(store.size)
+        longest = setup.stores[phase.store].longest if phase.store in setup.stores else setup.environment.horizon
         num = store.storage.reward.shape[1]
-        length = window_steps(num, streams, setup.environment.horizon)
+        length = window_steps(num, streams, longest)
         first = int(np.clip(stored.max() // streams - length, 0, num // streams - length)) * streams
 
         def window(storage, first):
@@ -112,7 +112,7 @@ class Gauge:
         programs, sampling, wins = self.programs, phase.sampling, {}
         if not sampling.success_rows:
             return wins
-        counts, kind = streams(programs.setup), (sampling.success_unit, sampling.success_reward)
+        counts, kind = programs.setup.streams(phase.store), (sampling.success_unit, sampling.success_reward)
 
         def number(name):
             return lambda source: learn.successes(source, counts[name], sampling).size
@@ -129,7 +129,8 @@ class Gauge:
 
     def _ask(self, state, phase, probes, ranges):
         """For each seed what the agent is given of the rows to look at, and what it believes of them."""
-        agent, collects = phase.agent, any(p.num_env_steps for p in self.programs.setup.phases)
+        agent, setup = phase.agent, self.programs.setup
+        collects = bool(setup.stores) or any(p.num_env_steps for p in setup.phases)
         asked = [questions(own, low, high, collects) for own, (low, high) in zip(probes, ranges, strict=True)]
         rows, tail = jax.tree.map(lambda *leaves: np.stack(leaves), *asked)
 

@@ -5,14 +5,17 @@ the beginning of it). `offline`, `finetune`, `online` and `ooo` return the phase
 tuple.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from ooorl.errors import UsageError
 from ooorl.training.evaluate import ScoreRange
 from ooorl.training.learn import Sampling
+from ooorl.training.lengths import Rounds, divided
+from ooorl.training.replay import ReplayState
 from ooorl.types import Agent, Environment, Transition
 from ooorl.validation import check_not_negative, check_positive
 
@@ -54,6 +57,22 @@ class Phase:
             raise UsageError(f'phase {self.name!r} collects {self.num_env_steps} steps and needs a store to put them in')
 
 
+class Collected(NamedTuple):
+    """A store that an earlier run has filled: `rows` with leading axis `[S]`, collected by `streams` environments side by side.
+
+    No episode in it is longer than `longest` steps.
+    """
+
+    rows: ReplayState
+    streams: int
+    longest: int
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that every seed has."""
+        return int(np.min(self.rows.size))
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Setup:
     """What all phases of a run share.
@@ -68,6 +87,7 @@ class Setup:
       evaluate_every: also evaluate whenever so many updates of a phase have passed; None means at its end only.
       seed_group: seeds mapped together on a CPU (see `mapping.map_seeds`).
       score_range: which score normalises to 0 and 100 and where, or None.
+      stores: what earlier runs have collected, by name; phases may read them and add nothing.
     """
 
     phases: Sequence[Phase]
@@ -79,6 +99,13 @@ class Setup:
     evaluate_every: int | None = None
     seed_group: int | None = None
     score_range: ScoreRange | None = None
+    stores: Mapping[str, Collected] = field(default_factory=dict)
+
+    def streams(self, store: str | None) -> dict[str, int]:
+        """How many environments filled each source of a phase with this store side by side."""
+        if store in self.stores:
+            return {'dataset': 1, 'online': self.stores[store].streams}
+        return {'dataset': 1, 'online': 1 if self.environment is None else self.environment.batch_shape[-1]}
 
 
 def check(setup: Setup) -> None:
@@ -95,9 +122,7 @@ def check(setup: Setup) -> None:
             raise UsageError(f'phase {phase.name!r} starts from {phase.start!r}, which is not an earlier phase of this run')
         if phase.num_env_steps and setup.environment is None:
             raise UsageError(f'phase {phase.name!r} collects data and needs an environment; none was given')
-        collected = sum(p.num_env_steps for p in setup.phases[: number + 1] if p.store == phase.store)
-        if phase.store is not None and not collected:
-            raise UsageError(f'phase {phase.name!r} reads the store {phase.store!r}, to which no phase before it adds')
+        _check_store(phase, number, setup)
         if setup.dataset is None and phase.num_updates and (phase.store is None or phase.online_limit == 0):
             raise UsageError(f'phase {phase.name!r} trains offline and needs a data set; none was given; give one')
         if setup.dataset is not None and phase.num_updates and 'next_action' in phase.agent.reads:
@@ -105,6 +130,21 @@ def check(setup: Setup) -> None:
         if phase.agent.chunk > 1:
             _check_chunk(phase, setup)
         round_sizes(phase, setup)
+
+
+def _check_store(phase, number, setup):
+    """What a phase reads must be there: collected before it, or by an earlier run."""
+    if phase.store in setup.stores:
+        rows = setup.stores[phase.store].num_rows
+        if phase.num_env_steps:
+            raise UsageError(f'phase {phase.name!r} must not add to the store {phase.store!r} of an earlier run; give it its own')
+        if phase.online_limit is not None and phase.online_limit > rows:
+            raise UsageError(
+                f'phase {phase.name!r} needs a budget of at most {rows} rows, which the store {phase.store!r} of an earlier run '
+                f'holds for every seed; got {phase.online_limit}; lower retrain_at'
+            )
+    elif phase.store is not None and not any(p.num_env_steps for p in setup.phases[: number + 1] if p.store == phase.store):
+        raise UsageError(f'phase {phase.name!r} reads the store {phase.store!r}, to which no phase before it adds')
 
 
 def _check_order(phase, dataset):
@@ -131,54 +171,6 @@ def _check_chunk(phase, setup):
             raise UsageError(f'{most}; got {phase.agent.chunk}; lower it')
 
 
-@dataclass(frozen=True)
-class Rounds(Sequence):
-    """(updates, cycles of collection) of each round of a phase, computed where asked for: a phase may have any number of them.
-
-    A phase is a row of periods, at whose ends it is evaluated, and a period is a row of rounds, equal but for its last one. All
-    lengths are counted in cycles, or in updates where nothing is collected.
-
-    Attributes:
-      total: length of the phase.
-      period: length of a period; of the last one, what is left.
-      most: length of a round.
-      updates_per_cycle: of learning; None where nothing is collected.
-    """
-
-    total: int
-    period: int
-    most: int
-    updates_per_cycle: int | None = None
-
-    def __len__(self):
-        whole, rest = divmod(self.total, self.period)
-        return max(1, whole * self._per_period() + -(-rest // self.most))
-
-    def __getitem__(self, number: int) -> tuple[int, int]:
-        if not -len(self) <= number < len(self):
-            raise IndexError(number)
-        number %= len(self)
-        return self._counts(self._passed(number + 1) - self._passed(number))
-
-    def done(self, number: int) -> tuple[int, int]:
-        """(updates, cycles) of the first `number` rounds together."""
-        return self._counts(self._passed(number))
-
-    def ends_period(self, number: int) -> bool:
-        """Whether the first `number` rounds are a whole number of periods."""
-        return self._passed(number) % self.period == 0
-
-    def _per_period(self):
-        return -(-self.period // self.most)
-
-    def _passed(self, number):
-        periods, rounds = divmod(number, self._per_period())
-        return min(self.total, periods * self.period + min(rounds * self.most, self.period))
-
-    def _counts(self, length):
-        return (length, 0) if self.updates_per_cycle is None else (length * self.updates_per_cycle, length)
-
-
 def round_sizes(phase: Phase, setup: Setup) -> Rounds:
     """The rounds of a phase: at most `updates_per_round` updates each, cut where an evaluation is due.
 
@@ -189,7 +181,7 @@ def round_sizes(phase: Phase, setup: Setup) -> Rounds:
       UsageError: if steps and updates do not divide into whole cycles, or an evaluation is due in the middle of one.
     """
     if not phase.num_env_steps:
-        return _rounds(phase.num_updates, setup.updates_per_round, setup.evaluate_every)
+        return divided(phase.num_updates, setup.updates_per_round, setup.evaluate_every)
     block = setup.environment.batch_shape[-1] * phase.cycle_steps
     if phase.num_env_steps % block:
         raise UsageError(
@@ -208,15 +200,7 @@ def round_sizes(phase: Phase, setup: Setup) -> Rounds:
             f'evaluate_every must be a multiple of the {per_cycle} updates of one cycle of phase {phase.name!r}; got {every}'
         )
     most = max(1, setup.updates_per_round // max(per_cycle, 1))
-    return _rounds(cycles, most, every // per_cycle if per_cycle and every is not None else None, per_cycle)
-
-
-def _rounds(total, most, period, updates_per_cycle=None):
-    if not period or period >= total:
-        return Rounds(total, max(1, total), most, updates_per_cycle)
-    most = min(most, period)
-    equal = next(size for size in range(most, 0, -1) if period % size == 0)
-    return Rounds(total, period, equal if 2 * equal >= most else most, updates_per_cycle)
+    return divided(cycles, most, every // per_cycle if per_cycle and every is not None else None, per_cycle)
 
 
 def env_steps(setup: Setup, phase_number: int, cycles: int) -> int:
@@ -224,6 +208,8 @@ def env_steps(setup: Setup, phase_number: int, cycles: int) -> int:
     phase = setup.phases[phase_number]
     if phase.store is None:
         return 0
+    if phase.store in setup.stores:
+        return setup.stores[phase.store].num_rows if phase.online_limit is None else phase.online_limit
     before = sum(p.num_env_steps for p in setup.phases[:phase_number] if p.store == phase.store)
     block = setup.environment.batch_shape[-1] * phase.cycle_steps
     total = before + cycles * block
@@ -237,14 +223,29 @@ def rows_known(setup: Setup, phase: Phase) -> int:
         number = names.index(phase.start)
         phase = setup.phases[number]
         if phase.store == store:
-            stored = sum(p.num_env_steps for p in setup.phases[: number + 1] if p.store == store)
+            given = setup.stores.get(store)
+            stored = given.num_rows if given else sum(p.num_env_steps for p in setup.phases[: number + 1] if p.store == store)
             return stored if phase.online_limit is None else min(stored, phase.online_limit)
     return 0
 
 
-def offline(agent: Agent, *, num_updates: int, sampling: Sampling = Sampling()) -> tuple[Phase, ...]:
-    """Offline training on the data set."""
-    return (Phase(name='offline', agent=agent, num_updates=num_updates, sampling=sampling),)
+def offline(
+    agent: Agent, *, num_updates: int, sampling: Sampling = Sampling(), store: str | None = None
+) -> tuple[Phase, ...]:
+    """Offline training on the data set, and on a store that an earlier run has filled."""
+    return (Phase(name='offline', agent=agent, num_updates=num_updates, sampling=sampling, store=store),)
+
+
+def retraining(
+    exploit: Agent, *, num_updates: int, budgets: Sequence[int], sampling: Sampling = Sampling(), store: str = 'online'
+) -> tuple[Phase, ...]:
+    """`retrain@T` for each T of `budgets`: a new exploiter learns offline from the data set and the first T rows of the store."""
+    return tuple(
+        Phase(
+            name=f'retrain@{budget}', agent=exploit, num_updates=num_updates, store=store, online_limit=budget, sampling=sampling
+        )
+        for budget in budgets
+    )
 
 
 def finetune(
@@ -339,11 +340,5 @@ def ooo(
             name='explore', agent=explore, num_updates=explore_updates, num_env_steps=num_env_steps, cycle_steps=cycle_steps,
             start='pretrain' if pretrain_updates else None, store=store, sampling=online_sampling or explore_sampling,
         ),
-        *(
-            Phase(
-                name=f'retrain@{budget}', agent=exploit, num_updates=retrain_updates, store=store, online_limit=budget,
-                sampling=retrain_sampling,
-            )
-            for budget in budgets
-        ),
+        *retraining(exploit, num_updates=retrain_updates, budgets=budgets, sampling=retrain_sampling, store=store),
     )

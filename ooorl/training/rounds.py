@@ -16,7 +16,7 @@ from ooorl.nn import schedules
 from ooorl.nn.optimizers import restarted
 from ooorl.training import collect as collection
 from ooorl.training import replay
-from ooorl.training.cycles import FINITE, compiled_cycles, finite, host_cycles, known_of, streams
+from ooorl.training.cycles import FINITE, compiled_cycles, finite, host_cycles, known_of
 from ooorl.training.learn import make_learn_part
 from ooorl.training.loops import unpacked
 from ooorl.training.phases import Setup, rows_known
@@ -63,8 +63,14 @@ def begin(programs: Programs, state: RunState, phase) -> RunState:
             agent = restarted(agent, _fresh(programs, state, phase))
     else:
         agent = _fresh(programs, state, phase)
-    agent = _observe_stored(programs, phase, agent, stores)
-    return state._replace(agent=agent, stores=stores, collectors=collectors)
+    state = state._replace(stores=stores, collectors=collectors)
+    return state._replace(agent=_observe_stored(programs, state, phase, agent))
+
+
+def store_of(setup: Setup, state: RunState, phase) -> replay.ReplayState | None:
+    """The store `[S]` that a phase fills or reads: of this run or of an earlier one; None where it has none."""
+    given = setup.stores.get(phase.store)
+    return state.stores.get(phase.store) if given is None else given.rows
 
 
 def _fresh(programs, state, phase):
@@ -108,13 +114,13 @@ def _start_collection(programs, keys):
     return collection.start(environment, keys[0])
 
 
-def _observe_stored(programs, phase, agent, stores):
+def _observe_stored(programs, state, phase, agent):
     """Tells an agent of the rows that it may read and has not been told of yet."""
     if phase.agent.observe is ignore_data:
         return agent
     sources = [] if programs.dataset is None or phase.start is not None else [(programs.dataset.storage, None)]
-    if phase.store in stores:
-        store = stores[phase.store]
+    store = store_of(programs.setup, state, phase)
+    if store is not None:
         stored = int(store.size.max())
         limit = stored if phase.online_limit is None else min(stored, phase.online_limit)
         known = rows_known(programs.setup, phase)
@@ -191,8 +197,8 @@ def _reads_store(setup, phase):
 
 
 def _offline(programs, state, phase, keys, num_updates, count):
-    learn = make_learn_part(phase.agent, phase.sampling, num_updates=num_updates, streams=streams(programs.setup))
-    sources, axes = _sources(programs, phase, state.stores.get(phase.store))
+    learn = make_learn_part(phase.agent, phase.sampling, num_updates=num_updates, streams=programs.setup.streams(phase.store))
+    sources, axes = _sources(programs, phase, store_of(programs.setup, state, phase))
 
     def seeded(agent, shared, own, keys, first, count):
         def one(agent, own, key, shared, first, count):

@@ -1,0 +1,95 @@
+"""Rows of a finished run for others: as a store to retrain on, as a data set, and what is refused of them."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_configs import TINY, changed
+
+from ooorl.errors import UsageError
+from ooorl.runner import earlier_runs
+from ooorl.runner.prepare import prepare
+from ooorl.runner.session import execute
+from ooorl.training import run as running
+from ooorl.training.phases import Collected
+from ooorl.training.replay import ReplayState
+from ooorl.types import Transition
+
+COLLECTING = changed(TINY, run__seeds='3,5', evaluation__num_episodes=0)
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    """A finished run, the state that it ended with, and its folder."""
+    out = tmp_path_factory.mktemp('runs') / 'a'
+    prepared = prepare(COLLECTING)
+    execute(prepared, out, quiet=True)
+    return out, running.run(prepared.setup)
+
+
+def test_retraining_on_a_store_reads_its_rows_and_collects_nothing(finished):
+    out, state = finished
+    setup = prepare(changed(COLLECTING, run__store=str(out), ooo__retrain_at=[0, 8])).setup
+    assert [phase.name for phase in setup.phases] == ['retrain@0', 'retrain@8'] and setup.environment is None
+    rows = setup.stores['online'].rows
+    for name in ('observation', 'action', 'reward', 'discount', 'next_observation'):
+        np.testing.assert_array_equal(getattr(rows.storage, name), getattr(state.stores['online'].storage, name))
+    again = running.run(setup)
+    assert list(again.finished) == ['retrain@0', 'retrain@8'] and not again.stores
+
+
+def test_a_seed_of_a_store_keeps_its_rows(finished):
+    out, state = finished
+    rows = prepare(changed(COLLECTING, run__store=f'{out}:online', run__seeds='5')).setup.stores['online'].rows
+    np.testing.assert_array_equal(rows.storage.action, state.stores['online'].storage.action[1:])
+
+
+def test_a_run_is_a_data_set_of_all_its_seeds(finished):
+    out, state = finished
+    table = changed(COLLECTING, dataset={'path': str(out)}, environment__id=None, environment__settings=None)
+    prepared = prepare(table)
+    assert prepared.config['environment']['id'] == TINY['environment']['id']
+    rows, store = prepared.dataset.transitions, state.stores['online'].storage
+    # 20 steps of two environments: seed 3's first environment comes first, then its second one.
+    np.testing.assert_array_equal(rows.action[:10], store.action[0, 0::2])
+    np.testing.assert_array_equal(rows.action[30:], store.action[1, 1::2])
+    assert rows.extras['boundary'][9::10].tolist() == [1.0] * 4
+
+
+def test_rows_in_the_order_they_were_lived_by_hand():
+    numbers = jnp.arange(6.0)[None]  # steps 0, 1, 2 of two environments
+    columns = dict.fromkeys(('observation', 'action', 'next_observation'), numbers[..., None])
+    boundary = jnp.array([[0.0, 0.0, 1.0, 0.0, 0.0, 0.0]])
+    rows = Transition(reward=numbers, discount=jnp.ones((1, 6)), extras={'boundary': boundary}, **columns)
+    found = earlier_runs.as_dataset(Collected(ReplayState(rows, jnp.zeros(1), jnp.array([6])), 2, 3), 'x')
+    assert found.transitions.reward.tolist() == [0, 2, 4, 1, 3, 5]
+    assert found.transitions.extras['boundary'].tolist() == [0, 1, 1, 0, 0, 1]
+    assert found.notes == ('2 episodes that were under way end as time-outs',)
+
+
+@pytest.mark.parametrize(('changes', 'words'), [
+    ({'run__store': 'nowhere'}, 'nowhere holds no config.toml'),
+    ({'run__store': '{out}:plain'}, "holds stores online; got 'plain'"),
+    ({'run__store': '{out}', 'run__seeds': '4'}, 'was run with, 3 to 5; got 4'),
+    ({'run__store': '{out}', 'ooo__retrain_at': [21]}, 'at most 20 rows'),
+    ({'run__store': '{out}', 'environment__id': 'ooorl/PointMassWall-v0', 'environment__settings': {},
+      'dataset': {'scripted': 'point_mass_wall'}}, 'rows of ooorl/PointMassWall-v0 were needed'),
+    ({'dataset': {'path': '{out}', 'action_low': -2.0, 'action_high': 2.0}}, 'remove the keys'),
+    ({'run': {'scheme': 'online', 'store': '{out}'}}, "got 'online'"),
+])  # fmt: skip
+def test_rows_that_do_not_fit_are_refused_in_one_sentence(finished, changes, words):
+    def filled(value):
+        if isinstance(value, dict):
+            return {key: filled(inner) for key, inner in value.items()}
+        return value.format(out=finished[0]) if isinstance(value, str) else value
+
+    with pytest.raises(UsageError, match='.') as refused:
+        prepare(changed(COLLECTING, **filled(changes)))
+    assert words in str(refused.value) and '\n' not in str(refused.value)
+
+
+def test_boxes_of_actions_are_compared():
+    from ooorl.data.action_box import box, same, shown
+
+    small, unit = box(-0.4, 0.4, 'x'), box([-1.0, -1.0], 1.0, 'y')
+    assert same(None, unit) and same(small, box(-0.4, 0.4, 'z')) and not same(small, unit) and not same(None, small)
+    assert shown(small) == '[-0.4, 0.4]' and shown(None) == '[-1, 1]'
