@@ -169,6 +169,7 @@ class Critic:
       q: `(state, observation[..., O], action[..., A]) -> [E, ...]`.
       target_q: the same with the slow parameters.
       reads: names of the columns it needs in `batch.extras`, as for `Agent`.
+      weighs: whether its losses heed the weights of rows, as for `Agent`.
     """
 
     init: Callable[[Key], State]
@@ -176,6 +177,7 @@ class Critic:
     q: Callable[[State, Array, Array], Array]
     target_q: Callable[[State, Array, Array], Array]
     reads: tuple[str, ...] = ()
+    weighs: bool = False
 
 
 def sees_all(state: State, batch: Transition) -> Transition:
@@ -230,8 +232,9 @@ class Agent:
         where the agent has no Q. Of a chunk, where `chunk` is more than 1.
       chunk: h, steps that one decision covers (`ooorl.wrap.chunked`). More than 1: collection and evaluation carry out all h
         before they ask again, and `update` is given windows `[B, h]` as of `replay.sample_windows`.
-      weighs: whether each row counts in its losses as much as `batch.extras['weight']` says where that is there, and nothing of
-        an action is imitated but what `batch.extras['known']` `[B, A]` marks.
+      weighs: whether each row counts as much as `batch.extras['weight']` says, where that is there, in all losses that read its
+        action or what came of it (`nn.losses.weighted`), and nothing of an action is imitated but what
+        `batch.extras['known']` `[B, A]` marks.
     """
 
     init: Callable[[Key], State]

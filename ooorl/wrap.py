@@ -271,7 +271,7 @@ def _check_chunk(agent, length):
     if not agent.weighs:
         raise UsageError(
             'chunks need an agent whose losses weigh their rows and a policy that leaves out what is not known of an action; got '
-            'another; use bc, iql or fql with a Gaussian, flow, diffusion or autoregressive policy, or chunks of 1'
+            "another; use the project's own agents and policies, say how yours does (Agent.weighs, Policy.masks), or chunks of 1"
         )
     if 'next_action' in agent.reads:
         raise UsageError('chunks have no next chunk to give; got an agent that reads next_action; set critic_cloning_weight to 0')

@@ -1,10 +1,10 @@
 """CQL and Cal-QL: actor-critic whose critic is pressed down on the policy's actions, but not below the data's own return.
 
-    next value   v'  = max_j min_e target_q_e(s', a'_j),   a'_1..N ~ pi(. | s')   (one a' without `max_target_backup`)
+    next value   v'  = max_j aggregate_e target_q_e(s', a'_j),   a'_1..N ~ pi(. | s')   (one a' without `max_target_backup`)
     gap          D_e = conservative_gap(Q_e(s, a), x_e)   over N uniform actions, N ~ pi(. | s') and N ~ pi(. | s), all at s;
                  x = Q(s, .); for the policy's actions max(Q(s, .), return_to_go) where `calibrate`
     q            L_Q = sum_e E[ head.loss(Q_e(s, a), backup(r, d, v')) ] + w * sum_e E[ D_e ]
-    policy       L_pi = E[ t * log pi(a | s) - min_e Q_e(s, a) ],   a ~ pi(. | s)
+    policy       L_pi = E[ t * log pi(a | s) - Q(s, a) ],   a ~ pi(. | s), Q the `policy_value` over members
     temperature  L_t = log t * (E[ -log pi(a | s) ] - target_entropy)
     dual         with a `target_gap`, w becomes p * w and D_e becomes D_e - target_gap, p = clip(exp(log_dual), 0, 1e6), and
                  log_dual ascends p * w * mean_e (E[ D_e ] - target_gap)
@@ -45,6 +45,7 @@ import optax
 from ooorl.agents.steps import (
     acting,
     apply_gradient,
+    check_members,
     descend,
     descend_policy,
     draw_members,
@@ -56,7 +57,7 @@ from ooorl.agents.steps import (
 )
 from ooorl.errors import UsageError
 from ooorl.nn.heads import scalar_head
-from ooorl.nn.losses import backup, calibrated, conservative_gap, ensemble_value
+from ooorl.nn.losses import AGGREGATES, backup, calibrated, conservative_gap, ensemble_value, weighted
 from ooorl.nn.networks import ensemble_q
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.gaussian import tanh_gaussian_policy
@@ -91,6 +92,9 @@ class CalQLConfig(Scheduled):
     num_critics: int = 2  # ensemble members E; PA-RL 10
     num_target_critics: int | None = None  # members drawn for each target; None means all; PA-RL 2
     num_gap_critics: int | None = None  # members drawn for the gap; None means all; PA-RL 2
+    aggregate: str = 'min'  # of the target's members: 'min', 'mean', or 'lower' = mean - rho std
+    rho: float = 0.5  # of 'lower'
+    policy_value: str = 'min'  # what the policy climbs, the same over all members
 
     def __post_init__(self):
         super().__post_init__()
@@ -100,10 +104,8 @@ class CalQLConfig(Scheduled):
         check_positive(init_temperature=self.init_temperature)
         check_not_negative(conservative_weight=self.conservative_weight)
         check_choice((None, 'before', 'after'), critic_layer_norm=self.critic_layer_norm)
-        for name in ('num_target_critics', 'num_gap_critics'):
-            drawn = getattr(self, name)
-            if drawn is not None and not 0 < drawn <= self.num_critics:
-                raise UsageError(f'{name} must lie between 1 and num_critics, {self.num_critics}; got {drawn}')
+        check_choice(AGGREGATES, policy_value=self.policy_value)
+        check_members(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,35 +178,36 @@ def _critic_parts(spec: Spec, config: CalQLConfig, head: ValueHead, grad_transfo
     def step(state, batch, draws, key):
         target_key, gap_key = jax.random.split(key)
         slow = pick_members(state.target_q, draw_members(target_key, config.num_critics, config.num_target_critics))
-        next_value = q_values(slow, batch.next_observation, draws.backup).min(axis=0).max(axis=0)
-        target = backup(batch, next_value, config.gamma)
+        next_value = ensemble_value(q_values(slow, batch.next_observation, draws.backup), config.aggregate, config.rho)
+        target = backup(batch, next_value.max(axis=0), config.gamma)
         members = draw_members(gap_key, config.num_critics, config.num_gap_critics)
         dual = jnp.clip(jnp.exp(state.log_dual), 0.0, 1e6) if config.target_gap is not None else 1.0
         weight = dual * config.conservative_weight * config.num_critics
+        allowed = (config.target_gap or 0.0) * batch.extras.get('weight', jnp.ones(())).mean()
 
         def loss_fn(params):
             raw = network.apply(params, batch.observation, batch.action)
-            bellman = head.loss(raw, target).mean(axis=-1).sum()
+            bellman = weighted(batch, head.loss(raw, target)).mean(axis=-1).sum()
             q_data = head.value(raw)
             q_sampled = sampled_values(pick_members(params, members), batch, draws)
             judged = q_data if members is None else q_data[members]
-            gap = conservative_gap(judged, q_sampled, draws.log_density, config.gap_temperature).mean()
-            loss = bellman + weight * (gap - (config.target_gap or 0.0))
+            gap = weighted(batch, conservative_gap(judged, q_sampled, draws.log_density, config.gap_temperature)).mean()
+            loss = bellman + weight * (gap - allowed)
             return loss, {'q/bellman': bellman, 'q/mean': q_data.mean(), 'q/sampled': q_sampled.mean(), 'q/gap': gap}
 
         state, loss, metrics = descend(state, 'q', loss_fn, optimizer)
         slow = optax.incremental_update(state.q, state.target_q, config.polyak)
         metrics = metrics | {'q/loss': loss, 'q/target': target.mean()}
-        state, dual_metrics = dual_step(state._replace(target_q=slow), metrics['q/gap'])
+        state, dual_metrics = dual_step(state._replace(target_q=slow), metrics['q/gap'] - allowed)
         return state, metrics | dual_metrics
 
-    def dual_step(state, gap):
+    def dual_step(state, surplus):
         if config.target_gap is None:
             return state, {}
 
         def loss_fn(log_dual):
             dual = jnp.clip(jnp.exp(log_dual), 0.0, 1e6)
-            return -dual * config.conservative_weight * (gap - config.target_gap), dual
+            return -dual * config.conservative_weight * surplus, dual
 
         (loss, dual), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.log_dual)
         log_dual, opt = apply_gradient(optimizer, gradient, state.dual_opt, state.log_dual)
@@ -249,7 +252,7 @@ def _actor_parts(spec: Spec, config: CalQLConfig, policy: DensityPolicy, critic:
 
         def loss_fn(params):
             action, log_prob = policy.sample_and_log_prob(params, batch.observation, key, 1 + config.num_actions)
-            q = ensemble_value(critic.q_values(state.critic.q, batch.observation, action[0]), 'min')
+            q = ensemble_value(critic.q_values(state.critic.q, batch.observation, action[0]), config.policy_value, config.rho)
             return (temperature * log_prob[0] - q).mean(), (-log_prob[0].mean(), action[1:], log_prob[1:])
 
         state, loss, (entropy, *spare) = descend_policy(state, policy, loss_fn, optimizer)
@@ -308,6 +311,7 @@ def calql(
         update=update,
         **acting(policy),
         q=lambda state, observation, action: critic.q_values(state.critic.q, observation, action),
+        weighs=True,
         reads=('return_to_go',) if config.calibrate else (),
     )
 
@@ -319,9 +323,7 @@ def calql_critic(
     head: ValueHead | None = None,
     grad_transform: optax.GradientTransformation = optax.identity(),
 ) -> Critic:
-    """The critic of `calql` for any source of actions, which need not know its density (PA-RL).
-
-    The sampler is called once at s and once at s'.
+    """The critic of `calql` for any source of actions, which need not know its density (PA-RL): called at s and at s'.
 
     Raises:
       UsageError: if the config asks for importance sampling, which needs densities.
@@ -343,5 +345,6 @@ def calql_critic(
         update=update,
         q=lambda state, observation, action: parts.q_values(state.q, observation, action),
         target_q=lambda state, observation, action: parts.q_values(state.target_q, observation, action),
+        weighs=True,
         reads=('return_to_go',) if config.calibrate else (),
     )

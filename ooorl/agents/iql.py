@@ -1,13 +1,14 @@
 """Implicit Q-learning: values from the data's actions only, a policy by weighted imitation.
 
-    value   L_V  = E[ |expectile - 1(u < 0)| u^2 ],   u = min_e clip(target_q_e(s, a), low, high) - V(s)
+    value   L_V  = E[ |expectile - 1(u < 0)| u^2 ],   u = aggregate_e clip(target_q_e(s, a), low, high) - V(s)
     policy  L_pi = E[ w * policy.loss(s, a) ],        w = min(exp(inverse_temperature * adv), max_weight),
-                                                      adv = min_e target_q_e(s, a) - V(s)
+                                                      adv = aggregate_e target_q_e(s, a) - V(s)
     q       L_Q  = sum_e E[ head.loss(Q_e(s, a), backup(r, d, V(s'))) ]
 
-One update takes the three steps in that order, then moves target_q by `polyak` towards q. The policy step reads the new V
-and the old target_q; the q step reads the new V. The bounds low and high (the `value_bounds` wrapper) enter the value
-regression and the Bellman target and leave the advantage alone; a bonus is added to the target after clipping.
+The aggregate over members is the minimum by default. One update takes the three steps in that order, then moves target_q by
+`polyak` towards q. The policy step reads the new V and the old target_q; the q step reads the new V. The bounds low and high
+(the `value_bounds` wrapper) enter the value regression and the Bellman target and leave the advantage alone; a bonus is added to
+the target after clipping.
 
 Source: Kostrikov, Nair & Levine, "Offline Reinforcement Learning with Implicit Q-Learning", ICLR 2022, arXiv:2110.06169;
 order and constants of ikostrikov/implicit_q_learning@09d7002. OOO's code takes the mean over critics instead of the sum
@@ -24,9 +25,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ooorl.agents.steps import acting, descend, descend_policy, imitation, init_q, learner
+from ooorl.agents.steps import acting, check_members, descend, descend_policy, imitation, init_q, learner
 from ooorl.nn.heads import scalar_head
-from ooorl.nn.losses import awr_weight, backup, bounded, expectile_loss, weighted
+from ooorl.nn.losses import awr_weight, backup, bounded, ensemble_value, expectile_loss, weighted
 from ooorl.nn.networks import ensemble_q, mlp
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.gaussian import gaussian_policy
@@ -48,6 +49,8 @@ class IQLConfig(Scheduled):
     dropout: float = 0.0  # rate in the policy; kitchen and adroit 0.1
     log_std_min: float = -5.0  # of the default policy
     num_critics: int = 2  # ensemble members E
+    aggregate: str = 'min'  # of the slow members, where V and advantages read them: 'min', 'mean', or 'lower' = mean - rho std
+    rho: float = 0.5  # of 'lower'
     layer_norm: bool = False  # LayerNorm in V and Q, before the activation; not in the paper
     q_loss: str = 'sum'  # over members: 'sum' (official) or 'mean' (OOO)
 
@@ -58,6 +61,7 @@ class IQLConfig(Scheduled):
         check_positive(max_weight=self.max_weight, learning_rate=self.learning_rate, num_critics=self.num_critics)
         check_not_negative(inverse_temperature=self.inverse_temperature, dropout=self.dropout)
         check_choice(('sum', 'mean'), q_loss=self.q_loss)
+        check_members(self)
 
 
 class IQLCriticState(NamedTuple):
@@ -107,7 +111,8 @@ def _critic_parts(spec: Spec, config: IQLConfig, head: ValueHead, grad_transform
         return head.value(q_network.apply(params, observation, action))
 
     def value_step(state, batch):
-        target = bounded(batch, q_values(state.target_q, batch.observation, batch.action)).min(axis=0)
+        q = bounded(batch, q_values(state.target_q, batch.observation, batch.action))
+        target = ensemble_value(q, config.aggregate, config.rho)
 
         def loss_fn(params):
             prediction = value(params, batch.observation)
@@ -157,8 +162,9 @@ def iql(
         return IQLState(parts.init(critic_key), **learner('policy', policy.init(policy_key), policy_optimizer))
 
     def policy_step(state, batch, key):
-        q = parts.q_values(state.critic.target_q, batch.observation, batch.action).min(axis=0)
-        advantage = q - parts.value(state.critic.value, batch.observation)
+        q = parts.q_values(state.critic.target_q, batch.observation, batch.action)
+        value = parts.value(state.critic.value, batch.observation)
+        advantage = ensemble_value(q, config.aggregate, config.rho) - value
         weight = awr_weight(advantage, config.inverse_temperature, config.max_weight)
 
         def loss_fn(params):
@@ -203,4 +209,5 @@ def iql_critic(
         update=update,
         q=lambda state, observation, action: parts.q_values(state.q, observation, action),
         target_q=lambda state, observation, action: parts.q_values(state.target_q, observation, action),
+        weighs=True,
     )

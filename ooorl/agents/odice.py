@@ -2,7 +2,7 @@
 
     forward   e_f = backup(r, d, V_bar(s')) - V_e(s),     L_f = trust * E[ f*(e_f) ]
     backward  e_b = backup(r, d, V_e(s')) - V_bar(s),     L_b = trust * eta * E[ f*(e_b) ]
-    f*(y) = y w - (w - 1)^2,   w = max(y / 2 + 1, 0)      (Pearson chi^2), V_bar the minimum of the slow members
+    f*(y) = y w - (w - 1)^2,   w = max(y / 2 + 1, 0)      (Pearson chi^2), V_bar the slow members' aggregate (minimum)
     value     gradient = g_f + g_b - (<g_f, g_b> / <g_f, g_f>) g_f + (1 - trust) grad E[ V_e(s) ]
     policy    L_pi = E[ weight * policy.loss(s, a) ],     weight = mean_e min(max(e_f, 0), max_weight)
 
@@ -26,9 +26,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ooorl.agents.steps import acting, apply_gradient, descend_policy, learner
+from ooorl.agents.steps import acting, apply_gradient, check_members, descend_policy, imitation, learner
 from ooorl.nn.heads import scalar_head
-from ooorl.nn.losses import backup
+from ooorl.nn.losses import backup, ensemble_value, weighted
 from ooorl.nn.networks import ensemble, mlp
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.gaussian import gaussian_policy
@@ -51,6 +51,8 @@ class ODICEConfig(Scheduled):
     hidden: tuple[int, ...] = (256, 256)  # widths of V
     policy_hidden: tuple[int, ...] = (1024, 1024)  # widths of the default policy
     num_members: int = 2  # of V
+    aggregate: str = 'min'  # V_bar over the slow members: 'min', 'mean', or 'lower' = mean - rho std
+    rho: float = 0.5  # of 'lower'
     layer_norm: bool = True  # in V, before the activation
 
     def __post_init__(self):
@@ -58,6 +60,7 @@ class ODICEConfig(Scheduled):
         check_unit(gamma=self.gamma, polyak=self.polyak, trust=self.trust)
         check_positive(max_weight=self.max_weight, learning_rate=self.learning_rate, num_members=self.num_members)
         check_not_negative(eta=self.eta, policy_weight_decay=self.policy_weight_decay)
+        check_members(self)
 
 
 class ODICEState(NamedTuple):
@@ -85,19 +88,20 @@ def orthogonal_sum(forward: Params, backward: Params) -> Params:
 def _value_gradient(config, values, state, batch):
     """Gradient of V's step, e_f `[members, B]` and metrics, given `values(params, observation) -> [members, B]`."""
     slow, slow_next = (
-        values(state.target_value, o).min(axis=0, keepdims=True) for o in (batch.observation, batch.next_observation)
+        ensemble_value(values(state.target_value, o), config.aggregate, config.rho)[None]
+        for o in (batch.observation, batch.next_observation)
     )
 
     def forward_loss(params):
         residual = backup(batch, slow_next, config.gamma) - values(params, batch.observation)
-        return config.trust * conjugate(residual).mean(), residual
+        return config.trust * weighted(batch, conjugate(residual)).mean(), residual
 
     def backward_loss(params):
         residual = backup(batch, values(params, batch.next_observation), config.gamma) - slow
-        return config.trust * config.eta * conjugate(residual).mean()
+        return config.trust * config.eta * weighted(batch, conjugate(residual)).mean()
 
     def mean_value(params):
-        return (1.0 - config.trust) * values(params, batch.observation).mean()
+        return (1.0 - config.trust) * weighted(batch, values(params, batch.observation)).mean()
 
     (loss, residual), forward = jax.value_and_grad(forward_loss, has_aux=True)(state.value)
     backward_value, backward = jax.value_and_grad(backward_loss)(state.value)
@@ -150,7 +154,7 @@ def odice(
         weight = jnp.clip(residual, 0.0, config.max_weight).mean(axis=0)
 
         def loss_fn(params):
-            return (weight * policy.loss(params, batch.observation, batch.action, key)).mean(), None
+            return (weight * imitation(policy, params, batch, key)).mean(), None
 
         state, loss, _ = descend_policy(state, policy, loss_fn, policy_optimizer)
         return state, {'policy/loss': loss, 'policy/weight': weight.mean()}
@@ -160,4 +164,4 @@ def odice(
         state, policy_metrics = policy_step(state, batch, residual, key)
         return state, value_metrics | policy_metrics
 
-    return Agent(init=init, update=update, **acting(policy))
+    return Agent(init=init, update=update, **acting(policy), weighs=policy.masks)

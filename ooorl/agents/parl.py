@@ -31,7 +31,7 @@ import optax
 
 from ooorl.agents.calql import calql_critic
 from ooorl.agents.search import CHOICES, SearchConfig, choose, search
-from ooorl.agents.steps import descend_policy, learner
+from ooorl.agents.steps import descend_policy, imitation, learner
 from ooorl.nn.losses import ensemble_value
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.diffusion import diffusion_policy
@@ -121,7 +121,7 @@ def parl(
         action, metrics = imitated(state, batch, search_key)
 
         def loss_fn(params):
-            return policy.loss(params, batch.observation, action, loss_key).mean(), None
+            return imitation(policy, params, batch, loss_key, action).mean(), None
 
         state, loss, _ = descend_policy(state, policy, loss_fn, optimizer)
         return state, {'policy/loss': loss} | metrics
@@ -150,4 +150,5 @@ def parl(
         best_action=act,
         q=lambda state, observation, action: critic.q(state.critic, observation, action),
         reads=critic.reads,
+        weighs=critic.weighs and (policy.masks or config.imitate == 'nothing'),
     )

@@ -1,8 +1,8 @@
 """Soft actor-critic, and RLPD as settings of it: a policy that climbs Q and its own entropy.
 
-    next value   v'  = min_{e in J} target_q_e(s', a') - t * log pi(a' | s'),   a' ~ pi(. | s'),   t = exp(log_temperature)
+    next value   v'  = aggregate_{e in J} target_q_e(s', a') - t * log pi(a' | s'),   a' ~ pi(. | s'),   t = exp(log_temperature)
     q            L_Q  = mean_e E[ head.loss(Q_e(s, a), backup(r, d, v')) ]
-    policy       L_pi = E[ t * log pi(a | s) - Q(s, a) ],   a ~ pi(. | s), Q the minimum or the mean over members
+    policy       L_pi = E[ t * log pi(a | s) - Q(s, a) ],   a ~ pi(. | s), Q the `policy_value` over members
     temperature  L_t  = t * (E[ -log pi(a | s) ] - target_entropy)
 
 J is a fresh random subset of `num_target_critics` members for each q step. The entropy term of v' is left out with
@@ -37,6 +37,7 @@ import optax
 
 from ooorl.agents.steps import (
     acting,
+    check_members,
     descend,
     descend_policy,
     draw_members,
@@ -48,9 +49,8 @@ from ooorl.agents.steps import (
     require_density,
     temperature_step,
 )
-from ooorl.errors import UsageError
 from ooorl.nn.heads import scalar_head
-from ooorl.nn.losses import backup, ensemble_value
+from ooorl.nn.losses import AGGREGATES, backup, ensemble_value, weighted
 from ooorl.nn.networks import ensemble_q
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.gaussian import tanh_gaussian_policy
@@ -68,8 +68,10 @@ class SACConfig(Scheduled):
     utd: int = 1  # q steps per update; RLPD 20
     num_critics: int = 2  # ensemble members E; RLPD 10
     num_target_critics: int | None = None  # members drawn for each target; None means all; RLPD 2
+    aggregate: str = 'min'  # of the drawn members, for the target: 'min', 'mean', or 'lower' = mean - rho std
+    rho: float = 0.5  # of 'lower'
     entropy_backup: bool = True  # whether the next value counts the entropy
-    policy_value: str = 'min'  # what the policy climbs: 'min' over members (SAC) or 'mean' (RLPD)
+    policy_value: str = 'min'  # what the policy climbs: 'min' over members (SAC), 'mean' (RLPD) or 'lower'
     init_temperature: float = 1.0  # starting value of the entropy's weight
     learn_temperature: bool = True  # else it keeps its starting value
     target_entropy: float | None = None  # nats; None means -A/2 (RLPD); SAC -A
@@ -82,12 +84,9 @@ class SACConfig(Scheduled):
         check_unit(gamma=self.gamma, polyak=self.polyak)
         check_positive(learning_rate=self.learning_rate, utd=self.utd, num_critics=self.num_critics)
         check_positive(num_target_critics=self.num_target_critics, init_temperature=self.init_temperature)
-        check_choice(('min', 'mean'), policy_value=self.policy_value)
+        check_choice(AGGREGATES, policy_value=self.policy_value)
         check_choice((None, 'before', 'after'), critic_layer_norm=self.critic_layer_norm)
-        if self.num_target_critics is not None and self.num_target_critics > self.num_critics:
-            raise UsageError(
-                f'num_target_critics must be at most num_critics, {self.num_critics}; got {self.num_target_critics}'
-            )
+        check_members(self)
 
 
 class SACState(NamedTuple):
@@ -130,12 +129,12 @@ def _critic_parts(spec: Spec, config: SACConfig, head: ValueHead, grad_transform
         return head.value(network.apply(params, observation, action))
 
     def step(state, batch, members, next_action, entropy):
-        next_value = q_values(pick_members(state.target_q, members), batch.next_observation, next_action).min(axis=0)
-        target = backup(batch, next_value + entropy, config.gamma)
+        next_q = q_values(pick_members(state.target_q, members), batch.next_observation, next_action)
+        target = backup(batch, ensemble_value(next_q, config.aggregate, config.rho) + entropy, config.gamma)
 
         def loss_fn(params):
             raw = network.apply(params, batch.observation, batch.action)
-            return head.loss(raw, target).mean(), head.value(raw).mean()
+            return weighted(batch, head.loss(raw, target)).mean(), head.value(raw).mean()
 
         state, loss, mean = descend(state, 'q', loss_fn, optimizer)
         slow = optax.incremental_update(state.q, state.target_q, config.polyak)
@@ -176,7 +175,7 @@ def _parts(spec: Spec, config: SACConfig, policy: DensityPolicy, head: ValueHead
 
         def loss_fn(params):
             action, log_prob = _draw(policy, params, batch.observation, key)
-            q = ensemble_value(critic.q_values(state.q, batch.observation, action), config.policy_value)
+            q = ensemble_value(critic.q_values(state.q, batch.observation, action), config.policy_value, config.rho)
             return (temperature * log_prob - q).mean(), -log_prob.mean()
 
         state, loss, entropy = descend_policy(state, policy, loss_fn, optimizer)
@@ -233,6 +232,7 @@ def sac(
         update=update,
         **acting(policy),
         q=lambda state, observation, action: parts.q_values(state.q, observation, action),
+        weighs=True,
     )
 
 
@@ -266,4 +266,5 @@ def sac_critic(
         update=update,
         q=lambda state, observation, action: parts.q_values(state.q, observation, action),
         target_q=lambda state, observation, action: parts.q_values(state.target_q, observation, action),
+        weighs=True,
     )

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import optax
 
 from ooorl.errors import UsageError
-from ooorl.nn.losses import weighted
+from ooorl.nn.losses import AGGREGATES, weighted
 from ooorl.nn.networks import Network
 from ooorl.policies.averaged import fitted_of, with_fitted
 from ooorl.types import Array, DensityPolicy, Key, Metrics, Params, Policy, Spec, State, Transition
+from ooorl.validation import check_choice, check_not_negative
 
 
 def learner(name: str, params: Params, optimizer: optax.GradientTransformation, *, slow: bool = False) -> dict[str, Any]:
@@ -65,10 +66,20 @@ def require_density(policy: Policy, who: str) -> Policy:
     return policy
 
 
-def imitation(policy: Policy, params: Params, batch: Transition, key: Key) -> Array:
-    """The policy's loss `[B]` of the batch's actions, as far as these are known and as much as each row weighs."""
-    known = (batch.extras['known'],) if 'known' in batch.extras else ()
-    return weighted(batch, policy.loss(params, batch.observation, batch.action, key, *known))
+def imitation(policy: Policy, params: Params, batch: Transition, key: Key, action: Array | None = None) -> Array:
+    """The policy's loss `[B]` of the batch's actions, or of others, as far as these are known and as much as each row weighs."""
+    known = (batch.extras['known'],) if 'known' in batch.extras and policy.masks else ()
+    return weighted(batch, policy.loss(params, batch.observation, batch.action if action is None else action, key, *known))
+
+
+def check_members(config) -> None:
+    """Raises unless a config's `aggregate`, `rho` and the critics that it draws of its `num_critics` make sense."""
+    check_choice(AGGREGATES, aggregate=config.aggregate)
+    check_not_negative(rho=config.rho)
+    for name in ('num_target_critics', 'num_gap_critics'):
+        drawn = getattr(config, name, None)
+        if drawn is not None and not 0 < drawn <= config.num_critics:
+            raise UsageError(f'{name} must lie between 1 and num_critics, {config.num_critics}; got {drawn}')
 
 
 def descend(

@@ -1,7 +1,7 @@
 """TD3 with TD3+BC and ReBRAC as settings: a policy that climbs Q, with or without imitation.
 
     next action  a' = clip(target_pi(s') + clip(target_noise * n, -noise_clip, noise_clip), -1, 1),   n ~ N(0, I)
-    next value   v' = min_e target_q_e(s', a') - critic_cloning_weight * |a' - next_action|^2
+    next value   v' = aggregate_e target_q_e(s', a') - critic_cloning_weight * |a' - next_action|^2
     q       L_Q  = sum_e E[ head.loss(Q_e(s, a), backup(r, d, v')) ]
     policy  L_pi = -l * E[ Q(s, pi(s)) ] + cloning_weight * E[ policy.loss(s, a) ],   l = q_normalisation / E|Q(s, pi(s))|
 
@@ -44,8 +44,10 @@ import optax
 from ooorl.agents.steps import (
     acting,
     bounded_normal,
+    check_members,
     descend,
     descend_policy,
+    imitation,
     init_q,
     interleaved_slices,
     last_slice,
@@ -53,7 +55,7 @@ from ooorl.agents.steps import (
     require_decode,
 )
 from ooorl.nn.heads import scalar_head
-from ooorl.nn.losses import backup, ensemble_value
+from ooorl.nn.losses import AGGREGATES, backup, ensemble_value, weighted
 from ooorl.nn.networks import ensemble_q
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.gaussian import deterministic_policy
@@ -75,7 +77,9 @@ class TD3Config(Scheduled):
     noise_clip: float = 0.5  # bound on that noise
     target_policy: bool = True  # the next action comes from the slow policy, else from the current one
     policy_action: str = 'mode'  # which action the losses take from the policy: 'mode', or 'sample' (stochastic policies)
-    policy_value: str = 'first'  # what the policy climbs: 'first' member (TD3), 'min' (ReBRAC), 'mean'
+    aggregate: str = 'min'  # of the target: 'min', 'mean', or 'lower' = mean - rho std
+    rho: float = 0.5  # of 'lower'
+    policy_value: str = 'first'  # what the policy climbs: 'first' member (TD3), 'min' (ReBRAC), 'mean' or 'lower'
     q_normalisation: float | None = None  # divide Q by its mean size and multiply by this; TD3+BC 2.5, ReBRAC 1
     cloning_weight: float = 0.0  # of imitation in the policy loss; TD3+BC 1
     cloning_reduce: str = 'sum'  # imitation loss over action dimensions: 'sum', or 'mean' (TD3+BC)
@@ -95,7 +99,8 @@ class TD3Config(Scheduled):
         check_not_negative(target_noise=self.target_noise, noise_clip=self.noise_clip, cloning_weight=self.cloning_weight)
         check_not_negative(critic_cloning_weight=self.critic_cloning_weight, exploration_noise=self.exploration_noise)
         check_choice(('mode', 'sample'), policy_action=self.policy_action)
-        check_choice(('first', 'min', 'mean'), policy_value=self.policy_value)
+        check_choice(('first', *AGGREGATES), policy_value=self.policy_value)
+        check_members(self)
         check_choice(('sum', 'mean'), cloning_reduce=self.cloning_reduce, q_loss=self.q_loss)
         layer_norms = {'critic_layer_norm': self.critic_layer_norm, 'policy_layer_norm': self.policy_layer_norm}
         check_choice((None, 'before', 'after'), **layer_norms)
@@ -158,14 +163,14 @@ def _parts(
         return jnp.clip(act(params, batch.next_observation, key) + noise, -1.0, 1.0)
 
     def q_step(state, batch, action):
-        next_value = q_values(state.target_q, batch.next_observation, action).min(axis=0)
+        next_value = ensemble_value(q_values(state.target_q, batch.next_observation, action), config.aggregate, config.rho)
         if _in_use(config.critic_cloning_weight):
             next_value = next_value - config.critic_cloning_weight * _distance(action, batch.extras['next_action'])
         target = backup(batch, next_value, config.gamma)
 
         def loss_fn(params):
             raw = network.apply(params, batch.observation, batch.action)
-            members = head.loss(raw, target).mean(axis=-1)
+            members = weighted(batch, head.loss(raw, target)).mean(axis=-1)
             return getattr(members, config.q_loss)(), head.value(raw).mean()
 
         state, loss, mean = descend(state, 'q', loss_fn, q_optimizer)
@@ -174,15 +179,15 @@ def _parts(
     def policy_step(state, batch, key):
         action_key, loss_key = jax.random.split(key)
         critics = state.q[:1] if config.policy_value == 'first' else state.q
-        aggregate = 'mean' if config.policy_value == 'mean' else 'min'
+        aggregate = 'min' if config.policy_value == 'first' else config.policy_value
         share = 1.0 / spec.action_dim if config.cloning_reduce == 'mean' else 1.0
 
         def loss_fn(params):
             action = act(params, batch.observation, action_key)
-            q = ensemble_value(q_values(critics, batch.observation, action), aggregate)
+            q = ensemble_value(q_values(critics, batch.observation, action), aggregate, config.rho)
             scale = _q_scale(q, config.q_normalisation)
             imitated = jax.lax.stop_gradient(cloning_target(batch.observation, batch.action, action))
-            cloning = share * policy.loss(params, batch.observation, imitated, loss_key).mean()
+            cloning = share * imitation(policy, params, batch, loss_key, imitated).mean()
             loss = -scale * q.mean() + config.cloning_weight * cloning
             return loss, {'policy/q': q.mean(), 'policy/cloning': cloning, 'policy/q_scale': scale}
 
@@ -265,4 +270,5 @@ def td3(
         **acting(policy),
         q=lambda state, observation, action: parts.q_values(state.q, observation, action),
         reads=('next_action',) if _in_use(config.critic_cloning_weight) else (),
+        weighs=policy.masks,
     )

@@ -38,12 +38,17 @@ def tanh_gaussian_from_noise(noise: Array, mean: Array, log_std: Array) -> tuple
     return jnp.tanh(u), log_normal - tanh_correction(u)
 
 
-def tanh_correction(u: Array) -> Array:
-    """`sum_i log(1 - tanh(u_i)^2)` over the last axis, stable for large |u|."""
-    return (2.0 * (jnp.log(2.0) - u - jax.nn.softplus(-2.0 * u))).sum(axis=-1)
+def tanh_correction(u: Array, known: Array | None = None) -> Array:
+    """`sum_i log(1 - tanh(u_i)^2)` over the last axis, or over what `known` marks of it; stable for large |u|."""
+    return summed(2.0 * (jnp.log(2.0) - u - jax.nn.softplus(-2.0 * u)), known)
 
 
-def tanh_gaussian_log_prob(action: Array, mean: Array, log_std: Array, *, margin: float = 1e-5) -> Array:
-    """Log-density of given actions in (-1, 1); they are first moved inside by `margin` (float32 cannot invert closer)."""
+def tanh_gaussian_log_prob(
+    action: Array, mean: Array, log_std: Array, known: Array | None = None, *, margin: float = 1e-5
+) -> Array:
+    """Log-density of given actions in (-1, 1); they are first moved inside by `margin` (float32 cannot invert closer).
+
+    Of the dimensions that `known` marks, where it is given.
+    """
     u = jnp.arctanh(jnp.clip(action, -1.0 + margin, 1.0 - margin))
-    return gaussian_log_prob(u, mean, log_std) - tanh_correction(u)
+    return gaussian_log_prob(u, mean, log_std, known) - tanh_correction(u, known)

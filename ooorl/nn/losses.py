@@ -50,7 +50,10 @@ def bounded(batch: Transition, value: Array) -> Array:
 
 
 def weighted(batch: Transition, loss: Array) -> Array:
-    """Losses `[..., B]` times the batch's `weight` `[B]`, where it has one; the caller averages over all B rows."""
+    """Losses `[..., B]` times the batch's `weight` `[B]`, where it has one; the caller averages over all B rows.
+
+    For losses that read a row's action or what came of it. What climbs Q at an observation reads neither.
+    """
     if 'weight' not in batch.extras:
         return loss
     return loss * jnp.broadcast_to(batch.extras['weight'], loss.shape)
@@ -78,19 +81,38 @@ def ensemble_value(q: Array, aggregate: str, rho: float = 0.5) -> Array:
 
         min: min_e q_e;   mean: mean_e q_e;   lower: mean_e q_e - rho * std_e q_e      (population deviation)
 
-    The gradient of the minimum goes to the first smallest member. That of `jnp.min` finds the member again by comparing floats,
-    and where the compiler rounds the two sides differently it finds another or none (seen on CPU, on a fifth of the rows).
+    The gradient of the minimum goes to the first smallest member.
 
     Raises:
       UsageError: if `aggregate` is none of these.
     """
     check_choice(AGGREGATES, aggregate=aggregate)
     if aggregate == 'lower':
-        return q.mean(axis=0) - rho * q.std(axis=0)
+        return q.mean(axis=0) - rho * _deviation(q)
     if aggregate == 'mean':
         return q.mean(axis=0)
-    smallest = jax.lax.stop_gradient(q).argmin(axis=0)
-    return jnp.take_along_axis(q, smallest[None], axis=0)[0]
+    return _smallest(q)
+
+
+def _deviation(q):
+    """`q.std(axis=0)`, without its infinite slope where all members agree."""
+    variance = q.var(axis=0)
+    return jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1.0)), 0.0)
+
+
+@jax.custom_jvp
+def _smallest(q):
+    """`q.min(axis=0)`, whose own gradient would find the member again by comparing floats.
+
+    Where the compiler rounds the two sides differently, that finds another one or none (seen on CPU, on a fifth of the rows).
+    """
+    return q.min(axis=0)
+
+
+@_smallest.defjvp
+def _slope_of_smallest(primals, tangents):
+    place = primals[0].argmin(axis=0)[None]
+    return tuple(jnp.take_along_axis(values[0], place, axis=0)[0] for values in (primals, tangents))
 
 
 def awr_weight(advantage: Array, inverse_temperature: float, max_weight: float) -> Array:

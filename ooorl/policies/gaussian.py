@@ -145,13 +145,17 @@ def tanh_gaussian_policy(
     def sample_and_log_prob(params, observation, key, num):
         return tanh_gaussian_sample(key, *moments(params, observation), num)
 
+    def loss(params, observation, action, key, known=None):
+        return -tanh_gaussian_log_prob(action, *moments(params, observation), known)
+
     return DensityPolicy(
         init=init,
         sample=lambda params, observation, key, num: sample_and_log_prob(params, observation, key, num)[0],
         decode=lambda params, observation, noise: tanh_gaussian_from_noise(noise, *moments(params, observation))[0],
         noise_dim=spec.action_dim,
         mode=lambda params, observation, key: jnp.tanh(moments(params, observation)[0]),
-        loss=lambda params, observation, action, key: -tanh_gaussian_log_prob(action, *moments(params, observation)),
+        loss=loss,
+        masks=True,
         sample_and_log_prob=sample_and_log_prob,
     )
 

@@ -59,7 +59,8 @@ def opaque_policy(spec: Spec, function: Callable[[np.ndarray, int, int], np.ndar
         init=lambda key: {'unused': jnp.zeros(())},
         sample=sample,
         mode=lambda params, observation, key: sample(params, observation, key, 1)[0],
-        loss=lambda params, observation, action, key: 0.0 * (params['unused'] + action.sum(axis=-1)),
+        loss=lambda params, observation, action, key, known=None: 0.0 * (params['unused'] + action.sum(axis=-1)),
+        masks=True,
     )
 
 

@@ -58,7 +58,7 @@ def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = 
     if 'critic' in takes:
         seams['critic'] = _critic(table.get('critic', {'kind': 'calql'}), spec, seams.pop('head', None))
     if 'observation' in takes:
-        seams |= _pairs(table, dataset)
+        seams |= _pairs(table, dataset, chunk)
     agent = builder(spec, config, **seams)
     if 'bonus' in table and with_bonus:
         bonus = table['bonus']
@@ -104,7 +104,7 @@ def _reranked(agent, table):
 
     def value(state, observation, action):
         q = agent.q(state, observation, action)
-        return ensemble_value(q, settings['value'])
+        return ensemble_value(q, settings['value'], settings['rho'])
 
     return wrap.reranked(agent, value, num_candidates=settings['num_candidates'], collecting=settings['collecting'])
 
@@ -117,8 +117,10 @@ def _statistics(dataset):
     return observation.mean(axis=0).astype(np.float32), (observation.std(axis=0) + 1e-3).astype(np.float32)
 
 
-def _pairs(table, dataset):
+def _pairs(table, dataset, chunk):
     """Observations, as the agent sees them, and actions of the data set."""
+    if chunk > 1:
+        raise UsageError(f'{table["agent"]} searches the data for single actions; got chunk = {chunk}; set it to 1, or use td3')
     if dataset is None:
         raise UsageError(f'{table["agent"]} searches a data set for its nearest actions; none was given; name one in [dataset]')
     observation = np.asarray(dataset.observation, np.float32)

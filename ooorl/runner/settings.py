@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ooorl.agents import CRITICS
 from ooorl.data.action_box import stated
 from ooorl.errors import UsageError
+from ooorl.nn.losses import AGGREGATES
 from ooorl.policies import POLICIES
 from ooorl.signals import DisagreementConfig, RNDConfig
 from ooorl.training.learn import Sampling
@@ -240,12 +241,14 @@ class RerankedConfig:
     """Sub-table `reranked`: act with the best of several draws under the agent's own Q (IDQL, IFQL)."""
 
     num_candidates: int = 32  # draws for each action
-    value: str = 'min'  # over the members of Q: 'min' or 'mean'
+    value: str = 'min'  # over the members of Q: 'min', 'mean', or 'lower' = mean - rho std
+    rho: float = 0.5  # of 'lower'
     collecting: bool = False  # while collecting data too, not only in evaluation
 
     def __post_init__(self):
         check_positive(num_candidates=self.num_candidates)
-        check_choice(('min', 'mean'), value=self.value)
+        check_not_negative(rho=self.rho)
+        check_choice(AGGREGATES, value=self.value)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,19 +78,20 @@ IQL_CHANGES = SCHEDULE_CHANGES | {
     'gamma': 0.5, 'expectile': 0.9, 'inverse_temperature': 1.0, 'max_weight': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3,
     'hidden': (9,), 'dropout': 0.5, 'log_std_min': 0.5, 'num_critics': 3, 'layer_norm': True,
     # Adam hides the factor of a loss except from gradients as small as its epsilon.
-    'q_loss': 'mean',
+    'q_loss': 'mean', 'aggregate': 'mean', 'rho': Given(0.1, {'aggregate': 'lower'}),
 }  # fmt: skip
 TD3_CHANGES = SCHEDULE_CHANGES | {
     'gamma': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3, 'adam_eps': 1e-3, 'policy_delay': 3, 'split_batch': True,
     'target_noise': 1.0, 'noise_clip': 0.01, 'target_policy': False, 'policy_action': 'sample', 'policy_value': 'min',
     'q_normalisation': 2.5, 'cloning_weight': 1.0, 'cloning_reduce': 'mean', 'critic_cloning_weight': 0.5,
     'exploration_noise': 0.5, 'hidden': (9,), 'num_critics': 3, 'critic_layer_norm': 'after', 'policy_layer_norm': 'before',
-    'q_loss': 'mean',
+    'q_loss': 'mean', 'aggregate': 'mean', 'rho': Given(0.1, {'aggregate': 'lower'}),
 }  # fmt: skip
 SAC_CHANGES = SCHEDULE_CHANGES | {
     'gamma': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3, 'utd': 2, 'num_critics': 3, 'num_target_critics': 1,
     'entropy_backup': False, 'policy_value': 'mean', 'init_temperature': 0.5, 'learn_temperature': False,
     'target_entropy': -3.0, 'hidden': (9,), 'critic_layer_norm': 'before', 'kernel_init': 'xavier_uniform',
+    'aggregate': 'mean', 'rho': Given(0.1, {'aggregate': 'lower'}),
 }  # fmt: skip
 CALQL_CHANGES = SCHEDULE_CHANGES | {
     'gamma': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3, 'policy_learning_rate': 1e-3, 'conservative_weight': 1.0,
@@ -98,10 +99,12 @@ CALQL_CHANGES = SCHEDULE_CHANGES | {
     'gap_temperature': 2.0, 'max_target_backup': False, 'calibrate': False, 'calibrate_random': True,
     'init_temperature': 0.5, 'target_entropy': -3.0, 'hidden': (9,), 'critic_hidden': (9,), 'critic_layer_norm': 'before',
     'critic_activation': 'swish', 'critic_unit_features': True, 'num_critics': 3, 'num_target_critics': 1, 'num_gap_critics': 1,
+    'aggregate': 'mean', 'rho': Given(0.1, {'aggregate': 'lower'}), 'policy_value': 'lower',
 }  # fmt: skip
 ODICE_CHANGES = SCHEDULE_CHANGES | {
     'gamma': 0.5, 'trust': 0.9, 'eta': 0.5, 'orthogonal': False, 'max_weight': 0.1, 'polyak': 0.5, 'learning_rate': 1e-3,
     'policy_weight_decay': 0.1, 'hidden': (9,), 'policy_hidden': (9,), 'num_members': 3, 'layer_norm': False,
+    'aggregate': 'mean', 'rho': Given(0.1, {'aggregate': 'lower'}),
 }  # fmt: skip
 FQL_CHANGES = SCHEDULE_CHANGES | {
     'gamma': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3, 'distil_weight': 3.0, 'normalise_q': True, 'aggregate': 'min',

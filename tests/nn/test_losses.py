@@ -110,5 +110,7 @@ def test_the_value_of_an_ensemble_by_hand():
     np.testing.assert_allclose(ensemble_value(q, 'min'), [1.0, 2.0])
     np.testing.assert_allclose(ensemble_value(q, 'mean'), [2.0, 3.5])
     np.testing.assert_allclose(ensemble_value(q, 'lower', 0.5), [2.0 - 0.5 * 1.0, 3.5 - 0.5 * 1.5])
+    one = jax.grad(lambda q: ensemble_value(q, 'lower', 0.5).sum())(jnp.array([[2.0], [2.0]]))
+    np.testing.assert_array_equal(one, [[0.5], [0.5]])  # finite where all members agree
     slope = jax.jit(jax.grad(lambda q: ensemble_value(q, 'min').sum()))(q)
     np.testing.assert_array_equal(slope, [[1.0, 0.0], [0.0, 1.0]])

@@ -1,5 +1,7 @@
 """Chunks: carried out whole, forgotten at an episode's end, counted, resumed in their middle, and of one step nothing at all."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +11,12 @@ from small import random_batch, trees_equal
 
 from ooorl import wrap
 from ooorl.agents.bc import BCConfig, bc
+from ooorl.agents.calql import CalQLConfig, CalQLCriticConfig, calql, calql_critic
 from ooorl.agents.fql import FQLConfig, fql
 from ooorl.agents.iql import IQLConfig, iql
-from ooorl.agents.sac import sac
+from ooorl.agents.odice import ODICEConfig, odice
+from ooorl.agents.parl import PARLConfig, parl
+from ooorl.agents.sac import SACConfig, sac
 from ooorl.agents.td3 import TD3Config, td3
 from ooorl.envs import batched, host
 from ooorl.errors import UsageError
@@ -152,8 +157,45 @@ def test_rows_of_weight_zero_teach_nothing_but_count_in_the_mean():
         np.testing.assert_allclose(found[0][1][name], metrics[name] / 2, rtol=1e-5)
 
 
+
+def small_parl(**settings):
+    search = PARLConfig(num_candidates=3, num_kept=2, num_steps=1, **settings)
+    critic = calql_critic(SPEC, CalQLCriticConfig(critic_hidden=(8,), num_actions=2))
+    return parl(SPEC, search, critic=critic, policy=gaussian_policy(SPEC, (8,)))
+
+
+# Agents whose policies climb Q read the observations of all rows; nobody reads the rest of a row of weight 0.
+HEEDING = {
+    'td3': lambda: td3(SPEC, TD3Config(hidden=(8,), cloning_weight=1.0, policy_delay=1)),
+    'sac': lambda: sac(SPEC, SACConfig(hidden=(8,))),
+    'calql': lambda: calql(SPEC, CalQLConfig(hidden=(8,), critic_hidden=(8,), num_actions=2, target_gap=0.8)),
+    'odice': lambda: odice(SPEC, ODICEConfig(hidden=(8,), policy_hidden=(8,))),
+    'parl': small_parl,
+    'parl, cloning': lambda: small_parl(imitate='data'),
+}
+
+
+@pytest.mark.parametrize('name', HEEDING)
+def test_what_was_done_in_rows_of_weight_zero_is_never_learnt(name):
+    agent = HEEDING[name]()
+    assert agent.weighs
+    weight = jnp.where(jnp.arange(12) < 6, 1.0, 0.0)
+    batch = random_batch(jax.random.key(0), 12, return_to_go=jnp.ones(12), weight=weight)
+    noise = random_batch(jax.random.key(5), 12, **batch.extras | {'return_to_go': jnp.zeros(12)})
+    other = jax.tree.map(lambda a, b: a.at[6:].set(b[6:]), batch, noise)._replace(observation=batch.observation)
+    state = schedules.begin(agent.init(jax.random.key(1)), 1)
+    found = [agent.update(state, rows, jax.random.key(2))[0] for rows in (batch, other)]
+    assert trees_equal(found[0], found[1])
+    weighed, plain = (
+        agent.update(state, batch._replace(extras=extras), jax.random.key(2))[0]
+        for extras in (batch.extras | {'weight': jnp.ones(12)}, {'return_to_go': jnp.ones(12)})
+    )
+    assert trees_equal(weighed, plain) and not trees_equal(plain, found[0])
+
+
 POLICIES = {
     'gaussian': lambda spec: gaussian_policy(spec, (8,)),
+    'tanh_gaussian': lambda spec: tanh_gaussian_policy(spec, (8,)),
     'deterministic': lambda spec: deterministic_policy(spec, (8,)),
     'flow': lambda spec: flow_policy(spec, FlowConfig(hidden=(8,), num_steps=2, ema_rate=0.1)),
     'diffusion': lambda spec: diffusion_policy(spec, DiffusionConfig(hidden=(8,), num_steps=2)),
@@ -238,9 +280,9 @@ def test_batches_of_a_phase_are_windows_of_its_own_streams():
     (lambda: chunked(bc(SPEC), 0, gamma=0.99), 'at least one step; got 0'),
     (lambda: chunked(bc(SPEC), 2.0, gamma=0.99), 'at least one step; got 2.0'),
     (lambda: chunked(chunked(bc(SPEC), 2, gamma=0.99), 2, gamma=0.99), 'chunks of 2; wrap it once'),
-    (lambda: chunked(sac(SPEC), 2, gamma=0.99), 'use bc, iql or fql'),
-    (lambda: chunked(iql(SPEC, policy=tanh_gaussian_policy(SPEC)), 2, gamma=0.99), 'leaves out what is not known'),
-    (lambda: chunked(td3(SPEC, TD3Config(critic_cloning_weight=1.0)), 2, gamma=0.99), 'weigh their rows'),
+    (lambda: chunked(replace(sac(SPEC), weighs=False), 2, gamma=0.99), 'weigh their rows'),
+    (lambda: chunked(iql(SPEC, policy=replace(gaussian_policy(SPEC), masks=False)), 2, gamma=0.99), 'leaves out what'),
+    (lambda: chunked(td3(SPEC, TD3Config(critic_cloning_weight=1.0)), 2, gamma=0.99), 'reads next_action; set critic_cloning'),
     (lambda: chunked(bc(SPEC), 2, gamma=0.99, ends='cut'), 'chunk_ends must be'),
     (lambda: chunked(bc(SPEC), 2, gamma=1.5), 'gamma'),
     (lambda: wrap.bonus(chunked(bc(SPEC), 2, gamma=0.99), rnd(SPEC), scale=1.0), 'inside of chunked'),
