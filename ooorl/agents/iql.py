@@ -5,14 +5,22 @@
                                                       adv = aggregate_e target_q_e(s, a) - V(s)
     q       L_Q  = sum_e E[ head.loss(Q_e(s, a), backup(r, d, V(s'))) ]
 
-The aggregate over members is the minimum by default. One update takes the three steps in that order, then moves target_q by
-`polyak` towards q. The policy step reads the new V and the old target_q; the q step reads the new V. The bounds low and high
-(the `value_bounds` wrapper) enter the value regression and the Bellman target and leave the advantage alone; a bonus is added to
-the target after clipping.
+The aggregate over members is the minimum by default. With `extraction='ddpg_bc'` the policy climbs Q through its action as well,
+near the data:
+
+    policy  L_pi = cloning_weight * E[ w * policy.loss(s, a) ] - l * E[ aggregate_e q_e(s, pi(s)) ],     pi(s) = policy.mode(s)
+
+l is `q_normalisation` over the advantage's deviation, or over the size of Q (`steps.climbing_scale`); `inverse_temperature=0`
+gives every row the weight 1, which is DDPG+BC as published.
+
+One update takes the three steps in that order, then moves target_q by `polyak` towards q. The policy step reads the new V and
+the old target_q; the q step reads the new V. The bounds low and high (the `value_bounds` wrapper) enter the value
+regression and the Bellman target and leave the advantage alone; a bonus is added to the target after clipping.
 
 Source: Kostrikov, Nair & Levine, "Offline Reinforcement Learning with Implicit Q-Learning", ICLR 2022, arXiv:2110.06169;
 order and constants of ikostrikov/implicit_q_learning@09d7002. OOO's code takes the mean over critics instead of the sum
-(`q_loss='mean'`): Adam all but cancels the difference. The official offline script lets the policy's rate fall to 0 over its
+(`q_loss='mean'`): Adam all but cancels the difference. Extraction: Park et al., arXiv:2406.09329; the weighted form is that of
+TD3-AWR, arXiv:2504.11453. The official offline script lets the policy's rate fall to 0 over its
 million updates: `schedule='cosine', schedule_of='policy'`; OOO, and all fine-tuning, keeps it constant. Rewards are used as
 given: wrap with `rescaled_reward`.
 """
@@ -25,7 +33,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ooorl.agents.steps import acting, check_members, descend, descend_policy, imitation, init_q, learner
+from ooorl.agents.steps import (
+    Q_UNITS,
+    acting,
+    check_members,
+    climbing_scale,
+    descend,
+    descend_policy,
+    imitation,
+    init_q,
+    learner,
+    require_decode,
+    weight_facts,
+)
 from ooorl.nn.heads import scalar_head
 from ooorl.nn.losses import awr_weight, backup, bounded, ensemble_value, expectile_loss, weighted
 from ooorl.nn.networks import ensemble_q, mlp
@@ -43,6 +63,10 @@ class IQLConfig(Scheduled):
     expectile: float = 0.7  # of the value regression, in (0, 1); antmaze 0.9
     inverse_temperature: float = 3.0  # of the policy weights; antmaze 10, kitchen and adroit 0.5
     max_weight: float = 100.0  # cap of the policy weights
+    extraction: str = 'awr'  # of the policy: weighted imitation 'awr', or 'ddpg_bc', which also climbs Q through the action
+    cloning_weight: float = 1.0  # of imitation with 'ddpg_bc'
+    q_normalisation: float | None = 1.0  # with 'ddpg_bc': divide Q by its unit and multiply by this; None: as it is
+    q_unit: str = 'advantage'  # of q_normalisation: the deviation of the 'advantage', or the mean 'size' of Q
     polyak: float = 0.005  # share of q in target_q after each update
     learning_rate: float = 3e-4  # Adam, all three networks
     hidden: tuple[int, ...] = (256, 256)  # widths of all networks
@@ -62,6 +86,10 @@ class IQLConfig(Scheduled):
         check_not_negative(inverse_temperature=self.inverse_temperature, dropout=self.dropout)
         check_choice(('sum', 'mean'), q_loss=self.q_loss)
         check_members(self)
+        check_choice(('awr', 'ddpg_bc'), extraction=self.extraction)
+        check_choice(Q_UNITS, q_unit=self.q_unit)
+        check_positive(q_normalisation=self.q_normalisation)
+        check_not_negative(cloning_weight=self.cloning_weight)
 
 
 class IQLCriticState(NamedTuple):
@@ -154,6 +182,8 @@ def iql(
     policy = policy or gaussian_policy(
         spec, config.hidden, dropout=config.dropout, log_std_bounds=(config.log_std_min, 2.0)
     )
+    if config.extraction == 'ddpg_bc':
+        require_decode(policy, 'iql with ddpg_bc', 'climbs Q through the action')
     parts = _critic_parts(spec, config, head or scalar_head(), grad_transform)
     policy_optimizer = scheduled_adam(config, 'policy', config.learning_rate, grad_transform)
 
@@ -168,10 +198,18 @@ def iql(
         weight = awr_weight(advantage, config.inverse_temperature, config.max_weight)
 
         def loss_fn(params):
-            return (weight * imitation(policy, params, batch, key)).mean(), None
+            imitated = (weight * imitation(policy, params, batch, key)).mean()
+            if config.extraction == 'awr':
+                return imitated, {}
+            own = policy.mode(params, batch.observation, key)
+            climbing = parts.q_values(state.critic.q, batch.observation, own)
+            q = ensemble_value(climbing, config.aggregate, config.rho)
+            scale = climbing_scale(q, advantage, config.q_normalisation, config.q_unit)
+            climbed = {'policy/q': q.mean(), 'policy/cloning': imitated, 'policy/q_scale': scale}
+            return config.cloning_weight * imitated - scale * weighted(batch, q).mean(), climbed
 
-        state, loss, _ = descend_policy(state, policy, loss_fn, policy_optimizer)
-        return state, {'policy/loss': loss, 'policy/advantage': advantage.mean(), 'policy/weight': weight.mean()}
+        state, loss, climbed = descend_policy(state, policy, loss_fn, policy_optimizer)
+        return state, {'policy/loss': loss, **climbed, **weight_facts(advantage, weight, config.max_weight)}
 
     def update(state: IQLState, batch: Transition, key) -> tuple[IQLState, Metrics]:
         critic, value_metrics = parts.value_step(state.critic, batch)

@@ -17,6 +17,8 @@ from ooorl.policies.averaged import fitted_of, with_fitted
 from ooorl.types import Array, DensityPolicy, Key, Metrics, Params, Policy, Spec, State, Transition
 from ooorl.validation import check_choice, check_not_negative
 
+Q_UNITS = ('size', 'advantage')  # what a value that a policy climbs may be divided by
+
 
 def learner(name: str, params: Params, optimizer: optax.GradientTransformation, *, slow: bool = False) -> dict[str, Any]:
     """The fields `<name>`, `<name>_opt` and, if `slow`, `target_<name>` of a fresh state."""
@@ -99,6 +101,37 @@ def descend_policy(
     before = state.policy
     state, loss, more = descend(state, 'policy', loss_fn, optimizer)
     return state._replace(policy=policy.after_update(before, state.policy)), loss, more
+
+
+def weight_facts(advantage: Array, weight: Array, cap: float) -> Metrics:
+    """What weighted imitation makes of a batch `[B]`: means, the advantage's deviation, and how few rows it comes down to.
+
+    `effective_rows` is Kish's (sum w)^2 / sum w^2, between 1 and B; `capped` is the share of rows whose weight is at the cap.
+    """
+    effective = weight.sum() ** 2 / jnp.maximum((weight**2).sum(), 1e-30)
+    return {
+        'policy/advantage': advantage.mean(),
+        'policy/advantage_deviation': advantage.std(),
+        'policy/weight': weight.mean(),
+        'policy/effective_rows': effective,
+        'policy/capped': (weight >= cap * (1.0 - 1e-6)).mean(),
+    }
+
+
+def climbing_scale(q: Array, advantage: Array | None, normalisation: float | None, unit: str) -> Array:
+    """What values `q` `[B]` of a policy's own actions are multiplied by in its loss, beside imitation; it carries no gradient.
+
+        size:      normalisation / mean |q|
+        advantage: normalisation / max(deviation of the advantage, mean |q| / 1000)
+
+    Adding a constant to all rewards changes the size and not the deviation: where rewards are -1 a step, values are a hundred
+    times as large as what they tell of actions. Without `normalisation` it is 1, and imitation weighs in units of reward.
+    """
+    if normalisation is None:
+        return jnp.ones(())
+    size = jnp.abs(q).mean()
+    spread = size if unit == 'size' else jnp.maximum(advantage.std(), 1e-3 * size)
+    return jax.lax.stop_gradient(normalisation / (spread + 1e-7))
 
 
 def temperature_step(

@@ -8,6 +8,8 @@
 One update takes `policy_delay` q steps, then one policy step, then moves both targets by `polyak`. All q steps read the same,
 unmoved targets with fresh noise; the policy step reads the new Q. The q steps share the batch, or with `split_batch` take
 interleaved slices of it (the policy step then sees the last slice). l carries no gradient; without `q_normalisation` it is 1.
+With `q_unit='advantage'` the deviation of Q(s, a) - Q(s, pi(s)) stands for E|Q|: then a shift of the rewards, which makes |Q| a
+hundred times as large as what it tells of actions, leaves the weight of imitation as it is.
 
 | | TD3 | TD3+BC | ReBRAC |
 |---|---|---|---|
@@ -42,9 +44,11 @@ import jax.numpy as jnp
 import optax
 
 from ooorl.agents.steps import (
+    Q_UNITS,
     acting,
     bounded_normal,
     check_members,
+    climbing_scale,
     descend,
     descend_policy,
     imitation,
@@ -80,7 +84,8 @@ class TD3Config(Scheduled):
     aggregate: str = 'min'  # of the target: 'min', 'mean', or 'lower' = mean - rho std
     rho: float = 0.5  # of 'lower'
     policy_value: str = 'first'  # what the policy climbs: 'first' member (TD3), 'min' (ReBRAC), 'mean' or 'lower'
-    q_normalisation: float | None = None  # divide Q by its mean size and multiply by this; TD3+BC 2.5, ReBRAC 1
+    q_normalisation: float | None = None  # divide Q by its unit and multiply by this; TD3+BC 2.5, ReBRAC 1
+    q_unit: str = 'size'  # of q_normalisation: the mean 'size' of Q, or the deviation of the 'advantage' of the data's actions
     cloning_weight: float = 0.0  # of imitation in the policy loss; TD3+BC 1
     cloning_reduce: str = 'sum'  # imitation loss over action dimensions: 'sum', or 'mean' (TD3+BC)
     critic_cloning_weight: float = 0.0  # of the squared distance to the data's next action in the next value
@@ -101,6 +106,7 @@ class TD3Config(Scheduled):
         check_choice(('mode', 'sample'), policy_action=self.policy_action)
         check_choice(('first', *AGGREGATES), policy_value=self.policy_value)
         check_members(self)
+        check_choice(Q_UNITS, q_unit=self.q_unit)
         check_choice(('sum', 'mean'), cloning_reduce=self.cloning_reduce, q_loss=self.q_loss)
         layer_norms = {'critic_layer_norm': self.critic_layer_norm, 'policy_layer_norm': self.policy_layer_norm}
         check_choice((None, 'before', 'after'), **layer_norms)
@@ -181,11 +187,14 @@ def _parts(
         critics = state.q[:1] if config.policy_value == 'first' else state.q
         aggregate = 'min' if config.policy_value == 'first' else config.policy_value
         share = 1.0 / spec.action_dim if config.cloning_reduce == 'mean' else 1.0
+        in_advantages = config.q_unit == 'advantage' and config.q_normalisation is not None
+        taken = q_values(critics, batch.observation, batch.action) if in_advantages else None
 
         def loss_fn(params):
             action = act(params, batch.observation, action_key)
             q = ensemble_value(q_values(critics, batch.observation, action), aggregate, config.rho)
-            scale = _q_scale(q, config.q_normalisation)
+            advantage = ensemble_value(taken, aggregate, config.rho) - q if in_advantages else None
+            scale = climbing_scale(q, advantage, config.q_normalisation, config.q_unit)
             imitated = jax.lax.stop_gradient(cloning_target(batch.observation, batch.action, action))
             cloning = share * imitation(policy, params, batch, loss_key, imitated).mean()
             loss = -scale * q.mean() + config.cloning_weight * cloning
@@ -210,12 +219,6 @@ def _distance(action, data_action):
 
 def _in_use(weight) -> bool:
     return not (isinstance(weight, int | float) and weight == 0)
-
-
-def _q_scale(q, q_normalisation):
-    if q_normalisation is None:
-        return jnp.ones(())
-    return jax.lax.stop_gradient(q_normalisation / (jnp.abs(q).mean() + 1e-7))
 
 
 def td3(

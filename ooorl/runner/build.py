@@ -10,6 +10,7 @@ import numpy as np
 
 from ooorl import catalogue, signals, wrap
 from ooorl.agents import CRITICS, algorithm
+from ooorl.agents.slow_policy import slow_policy
 from ooorl.errors import UsageError
 from ooorl.nn.heads import hl_gauss_head
 from ooorl.nn.losses import ensemble_value
@@ -60,6 +61,8 @@ def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = 
     if 'observation' in takes:
         seams |= _pairs(table, dataset, chunk)
     agent = builder(spec, config, **seams)
+    if table.get('ema_rate') is not None:
+        agent = slow_policy(agent, table['ema_rate'])
     if 'bonus' in table and with_bonus:
         bonus = table['bonus']
         signal_type, signal_builder = SIGNALS[bonus['signal']], SIGNAL_BUILDERS[bonus['signal']]

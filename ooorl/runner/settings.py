@@ -11,7 +11,7 @@ from ooorl.nn.losses import AGGREGATES
 from ooorl.policies import POLICIES
 from ooorl.signals import DisagreementConfig, RNDConfig
 from ooorl.training.learn import Sampling
-from ooorl.validation import check_choice, check_not_negative, check_positive, check_regions
+from ooorl.validation import check_choice, check_not_negative, check_positive, check_regions, check_unit
 from ooorl.wrap import CHUNK_ENDS
 
 RETURN_RANGE = 'return_range'
@@ -174,11 +174,13 @@ class AgentConfig:
     agent: str = 'iql'  # a name of `ooorl.agents.ALGORITHMS`, or `module:builder`
     normalise_observation: bool = False  # by mean and deviation of the data set
     terminal_reward: float | None = None  # raw reward that alone ends the MDP; None: as stored
+    ema_rate: float | None = None  # share of the policy in the slow copy of it that acts, after each update; absent: no copy
     chunk: int = 1  # steps that one decision covers, whole chunks being learnt and carried out; 5 for OGBench's manipulation
     chunk_ends: str = 'keep'  # a chunk that an episode's end cuts short: 'keep', or 'drop' as published (see wrap.chunked)
 
     def __post_init__(self):
         check_positive(chunk=self.chunk)
+        check_unit(ema_rate=self.ema_rate)
         check_choice(CHUNK_ENDS, chunk_ends=self.chunk_ends)
 
 
