@@ -34,7 +34,7 @@ from ooorl.reporting import writers
 from ooorl.runner import build, config
 from ooorl.runner.prepare import Prepared, prepare
 from ooorl.runner.session import note
-from ooorl.runner.settings import SIGNALS, parse_seeds
+from ooorl.runner.signal_tables import BUILDERS, SIGNALS, parse_seeds
 from ooorl.runner.summary import versions
 from ooorl.training import rounds
 from ooorl.training.phases import Phase, Setup, round_sizes
@@ -92,7 +92,7 @@ def frozen_bonus_exploiter(settings: Mapping, prepared: Prepared) -> Agent:
     bare = {key: value for key, value in exploit.items() if key not in ('bounds', 'reward')}
     kind = SIGNALS[bonus['signal']]
     known = {key: value for key, value in bonus.items() if key in config.fields(kind)}
-    signal = build.SIGNAL_BUILDERS[bonus['signal']](spec, config.parse(kind, known, '[bonus]'))
+    signal = BUILDERS[bonus['signal']](spec, config.parse(kind, known, '[bonus]'))
     agent = wrap.bonus(build.build_agent(bare, spec), frozen(signal), scale=bonus['scale'])
     if 'bounds' in exploit:
         agent = wrap.value_bounds(agent, gamma=exploit['gamma'], **exploit['bounds'])

@@ -260,6 +260,10 @@ class Task:
       step: `(state, action[A], key) -> (state, next_observation[O], reward, terminated, success)`; it never
         resets and knows no time limit.
       state_at: `(observation[O]) -> state`, where the observation is all of the state; None where it hides a part.
+      irreversible: `(observation[..., O]) -> [...]` bool, whether there is no way back from there, for scoring and for scripted
+        experts only; None where nothing is irreversible or nobody knows.
+      absorbing: whether what is irreversible is never left, so that labels along an episode are 0 .. 0 1 .. 1.
+      render: `(observation[O]) -> [H, W, 3]` uint8, a picture made with numpy; None where there is none.
     """
 
     spec: Spec
@@ -267,6 +271,9 @@ class Task:
     reset: Callable[[Key], tuple[State, Array]]
     step: Callable[[State, Array, Key], tuple[State, Array, Array, Array, Array]]
     state_at: Callable[[Array], State] | None = None
+    irreversible: Callable[[Array], Array] | None = None
+    absorbing: bool = True
+    render: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -279,6 +286,7 @@ class Environment:
 
     Attributes:
       name: for people.
+      irreversible: as of `Task`.
       spec: sizes.
       horizon: the time limit of an episode.
       batch_shape: leading axes of everything, `(N,)` or for several seeds on the host `(S, N)`.
@@ -296,3 +304,4 @@ class Environment:
     step: Callable[[State, Array, Key], tuple[State, TimeStep]]
     scan: Callable[..., tuple[Any, Any]]
     name: str = 'the environment'
+    irreversible: Callable[[Array], Array] | None = None

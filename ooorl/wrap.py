@@ -3,7 +3,7 @@
 Stored data are raw; whatever a phase wants different is one of these, applied to the sampled batch. They nest in any order
 that makes sense; the order used by configs, from the outside in, is
 
-    normalised_observation( terminal_at_reward( rescaled_reward( value_bounds( chunked( bonus( agent ))))))
+    labelled( normalised_observation( terminal_at_reward( rescaled_reward( value_bounds( chunked( cautious( bonus( agent ))))))))
 
 What stands outside of `chunked` edits rows, what stands inside sees whole chunks as if they were actions.
 """
@@ -78,6 +78,37 @@ def bonus(agent: Agent, signal: Signal, *, scale: float) -> Agent:
         return with_extras(batch, bonus=batch.extras.get('bonus', 0.0) + scale * score)
 
     return relabelled(agent, signal, relabel, name='bonus')
+
+
+def cautious(agent: Agent, signal: Signal, *, floor: float) -> Agent:
+    """Pessimism: whatever cannot be taken back is worth `floor`, in the Bellman target of every critic (see `losses.backup`).
+
+        w = label of the successor where it is known, else the signal's score clipped to [0, 1];   y' = (1 - w) y + w floor
+
+    Labels are in the column `label` (1, 0, or -1 for unknown). w replaces a bonus as well, so that inside or outside of `bonus`
+    an explorer seeks what is unknown unless there is no way back. The floor is in the agent's reward units: (R_min - eps) /
+    (1 - gamma) is worse than anything reversible. Of several such wrappers the surest w counts, with the innermost's floor.
+
+    Source: Xie et al., arXiv:2210.10765. Nothing is added to any policy's loss.
+    """
+
+    def relabel(batch, score):
+        score = jnp.clip(score, 0.0, 1.0)
+        if 'label' in batch.extras:
+            score = jnp.where(batch.extras['label'] >= 0, batch.extras['label'], score)
+        surest = jnp.maximum(batch.extras.get('irreversible', 0.0), score)
+        return with_extras(batch, irreversible=surest, floor=jnp.full_like(batch.reward, floor))
+
+    return relabelled(agent, signal, relabel, name='cautious')
+
+
+def labelled(agent: Agent, irreversible: Callable[[Array], Array]) -> Agent:
+    """Labels every row by `irreversible(next_observation[..., O])`, an environment's own test: privileged, and outermost."""
+
+    def edit(batch):
+        return with_extras(batch, label=irreversible(batch.next_observation).astype(jnp.float32))
+
+    return edited(agent, edit)
 
 
 def with_extras(batch: Transition, **columns: Array) -> Transition:
@@ -223,8 +254,8 @@ def chunked(agent: Agent, length: int, *, gamma: float, ends: str = 'keep') -> A
         y = R + gamma^h m v(s_{t+h}),    R = sum_{i<h} gamma^i r_{t+i},    m = prod_{i<h} d_{t+i}
 
     The agent learns from one row for each window of h rows: reward R, discount gamma^(h-1) m, so that the gamma of its own backup
-    completes gamma^h, and the window's last successor. That is unbiased as long as chunks are carried out whole, which collection
-    and evaluation do. Other columns are those of the window's first row. With h = 1 it is the agent as it is.
+    completes gamma^h, and the window's last successor and its label. That is unbiased as long as chunks are carried out whole,
+    which collection and evaluation do. Other columns are those of the window's first row. With h = 1 it is the agent as it is.
 
     A window that its episode's end cuts short holds no whole chunk. With `ends='drop'` it weighs 0, as published: an end is then
     learnt from the one window that ends with it, and an episode of fewer than h steps from none. With 'keep' it counts where the
@@ -298,6 +329,8 @@ def one_decision(windows: Transition, gamma: float, ends: str = 'keep') -> Trans
     ended = (lived * (windows.discount == 0)).max(axis=-1)
     discount = gamma ** (length - 1) * jnp.where(lived > 0, windows.discount, 1.0).prod(axis=-1)
     extras = {name: column[:, 0] for name, column in windows.extras.items() if name != 'valid'}
+    if 'label' in extras:
+        extras['label'] = windows.extras['label'][:, -1]
     extras['weight'] = lived[:, -1] if ends == 'drop' else jnp.maximum(lived[:, -1], ended)
     action = windows.action * lived[..., None]
     if ends == 'keep':

@@ -86,4 +86,5 @@ def batched(task: Task, batch_shape: int | tuple[int, ...]) -> Environment:
         reset=lambda key: reset_all(keys(key)),
         step=lambda state, action, key: step_all(state, action, keys(key)),
         scan=jax.lax.scan,
+        irreversible=task.irreversible,
     )

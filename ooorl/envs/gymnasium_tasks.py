@@ -19,11 +19,11 @@ class TaskEnv(gymnasium.Env):
 
     Args:
       task: id of the task, as for `ooorl.envs.make_task`.
-      render_mode: only None; there is nothing to see.
+      render_mode: None, or 'rgb_array' for pictures, where the task has any.
       **settings: of the task.
     """
 
-    metadata: ClassVar[dict] = {'render_modes': []}
+    metadata: ClassVar[dict] = {'render_modes': ['rgb_array'], 'render_fps': 15}
 
     def __init__(self, task: str, render_mode: str | None = None, **settings):
         self.render_mode = render_mode
@@ -32,7 +32,7 @@ class TaskEnv(gymnasium.Env):
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (spec.observation_dim,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (spec.action_dim,), np.float32)
         self._reset, self._step = jax.jit(self._task.reset), jax.jit(self._task.step)
-        self._state = self._key = None
+        self._state = self._key = self._seen = None
 
     def _draw_key(self):
         self._key, key = jax.random.split(self._key)
@@ -43,13 +43,21 @@ class TaskEnv(gymnasium.Env):
         super().reset(seed=seed)
         self._key = jax.random.key(int(self.np_random.integers(2**31)))
         self._state, observation = self._reset(self._draw_key())
-        return np.asarray(observation), {'success': False}
+        self._seen = np.asarray(observation)
+        return self._seen, {'success': False}
+
+    def render(self):
+        """The picture of the present observation, `[H, W, 3]` uint8; None where the task has none."""
+        if self.render_mode is None or self._task.render is None or self._seen is None:
+            return None
+        return self._task.render(self._seen)
 
     def step(self, action):
         """Takes a step; see `gymnasium.Env.step`. It never truncates."""
         action = np.asarray(action, np.float32)
         self._state, observation, reward, terminated, success = self._step(self._state, action, self._draw_key())
-        return np.asarray(observation), float(reward), bool(terminated), False, {'success': bool(success)}
+        self._seen = np.asarray(observation)
+        return self._seen, float(reward), bool(terminated), False, {'success': bool(success)}
 
 
 def register() -> None:

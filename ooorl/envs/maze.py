@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ooorl.envs.pictures import BODY, DANGER, GOAL, START, WALL, Canvas
 from ooorl.errors import UsageError
 from ooorl.types import Array, Spec, Task
 from ooorl.validation import check_not_negative, check_positive
@@ -77,6 +78,23 @@ def _padded_free(layout: tuple[str, ...]) -> np.ndarray:
     return np.pad(free, 1, constant_values=False)
 
 
+def _drawn(layout, corner, wall, radius, place, goal_radius):
+    """The cells of a layout from above, row 0 at the bottom as y grows with the rows; `corner(row, column)` is a cell's lower
+    one."""
+    rows, columns = len(layout), len(layout[0])
+    canvas = Canvas(corner(0, 0), corner(rows, columns))
+    centres = {}
+    for row, column in np.ndindex(rows, columns):
+        letter, low, high = layout[row][column], corner(row, column), corner(row + 1, column + 1)
+        centres[letter] = np.add(low, high) / 2
+        if letter == '#':
+            canvas.box(low, high, wall)
+    canvas.disc(centres['S'], radius * 1.6, START)
+    canvas.disc(centres['G'], goal_radius, GOAL)
+    canvas.disc(place, radius, BODY)
+    return canvas.picture()
+
+
 def u_maze(
     *,
     layout: tuple[str, ...] = U_LAYOUT,
@@ -132,7 +150,15 @@ def u_maze(
         reached = jnp.sum((position - goal) ** 2) < goal_radius**2
         return MazeState(position), position, reached.astype(jnp.float32), reached, reached
 
-    return Task(spec=Spec(observation_dim=2, action_dim=2), horizon=horizon, reset=reset, step=step, state_at=MazeState)
+    def render(observation):
+        def corner(row, column):
+            return column * size - 2.0, row * size - 2.0
+
+        return _drawn(layout, corner, WALL, size / 12, observation, goal_radius)
+
+    return Task(
+        spec=Spec(observation_dim=2, action_dim=2), horizon=horizon, reset=reset, step=step, state_at=MazeState, render=render
+    )
 
 
 def _sticky_centre(cell: tuple[int, int]) -> np.ndarray:
@@ -158,6 +184,16 @@ def _sticky_move(position: Array, action: Array) -> Array:
     held_steps = jnp.where(jnp.any(frees), jnp.argmax(frees), STICKY_SUBSTEPS)
     num_substeps = jnp.where(is_irreversible(position), held_steps, STICKY_SUBSTEPS)
     return jnp.clip(path[num_substeps], -1.0, 1.0)
+
+
+def _sticky_picture(observation):
+    """Rows, the first coordinate, grow upwards; walls, which hold whoever enters them, are red."""
+    size = 2.0 / len(STICKY_LAYOUT)
+
+    def corner(row, column):
+        return column * size - 1.0, row * size - 1.0
+
+    return _drawn(STICKY_LAYOUT, corner, DANGER, size / 4, observation[::-1], STICKY_GOAL_RADIUS)
 
 
 def irreversible_maze(*, horizon: int = 50, terminate_on_success: bool = False) -> Task:
@@ -188,4 +224,7 @@ def irreversible_maze(*, horizon: int = 50, terminate_on_success: bool = False) 
         terminated = success if terminate_on_success else jnp.zeros_like(success)
         return MazeState(position), position, success.astype(jnp.float32), terminated, success
 
-    return Task(spec=Spec(observation_dim=2, action_dim=2), horizon=horizon, reset=reset, step=step, state_at=MazeState)
+    return Task(
+        spec=Spec(observation_dim=2, action_dim=2), horizon=horizon, reset=reset, step=step, state_at=MazeState,
+        irreversible=is_irreversible, render=_sticky_picture,
+    )

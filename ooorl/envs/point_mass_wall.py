@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ooorl.envs import pictures
+from ooorl.envs.pictures import Canvas
 from ooorl.types import Array, Spec, Task
 from ooorl.validation import check_choice, check_positive
 
@@ -43,6 +45,16 @@ def crosses_wall(position: Array, target: Array) -> Array:
     sides_differ = (x < WALL_X) != (x + dx < WALL_X)
     crossing_y = y + dy * (WALL_X - x) / jnp.where(sides_differ, dx, 1.0)
     return sides_differ & (crossing_y > WALL_Y[0]) & (crossing_y < WALL_Y[1])
+
+
+def _picture(observation: np.ndarray) -> np.ndarray:
+    """The room from above; the goal is drawn no smaller than can be seen."""
+    canvas = Canvas(LOW, HIGH)
+    canvas.line((WALL_X, WALL_Y[0]), (WALL_X, WALL_Y[1]), 0.015, pictures.WALL)
+    canvas.disc(START, 0.035, pictures.START)
+    canvas.disc(GOAL, 0.03, pictures.GOAL)
+    canvas.disc(observation, 0.02, pictures.BODY)
+    return canvas.picture()
 
 
 def point_mass_wall(
@@ -83,4 +95,6 @@ def point_mass_wall(
         gained = reached.astype(jnp.float32)
         return PointState(moved), moved, gained if reward == 'sparse' else gained - 1.0, reached, reached
 
-    return Task(spec=Spec(observation_dim=2, action_dim=2), horizon=horizon, reset=reset, step=step, state_at=PointState)
+    return Task(
+        spec=Spec(observation_dim=2, action_dim=2), horizon=horizon, reset=reset, step=step, state_at=PointState, render=_picture
+    )

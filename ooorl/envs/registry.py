@@ -10,6 +10,7 @@ import typing
 from collections.abc import Callable
 
 from ooorl.envs.batched import batched
+from ooorl.envs.cliffs import point_mass_cliffs
 from ooorl.envs.maze import irreversible_maze, u_maze
 from ooorl.envs.point_mass_wall import point_mass_wall
 from ooorl.envs.probes import (
@@ -27,6 +28,7 @@ from ooorl.validation import check_positive, converted
 # id -> (builder, settings of this id); a builder takes keyword settings and returns a Task.
 TASKS: dict[str, tuple[Callable[..., Task], dict]] = {
     'ooorl/PointMassWall-v0': (point_mass_wall, {}),
+    'ooorl/PointMassCliffs-v0': (point_mass_cliffs, {}),
     'ooorl/Tabletop-v0': (tabletop, {'walls': True}),
     'ooorl/TabletopNoWalls-v0': (tabletop, {'walls': False}),
     'ooorl/IrreversibleMaze-v0': (irreversible_maze, {}),

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ooorl.envs.pictures import BODY, DANGER, GOAL, OTHER, START, WALL, Canvas
 from ooorl.types import Array, Spec, Task
 from ooorl.validation import check_positive
 
@@ -85,6 +86,23 @@ def _step(state: TabletopState, action: Array, walls: bool) -> TabletopState:
     return TabletopState(gripper, jnp.where(held, carried, state.mug), held, dropped, state.goal)
 
 
+def _picture(observation: np.ndarray, walls: bool) -> np.ndarray:
+    """The table from above: goals of the mug pale, the one in force green, the mug orange (dark once it is lost), the gripper
+    blue."""
+    half_width = TABLE_EDGE if walls else HALF_WIDTH_NO_WALLS
+    canvas = Canvas((-half_width, -half_width), (half_width, half_width))
+    if not walls:
+        canvas.box((-half_width, -half_width), (half_width, half_width), DANGER)
+        canvas.box((-TABLE_EDGE, -TABLE_EDGE), (TABLE_EDGE, TABLE_EDGE), (245, 245, 242))
+    for goal in GOALS:
+        canvas.disc(goal[2:], 0.25, START)
+    canvas.disc(observation[8:10], 0.25, GOAL)
+    canvas.disc(observation[2:4], 0.2, WALL if bool(is_irreversible(np.asarray(observation))) else OTHER)
+    held = observation[4] > -0.5
+    canvas.disc(observation[0:2], 0.14, BODY if held else (110, 140, 196))
+    return canvas.picture()
+
+
 def tabletop(*, walls: bool, horizon: int = 200, terminate_on_success: bool = True) -> Task:
     """The tabletop task with its sparse reward.
 
@@ -116,4 +134,7 @@ def tabletop(*, walls: bool, horizon: int = 200, terminate_on_success: bool = Tr
         return state, observe(state), success.astype(jnp.float32), terminated, success
 
     spec = Spec(observation_dim=12, action_dim=3)
-    return Task(spec=spec, horizon=horizon, reset=reset, step=step, state_at=state_from_observation)
+    return Task(
+        spec=spec, horizon=horizon, reset=reset, step=step, state_at=state_from_observation,
+        irreversible=None if walls else is_irreversible, render=lambda observation: _picture(observation, walls),
+    )

@@ -8,39 +8,26 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from ooorl import catalogue, signals, wrap
+from ooorl import catalogue, wrap
 from ooorl.agents import CRITICS, algorithm
 from ooorl.agents.slow_policy import slow_policy
 from ooorl.errors import UsageError
 from ooorl.nn.heads import hl_gauss_head
 from ooorl.nn.losses import ensemble_value
 from ooorl.policies import policy_kind
+from ooorl.runner import signal_tables
 from ooorl.runner.config import fields, gamma_of, parse
-from ooorl.runner.settings import SIGNALS
 from ooorl.training import phases
 from ooorl.training.evaluate import ScoreRange
 from ooorl.training.learn import Sampling
 from ooorl.types import Agent, Spec
 
-SIGNAL_BUILDERS = {
-    'rnd': signals.rnd,
-    'disagreement': signals.ensemble_disagreement,
-    'counts': lambda spec, config: _counts(spec, config),
-}
 
+def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = True, irreversible=None) -> Agent:
+    """The agent of a resolved agent table, wrapped as the table says (see `ooorl.wrap` for the order).
 
-def _counts(spec, config):
-    columns = config.observation_columns or range(len(config.low))
-    if len(config.action_bins) != spec.action_dim or (columns and not 0 <= min(columns) <= max(columns) < spec.observation_dim):
-        raise UsageError(
-            f'counts needs action_bins for {spec.action_dim} action dimensions and columns below {spec.observation_dim}; '
-            f'got {len(config.action_bins)} and {list(columns)}'
-        )
-    return signals.state_action_counts(**dataclasses.asdict(config))
-
-
-def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = True) -> Agent:
-    """The agent of a resolved agent table, wrapped as the table says (see `ooorl.wrap` for the order)."""
+    `irreversible` is the environment's own test of observations, for tables that ask for its labels.
+    """
     config_type, builder, *_ = algorithm(table['agent'])
     chunk = table.get('chunk', 1)
     spec = Spec(observation_dim=spec.observation_dim, action_dim=chunk * spec.action_dim)
@@ -64,14 +51,13 @@ def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = 
     if table.get('ema_rate') is not None:
         agent = slow_policy(agent, table['ema_rate'])
     if 'bonus' in table and with_bonus:
-        bonus = table['bonus']
-        signal_type, signal_builder = SIGNALS[bonus['signal']], SIGNAL_BUILDERS[bonus['signal']]
-        settings = parse(signal_type, {k: v for k, v in bonus.items() if k in fields(signal_type)}, '[bonus]')
-        agent = wrap.bonus(agent, signal_builder(spec, settings), scale=bonus['scale'])
+        agent = signal_tables.with_bonus(agent, table['bonus'], spec)
+    if 'cautious' in table:
+        _refuse_without_values(table, 'cautious', 'lower')
+        agent = signal_tables.with_caution(agent, table['cautious'], spec)
     agent = _chunked(agent, table)
     if 'bounds' in table:
-        if gamma_of(table) is None:
-            raise UsageError(f'{table["agent"]} learns no values to bound; remove the sub-table bounds')
+        _refuse_without_values(table, 'bounds', 'bound')
         agent = wrap.value_bounds(agent, gamma=gamma_of(table), **table['bounds'])
     if 'reward' in table:
         agent = wrap.rescaled_reward(agent, **table['reward'])
@@ -79,7 +65,13 @@ def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = 
         agent = wrap.terminal_at_reward(agent, reward=table['terminal_reward'])
     if table['normalise_observation']:
         agent = wrap.normalised_observation(agent, *_statistics(dataset))
+    agent = signal_tables.with_labels(agent, table, irreversible)
     return _reranked(agent, table) if 'reranked' in table else agent
+
+
+def _refuse_without_values(table, name, what):
+    if gamma_of(table) is None:
+        raise UsageError(f'{table["agent"]} learns no values to {what}; remove the sub-table {name}')
 
 
 def _chunked(agent, table):
@@ -139,16 +131,19 @@ def _sampling(table, gamma, key='sampling'):
     return parse(Sampling, values, f'[{key}]')
 
 
-def build_phases(config: Mapping, spec: Spec, dataset, stores: Mapping = {}) -> tuple[phases.Phase, ...]:
-    """The phases of a resolved config; with a store of an earlier run those of them that collect nothing."""
+def build_phases(config: Mapping, spec: Spec, dataset, stores: Mapping = {}, irreversible=None) -> tuple[phases.Phase, ...]:
+    """The phases of a resolved config; with a store of an earlier run those of them that collect nothing.
+
+    `irreversible` is as for `build_agent`.
+    """
     scheme = config['run']['scheme']
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config[scheme].items()}
     if scheme == 'ooo' and stores:
-        return _retraining_phases(config, spec, dataset, settings, stores)
+        return _retraining_phases(config, spec, dataset, settings, stores, irreversible)
     if scheme == 'ooo':
-        return _ooo_phases(config, spec, dataset, settings)
+        return _ooo_phases(config, spec, dataset, settings, irreversible)
     table = config['agent']
-    agent = build_agent(table, spec, dataset)
+    agent = build_agent(table, spec, dataset, irreversible=irreversible)
     samplings = {'sampling': _sampling(table, gamma_of(table) or 0.99)}
     if scheme == 'finetune':
         samplings['online_sampling'] = _sampling(table, gamma_of(table) or 0.99, 'online_sampling')
@@ -173,15 +168,15 @@ def uniform(spec: Spec) -> Agent:
     )
 
 
-def _retraining_phases(config, spec, dataset, settings, stores):
+def _retraining_phases(config, spec, dataset, settings, stores, irreversible):
     table, ((name, store),) = config['exploit'], stores.items()
     return phases.retraining(
-        build_agent(table, spec, dataset), num_updates=settings['retrain_updates'], store=name,
+        build_agent(table, spec, dataset, irreversible=irreversible), num_updates=settings['retrain_updates'], store=name,
         budgets=settings['retrain_at'] or (store.num_rows,), sampling=_sampling(table, gamma_of(table) or 0.99),
     )
 
 
-def _ooo_phases(config, spec, dataset, settings):
+def _ooo_phases(config, spec, dataset, settings, irreversible):
     explore, exploit = config['explore'], config['exploit']
     without, retrain_without = settings.pop('without_bonus'), settings.pop('retrain_without_bonus')
     settings |= {'retrain_at': settings['retrain_at'] or None, 'random_agent': uniform(spec)}
@@ -191,11 +186,12 @@ def _ooo_phases(config, spec, dataset, settings):
         'online_sampling': _sampling(explore, gammas[0], 'online_sampling'),
         'retrain_sampling': _sampling(exploit, gammas[1]),
     }
-    exploiter = build_agent(exploit, spec, dataset)
-    made = phases.ooo(build_agent(explore, spec, dataset), exploiter, **settings, **samplings)
+    exploiter = build_agent(exploit, spec, dataset, irreversible=irreversible)
+    explorer = build_agent(explore, spec, dataset, irreversible=irreversible)
+    made = phases.ooo(explorer, exploiter, **settings, **samplings)
     if without or retrain_without:
         plain = phases.ooo(
-            build_agent(explore, spec, dataset, with_bonus=False), exploiter,
+            build_agent(explore, spec, dataset, with_bonus=False, irreversible=irreversible), exploiter,
             **{**settings, 'retrain_at': None if retrain_without else ()}, **samplings, store='plain',
         )
         made += tuple(

@@ -57,7 +57,7 @@ def prepare(settings: Mapping) -> Prepared:
     transitions = None if dataset is None else dataset.transitions
     run = settings['run']
     setup = Setup(
-        phases=build.build_phases(settings, spec, transitions, stores),
+        phases=build.build_phases(settings, spec, transitions, stores, _irreversible(environment, evaluation)),
         seeds=seeds,
         dataset=transitions,
         environment=environment,
@@ -177,6 +177,11 @@ def _make(table, num_envs, num_seeds, settings, observation_keys):
         first = str(error).partition('\n')[0]
         raise UsageError(f'environment.settings must be those of {name}; got {settings} ({first}); mend them') from None
     return environment
+
+
+def _irreversible(*environments):
+    """The test of what cannot be taken back that the first environment knows, or None."""
+    return next((one.irreversible for one in environments if one is not None), None)
 
 
 def _no_action(environment):

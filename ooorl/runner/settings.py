@@ -9,7 +9,7 @@ from ooorl.data.action_box import stated
 from ooorl.errors import UsageError
 from ooorl.nn.losses import AGGREGATES
 from ooorl.policies import POLICIES
-from ooorl.signals import DisagreementConfig, RNDConfig
+from ooorl.runner.signal_tables import DETECTORS, SIGNALS, BonusConfig, CautiousConfig
 from ooorl.training.learn import Sampling
 from ooorl.validation import check_choice, check_not_negative, check_positive, check_regions, check_unit
 from ooorl.wrap import CHUNK_ENDS
@@ -214,17 +214,6 @@ def _check_order(low, high):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BonusConfig:
-    """Keys of sub-table `bonus` beside those of the signal."""
-
-    signal: str = 'rnd'  # rnd, counts or disagreement
-    scale: float = 10.0  # of the bonus in the Bellman target
-
-    def __post_init__(self):
-        check_not_negative(scale=self.scale)
-
-
-@dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
     """The key of sub-table `policy` beside those of the policy itself, which takes the place of the agent's default one."""
 
@@ -269,18 +258,6 @@ class HeadConfig:
             raise UsageError(f'num_bins must lie between 2 and {MOST_BINS}; got {self.num_bins}')
 
 
-@dataclass(frozen=True, kw_only=True)
-class CountsConfig:
-    """Signal 'counts': see `signals.state_action_counts`."""
-
-    low: tuple[float, ...]  # of each counted column; what lies outside falls into the outermost cell
-    high: tuple[float, ...]  # likewise
-    observation_bins: tuple[int, ...]  # cells along each counted column
-    action_bins: tuple[int, ...]  # cells along each action dimension
-    observation_columns: tuple[int, ...] | None = None  # which columns are counted; absent: the first ones
-
-
-SIGNALS = {'rnd': RNDConfig, 'disagreement': DisagreementConfig, 'counts': CountsConfig}
 TABLES = {
     'run': RunConfig,
     'environment': EnvironmentConfig,
@@ -304,6 +281,7 @@ SUB_TABLES = {
 # Sub-tables in which one key chooses what the others mean: (the config of that key, its name, what it chooses among).
 CHOSEN = {
     'bonus': (BonusConfig, 'signal', SIGNALS),
+    'cautious': (CautiousConfig, 'signal', DETECTORS),
     'policy': (PolicyConfig, 'kind', {name: entry.config for name, entry in POLICIES.items()}),
     'critic': (CriticConfig, 'kind', {name: entry.config for name, entry in CRITICS.items()}),
 }

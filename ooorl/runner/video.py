@@ -56,7 +56,7 @@ class Camera:
         self._path, self._frames = Path(path), []
         self._check_file()
         name, settings = table['id'], dict(table['settings'])
-        if name in envs.TASKS or (name in envs.HOSTS and name not in gymnasium.registry):
+        if name in envs.HOSTS and name not in gymnasium.registry:
             raise UsageError(f'--video needs an environment that can be drawn; {name} has no pictures; leave --video out')
         horizon, keys = settings.pop('horizon', None), settings.pop('observation_keys', ())
         limit = {} if horizon is None else {'max_episode_steps': horizon}

@@ -1,5 +1,6 @@
-"""Signals: what scores transitions for their novelty."""
+"""Signals: what scores transitions, for their novelty or for how likely they cannot be taken back."""
 
+from ooorl.signals.familiarity import ConfidenceConfig, NeighbourConfig, confidence_minimisation, nearest_neighbour
 from ooorl.signals.novelty import (
     DisagreementConfig,
     RNDConfig,
@@ -7,5 +8,33 @@ from ooorl.signals.novelty import (
     rnd,
     state_action_counts,
 )
+from ooorl.signals.reversibility import (
+    ClassifierConfig,
+    Detector,
+    PrecedenceConfig,
+    ReachabilityConfig,
+    precedence,
+    reset_reachability,
+    reversibility_classifier,
+    verdict,
+)
 
-__all__ = ['DisagreementConfig', 'RNDConfig', 'ensemble_disagreement', 'rnd', 'state_action_counts']
+__all__ = [
+    'ClassifierConfig',
+    'ConfidenceConfig',
+    'Detector',
+    'DisagreementConfig',
+    'NeighbourConfig',
+    'PrecedenceConfig',
+    'RNDConfig',
+    'ReachabilityConfig',
+    'confidence_minimisation',
+    'ensemble_disagreement',
+    'nearest_neighbour',
+    'precedence',
+    'reset_reachability',
+    'reversibility_classifier',
+    'rnd',
+    'state_action_counts',
+    'verdict',
+]

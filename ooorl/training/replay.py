@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ooorl.types import Array, Key, Transition
 
 BLOCK = 128  # rows of a block of `Marks`
+ABSENT = {'label': -1.0}  # columns that say something where a store lacks them: nobody has judged its rows
 
 
 class ReplayState(NamedTuple):
@@ -118,7 +119,7 @@ def sample_views(
       streams: for windows, how many streams lie side by side in each view.
 
     Returns:
-      Transition `[num]`, of windows `[num, length]`; only columns of `extras` that every view has.
+      Transition `[num]`, of windows `[num, length]`; of `extras` only columns that every view has, and those in `ABSENT`.
     """
     source_key, row_key = jax.random.split(key)
     sizes = jnp.stack([view.size for view in views]).astype(jnp.float32)
@@ -179,8 +180,19 @@ def _marked_row(view, rank):
 
 
 def _shared_columns(rows):
+    rows = _with_absent(rows)
     shared = set.intersection(*(set(row.extras) for row in rows))
     return [row._replace(extras={name: row.extras[name] for name in sorted(shared)}) for row in rows]
+
+
+def _with_absent(rows):
+    """The rows with the columns that mean something where a store lacks them and another has them."""
+    held = set().union(*(row.extras for row in rows))
+    absent = {name: value for name, value in ABSENT.items() if name in held}
+    return [
+        row._replace(extras={**{name: jnp.full_like(row.reward, value) for name, value in absent.items()}, **row.extras})
+        for row in rows
+    ]
 
 
 def _expand(mask, like):

@@ -258,8 +258,8 @@ def test_video_is_refused_where_nothing_can_be_drawn():
     from ooorl.errors import UsageError
     from ooorl.runner.video import Camera
 
-    with pytest.raises(UsageError, match='UMaze-v0 has no pictures'):
-        Camera('film.gif', {'id': 'ooorl/UMaze-v0', 'settings': {}})
+    with pytest.raises(UsageError, match='ProbeTwoSteps-v0 draws nothing'):
+        Camera('film.gif', {'id': 'ooorl/ProbeTwoSteps-v0', 'settings': {}})
     gymnasium.register('Broken-v0', Drawn, max_episode_steps=5, kwargs={'broken': True})
     try:
         with pytest.raises(UsageError, match=r'drawing Broken-v0 failed here \(RuntimeError: no display\); set MUJOCO_GL'):

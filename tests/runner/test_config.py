@@ -134,6 +134,8 @@ def hostile_places():
     for signal, kind in settings.SIGNALS.items():
         needed = {'low': [0.0], 'high': [1.0], 'observation_bins': [2], 'action_bins': [2]} if signal == 'counts' else {}
         subs[f'bonus {signal}'] = (kind, {'signal': signal, **needed})
+    for signal, kind in settings.DETECTORS.items():
+        subs[f'cautious {signal}'] = (kind, {'signal': signal})
     for policy, kind in POLICIES.items():
         subs[f'policy {policy}'] = (kind.config, {'kind': policy})
     for sub, (kind, needed) in subs.items():
