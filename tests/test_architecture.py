@@ -56,6 +56,7 @@ PACKAGES = {
     'h5py': ({'data'}, set()),
     'gymnasium': ({'envs', 'runner/video'}, {'data/make', 'data/audit', 'runner/cli_data'}),
     'mujoco': ({'envs'}, {'data/make', 'data/audit'}),
+    'ogbench': (set(), {'envs/ogbench'}),
     'tensorboardX': (set(), {'reporting/events'}),
     'filelock': (set(), {'runner/run_directory'}),
     'rich': (set(), {'runner/cli', 'runner/cli_data', 'reporting/writers', 'reporting/tables', 'reporting/report'}),

@@ -41,6 +41,7 @@ def load(
     observation_keys=None,
     infos=(),
     terminal_ends_episode=None,
+    labeller=None,
 ) -> Dataset:
     """Reads a data set from a file, whatever of the known formats it is in.
 
@@ -54,6 +55,8 @@ def load(
       observation_keys: for Minari's dict observations, the entries to put one behind the other.
       infos: names under `infos/` to read as well, such as 'qpos' and 'qvel'.
       terminal_ends_episode: False where a terminal row is followed by more of its episode; None to find out.
+      labeller: what gives rewards to files in OGBench's layout, which hold none: an environment of the task (see
+        `ooorl.data.ogbench.Labeller`); None for the one that the file `<path>.json` names.
 
     Returns:
       a `Dataset`; its notes say what was decided.
@@ -62,7 +65,10 @@ def load(
       UsageError: where the file cannot be used as it is.
     """
     name = os.path.basename(os.path.normpath(path))
-    path, columns = read_columns(path, format=format, observation_keys=observation_keys, infos=infos)
+    reading = {"format": format, "observation_keys": observation_keys, "infos": infos}
+    path, columns = read_columns(path, labeller=labeller, **reading)
+    if columns.rewards is None:
+        path, columns = read_columns(path, labeller=_own_labeller(path), **reading)
     return assemble(
         columns,
         source=path,
@@ -75,7 +81,7 @@ def load(
     )
 
 
-def load_task(task_id, path=None, *, infos=(), environment_box=None) -> Dataset:
+def load_task(task_id, path=None, *, infos=(), environment_box=None, labeller=None) -> Dataset:
     """The data of a catalogued task, fetched where needed, with the catalogue's corrections applied.
 
     Args:
@@ -83,6 +89,7 @@ def load_task(task_id, path=None, *, infos=(), environment_box=None) -> Dataset:
       path: the file, where it is already at hand.
       infos: names under `infos/` to read as well.
       environment_box: as in `load`.
+      labeller: as in `load`; None for the task's own.
 
     Raises:
       UsageError: where the task is unknown, cannot be fetched, or the file is not of its sizes.
@@ -90,6 +97,8 @@ def load_task(task_id, path=None, *, infos=(), environment_box=None) -> Dataset:
     from ooorl.data.pull import pull
 
     task = entry(task_id)
+    if labeller is None and task.file is not None and task.file.endswith(".npz"):
+        labeller = _labeller(task.environment)
     named = dict(task.fixups)
     dataset = load(
         pull(task_id) if path is None else path,
@@ -97,6 +106,7 @@ def load_task(task_id, path=None, *, infos=(), environment_box=None) -> Dataset:
         terminal_ends_episode=False if "goes_on_after_terminal" in named else None,
         infos=infos,
         environment_box=environment_box,
+        labeller=labeller,
     )
     check_spec(dataset, task, task.id)
     return fixups.apply(dataset, task)
@@ -131,6 +141,19 @@ def environment_of(path):
     return ("", {}) if ":" in name else (name, settings)
 
 
+def _own_labeller(path):
+    """Of the environment that the file beside a data file names; None where it names none that gives rewards to states."""
+    name = _environment_beside(path)
+    return _labeller(name) if name and ":" not in name else None
+
+
+def _labeller(name):
+    from ooorl import envs
+
+    made = envs.single(name)
+    return made.unwrapped if hasattr(getattr(made, "unwrapped", None), "labelled") else None
+
+
 def _environment_beside(path):
     try:
         with open(f"{path}.json", encoding="utf-8") as file:
@@ -145,7 +168,7 @@ def _environment_beside(path):
     return task.environment if task else str(record.get("environment", ""))
 
 
-def read_columns(path, *, format=None, observation_keys=None, infos=()):
+def read_columns(path, *, format=None, observation_keys=None, infos=(), labeller=None):
     """`(file, Columns)`: the file itself, inside a Minari directory too, and what it says, unchecked.
 
     Raises:
@@ -161,7 +184,7 @@ def read_columns(path, *, format=None, observation_keys=None, infos=()):
             " them out."
         )
     if found == "npz":
-        return path, arrays.read(path, infos)
+        return path, arrays.read(path, infos, labeller)
     if found == "minari":
         if infos:
             raise UsageError(

@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 
-from ooorl.data import action_box
+from ooorl.data import action_box, ogbench
 from ooorl.data.d4rl import as_columns
 from ooorl.data.dataset import UNCLEAR_ENDS, Columns, assemble
 from ooorl.errors import UsageError
@@ -52,8 +52,13 @@ def from_arrays(
     )
 
 
-def read(path, infos=()) -> Columns:
+def read(path, infos=(), labeller=None) -> Columns:
     """The columns of an npz file; members with other names are not read.
+
+    Args:
+      path: the file.
+      infos: names under `infos/` (in OGBench's layout: plain names) to read as well.
+      labeller: an `ogbench.Labeller`, for files in OGBench's layout.
 
     Raises:
       UsageError: where the file is damaged, holds pickled objects, or a needed column is missing.
@@ -61,6 +66,8 @@ def read(path, infos=()) -> Columns:
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            if ogbench.is_layout(members):
+                return ogbench.columns(members, lambda key: _member(archive, members[key], path), path, labeller, infos)
             columns = _columns(members, lambda key: _member(archive, members[key], path), path)
             wanted = {key: _info(archive, members, key, path) for key in infos}
     except UsageError:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ooorl.data import action_box, assemble, hdf5, read_columns
+from ooorl.data import action_box, assemble, hdf5, ogbench, read_columns
 from ooorl.data.recorded_states import Simulator, Steps, simulator, state_columns
 from ooorl.errors import UsageError
 
@@ -76,10 +76,12 @@ def audit(path, make_env, *, max_rows=1000, set_state=None, **reading) -> Audit:
 
 
 def info_names(path) -> tuple[str, ...]:
-    """What lies under `infos/` of an HDF5 or npz file; nothing in other formats."""
+    """What lies under `infos/` of an HDF5 or npz file, or the states of OGBench's layout; nothing in other formats."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            members = (name.removesuffix('.npy') for name in archive.namelist())
+            members = [name.removesuffix('.npy') for name in archive.namelist()]
+            if ogbench.is_layout(members):
+                return tuple(name for name in ogbench.STATES if name in members)
             return tuple(name.removeprefix('infos/') for name in members if name.startswith('infos/'))
     if not hdf5.h5py.is_hdf5(path):
         return ()
@@ -89,7 +91,10 @@ def info_names(path) -> tuple[str, ...]:
 
 def _in_full_precision(path, env, action_low=None, action_high=None, observation_keys=None):
     """The data set with observations and actions as recorded among its infos."""
-    path, columns = read_columns(path, infos=state_columns(env, info_names(path)), observation_keys=observation_keys)
+    judge = getattr(env, 'unwrapped', None)
+    labeller = judge if hasattr(judge, 'labelled') else None
+    infos = state_columns(env, info_names(path))
+    path, columns = read_columns(path, infos=infos, observation_keys=observation_keys, labeller=labeller)
     space = getattr(env, 'action_space', None)  # a `Task` has none: its actions are in [-1, 1]
     own = {'observations': columns.observations, 'actions': columns.actions}
     if columns.next_observations is not None:

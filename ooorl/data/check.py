@@ -35,13 +35,13 @@ def info(path, *, clip_actions=True, **reading):
     }
 
 
-def check(path, *, action_low=None, action_high=None, environment_box=None, observation_keys=None):
+def check(path, *, action_low=None, action_high=None, environment_box=None, observation_keys=None, labeller=None):
     """One sentence for each thing about a file that a user should know; nothing found gives an empty list.
 
     A file that cannot be loaded gives the reason as its one finding. The arguments are those of `ooorl.data.load`.
     """
     try:
-        path, columns = read_columns(path, observation_keys=observation_keys)
+        path, columns = read_columns(path, observation_keys=observation_keys, labeller=labeller)
         columns = refusals.columns(columns, path)
         boxes = {"stated_box": action_box.stated(action_low, action_high), "environment_box": environment_box}
         dataset = assemble(columns, source=path, name=os.path.basename(path), clip_actions=True, **boxes)

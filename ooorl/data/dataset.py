@@ -61,7 +61,7 @@ class Columns(NamedTuple):
     Attributes:
       observations: `[N, O]`.
       actions: `[N, A]`.
-      rewards: `[N]`.
+      rewards: `[N]`; None where the file holds none because they are a task's.
       terminals: `[N]` bool, or None where the file has none.
       timeouts: `[N]` bool, or None.
       next_observations: `[N, O]`, or None.
@@ -70,11 +70,12 @@ class Columns(NamedTuple):
       infos: further columns `[N, ...]`.
       unread: names of columns that look like ends of episodes and do not say which kind.
       action_box: the box that the file says actions were recorded in, or None.
+      labels_from: whose the rewards are, where they are not the file's.
     """
 
     observations: np.ndarray
     actions: np.ndarray
-    rewards: np.ndarray
+    rewards: np.ndarray | None
     terminals: np.ndarray | None = None
     timeouts: np.ndarray | None = None
     next_observations: np.ndarray | None = None
@@ -82,6 +83,7 @@ class Columns(NamedTuple):
     infos: dict[str, np.ndarray] = {}
     unread: tuple[str, ...] = ()
     action_box: Box | None = None
+    labels_from: str = ""
 
 
 # Columns that end episodes without saying how: the MDP may have ended, or time run out.
@@ -125,6 +127,8 @@ def assemble(
         environment=environment_box,
         clip=clip_actions,
     )
+    if columns.labels_from:
+        notes.append(columns.labels_from)
     if columns.unread:
         notes.append(f"column {columns.unread[0]!r} is not read: it does not say which kind of end it marks")
     ends = _episode_ends(columns, terminal_ends_episode, notes)

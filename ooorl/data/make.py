@@ -1,6 +1,7 @@
-"""Makes data sets locally, in D4RL's HDF5 layout, with a manifest that says how.
+"""Makes data sets locally, in the layout of their benchmark (D4RL's HDF5, OGBench's npz), with a manifest that says how.
 
     make("maze2d-large", "large.hdf5", rows=1_000_000, seed=0)
+    make("scene-play", "scene-play-v0.npz", rows=1_001_000, seed=0)
     make("antmaze-umaze", "ant.hdf5", rows=100_100, seed=0, policies=["ant.npz"])
     make("hopper-medium-expert", "hopper.hdf5", rows=100_000, seed=0, policies=["medium.npz", "expert.npz"])
     drop_region("large.hdf5", "large-missing.hdf5", discs=[(7.0, 9.0, 1.0)])
@@ -10,12 +11,17 @@ policies and the versions in the manifest. The names of the recipes are in `RECI
 
 Differs from D4RL: rows carry their true `next_observations` and a `boundary` on the last row of each episode, the last
 row of a file is a time-out (but of an unfinished ant episode), and the policies are the caller's.
+
+OGBench's data are made episode by episode, by several processes. An interrupted make leaves its episodes in a folder beside
+the file, and the same call goes on from there. Differs from OGBench: every episode has a seed of its own, so that these are
+other draws of the same distribution; the validation file is another call, with another seed.
 """
 
+import functools
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -23,14 +29,18 @@ import h5py
 import numpy as np
 
 from ooorl import catalogue
-from ooorl.data import regions
+from ooorl.data import regions, shards
 from ooorl.data.policies_npz import ArrayPolicy, load_policy
 from ooorl.envs.d4rl import generators
-from ooorl.envs.d4rl.recipes import RECIPES, Recipe
+from ooorl.envs.d4rl import recipes as d4rl_recipes
+from ooorl.envs.d4rl.recipes import Recipe
+from ooorl.envs.ogbench import recipes as ogbench_recipes
+from ooorl.envs.ogbench import require_package
 from ooorl.errors import UsageError
 
-__all__ = ['RECIPES', 'drop_region', 'make']
+__all__ = ['RECIPES', 'drop_region', 'make', 'num_rows', 'suffix']
 
+RECIPES: dict[str, Recipe] = {**d4rl_recipes.RECIPES, **ogbench_recipes.RECIPES}
 _PACKAGES = ('mujoco', 'gymnasium', 'numpy', 'h5py')
 
 
@@ -38,24 +48,31 @@ def make(
     recipe: str,
     out: str | Path,
     *,
-    rows: int,
+    rows: int | None = None,
+    episodes: int | None = None,
     seed: int = 0,
     policies: Sequence[str | Path] = (),
     num_threads: int | None = None,
+    advance: Callable[[int], None] | None = None,
+    parts: str | Path | None = None,
     **options,
 ) -> dict:
     """Makes a data set and its manifest.
 
     Args:
       recipe: one of `RECIPES`.
-      out: the HDF5 file to write.
+      out: the file to write, HDF5 or, for OGBench's data, npz.
       rows: how many rows.
+      episodes: how many whole episodes instead, of recipes that make episodes of one length.
       seed: of everything that is drawn.
       policies: npz files of the behaviour policies, in the order of the recipe's levels (`medium-replay`: any
         number, from the least to the most trained; each gives an equal share of the rows).
-      num_threads: threads of the maze generators; None for one per core. The data do not depend on it.
+      num_threads: threads of the maze generators, processes of OGBench's; None for one per core. The data do not depend on it.
+      advance: called with the rows of each episode as it is done, where episodes are made one by one.
+      parts: the folder for finished episodes until the file is written; None for one beside `out`.
       **options: the generator's own arguments: `noise` (standard deviation on actions) for mazes;
-        `start_anywhere`, `goal_anywhere` for ants; `greedy` (act with the mode) for policies.
+        `start_anywhere`, `goal_anywhere` for ants; `greedy` (act with the mode) for policies; `episode_rows`, `noise`,
+        `noise_smoothing`, `min_norm`, `p_random_action` for OGBench's, where its published commands set them.
 
     Returns:
       the manifest.
@@ -63,23 +80,13 @@ def make(
     Raises:
       UsageError: unknown recipe or option, wrong number or size of policies, no rows.
     """
-    if recipe not in RECIPES:
-        raise UsageError(f'recipe must be one of {", ".join(RECIPES)}; got {recipe!r}')
-    if rows < 2:
-        raise UsageError(f'rows must be at least 2; got {rows}')
-    entry = RECIPES[recipe]
+    entry = _entry(recipe)
     unknown = set(options) - set(entry.options)
     if unknown:
         raise UsageError(f'{recipe} knows the options {sorted(entry.options)}; got {sorted(unknown)}')
+    rows = num_rows(recipe, rows=rows, episodes=episodes, **options)
     options = {**entry.options, **options}
     loaded = _load_policies(recipe, entry, policies)
-    columns, behaviours = _generate(entry, rows, seed, loaded, num_threads, options)
-    # Ants walk on behind a terminal row.
-    boundary = columns['timeouts'] | (columns['terminals'] & (entry.kind != 'ant'))
-    if not boundary.any():
-        raise UsageError(f'rows must reach the end of an episode; none of the {rows} of {recipe} does; make more')
-    columns['boundary'] = boundary
-    _score(entry, behaviours)
     described = {
         'recipe': recipe,
         'environment': entry.environment,
@@ -87,7 +94,70 @@ def make(
         'seed': seed,
         'options': options,
     }
+    if entry.kind == 'oracle':
+        folder = Path(parts or Path(out).with_name(f'.{Path(out).name}.parts'))
+        return _make_episodes(Path(out), folder, entry, described, num_threads, advance)
+    columns, behaviours = _generate(entry, rows, seed, loaded, num_threads, options)
+    # Ants walk on behind a terminal row.
+    boundary = columns['timeouts'] | (columns['terminals'] & (entry.kind != 'ant'))
+    if not boundary.any():
+        raise UsageError(f'rows must reach the end of an episode; none of the {rows} of {recipe} does; make more')
+    columns['boundary'] = boundary
+    _score(entry, behaviours)
     return _write(out, columns, {**described, 'behaviours': behaviours})
+
+
+def suffix(recipe: str) -> str:
+    """The ending of a recipe's files: '.npz' or '.hdf5'."""
+    return '.npz' if _entry(recipe).kind == 'oracle' else '.hdf5'
+
+
+def num_rows(recipe: str, *, rows: int | None = None, episodes: int | None = None, **options) -> int:
+    """How many rows `make` makes with these arguments.
+
+    Raises:
+      UsageError: where both counts are given, one is too small, or the recipe has no episodes of one length.
+    """
+    length = {**_entry(recipe).options, **options}.get('episode_rows')
+    for name, count in (('rows', rows), ('episode_rows', length)):
+        if count is not None and count < 2:
+            raise UsageError(f'{name} must be at least 2; got {count}')
+    if episodes is None:
+        return 100_000 if rows is None else rows
+    if rows is not None or length is None:
+        why = 'rows were given as well' if rows is not None else f'{recipe} has episodes of no fixed length'
+        raise UsageError(f'episodes need a recipe with episodes of one length, and no rows; {why}; give only rows')
+    if episodes < 1:
+        raise UsageError(f'episodes must be at least 1; got {episodes}')
+    return episodes * length
+
+
+def _entry(recipe):
+    if recipe not in RECIPES:
+        raise UsageError(f'recipe must be one of {", ".join(RECIPES)}; got {recipe!r}')
+    return RECIPES[recipe]
+
+
+def _make_episodes(out, folder, entry, described, processes, advance):
+    """The episodes of an `oracle`, the last one cut short where the rows end."""
+    if out.suffix != '.npz':
+        raise UsageError(f"a file name that ends in .npz, OGBench's layout, was needed for {described['recipe']}; got {out.name}")
+    versions = {'ogbench': metadata.version(require_package().__name__), **_versions()}
+    options = dict(described['options'])
+    length = options.pop('episode_rows')
+    make_one = functools.partial(_one_episode, entry.family, entry.data, length, described['rows'], described['seed'], options)
+    num, plan = -(-described['rows'] // length), {**described, 'versions': versions}
+    columns, facts = shards.made_in_parts(make_one, num, folder, plan, processes=processes, advance=advance)
+    totals = {name: sum(fact[name] for fact in facts) for name in facts[0]}
+    manifest = _write(out, columns, {**described, 'behaviours': [{'name': 'scripted', 'episodes': num, **totals}]}, versions)
+    shards.forget(folder)
+    return manifest
+
+
+def _one_episode(family, kind, length, rows, seed, options, number):
+    from ooorl.envs.ogbench.oracles import episode
+
+    return episode(family, kind, min(length, rows - number * length), (seed, number), options)
 
 
 def drop_region(
@@ -184,16 +254,23 @@ def _read(path) -> dict[str, np.ndarray]:
     return columns
 
 
-def _write(out, columns, described) -> dict:
+def _write(out, columns, described, versions=None) -> dict:
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(out, 'w') as file:
-        for name, column in columns.items():
-            file.create_dataset(name, data=column, compression='gzip', compression_opts=1, shuffle=True)
-    versions = {'python': platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}}
-    manifest = {**described, 'file': out.name, 'sha256': _sha256(out), 'versions': versions}
+    if out.suffix == '.npz':
+        with open(out, 'wb') as file:
+            np.savez_compressed(file, **columns)
+    else:
+        with h5py.File(out, 'w') as file:
+            for name, column in columns.items():
+                file.create_dataset(name, data=column, compression='gzip', compression_opts=1, shuffle=True)
+    manifest = {**described, 'file': out.name, 'sha256': _sha256(out), 'versions': versions or _versions()}
     _manifest_path(out).write_text(json.dumps(manifest, indent=2) + '\n')
     return manifest
+
+
+def _versions():
+    return {'python': platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}}
 
 
 def _manifest_path(path) -> Path:

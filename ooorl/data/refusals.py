@@ -11,6 +11,11 @@ def columns(given, source):
     Raises:
       UsageError: on wrong shapes, types, lengths, on NaN or infinity, and on fewer than 2 rows.
     """
+    if given.rewards is None:
+        raise UsageError(
+            f"Rewards are needed; {source} is in OGBench's layout and holds none, because they are a task's; name the task's"
+            " environment with --env (of data check, info and convert: --environment)."
+        )
     observations = _matrix(given.observations, "observations", source)
     actions = _matrix(given.actions, "actions", source)
     rewards = _flat(given.rewards, "rewards", source)

@@ -1,15 +1,17 @@
 """Environments: compiled tasks, gymnasium environments on the host, and names for both.
 
-Importing this package also registers the compiled tasks and the D4RL environments with gymnasium.
+Importing this package also registers the compiled tasks and D4RL's and OGBench's environments with gymnasium.
 """
 
-from ooorl.envs import d4rl
+from ooorl.envs import d4rl, ogbench
 from ooorl.envs.batched import batched
 from ooorl.envs.gymnasium_adapter import host
 from ooorl.envs.gymnasium_tasks import register
+from ooorl.envs.ogbench import own_name
 from ooorl.envs.registry import HOSTS, TASKS, make, make_task, single
 
-__all__ = ['HOSTS', 'TASKS', 'batched', 'host', 'make', 'make_task', 'register', 'single']
+__all__ = ['HOSTS', 'TASKS', 'batched', 'host', 'make', 'make_task', 'own_name', 'register', 'single']
 
 register()
 d4rl.register()
+ogbench.register()

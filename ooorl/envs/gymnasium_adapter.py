@@ -18,6 +18,7 @@ import numpy as np
 
 from ooorl.envs.dict_observations import joined
 from ooorl.envs.host_worker import Description, EnvironmentFailure
+from ooorl.envs.ogbench import own_name
 from ooorl.envs.worker_pool import Pool
 from ooorl.errors import UsageError
 from ooorl.mapping import num_cores
@@ -233,7 +234,7 @@ def gymnasium_spec(name: str):
     """
     import gymnasium
 
-    module, _, env_id = name.rpartition(':')
+    module, _, env_id = own_name(name).rpartition(':')
     if module:
         try:
             importlib.import_module(module)

@@ -37,6 +37,12 @@ class Place(NamedTuple):
         sizes = [np.shape(getattr(space, 'low', None)) for space in (self.made.observation_space, self.made.action_space)]
         return Spec(observation_dim=sizes[0][0], action_dim=int(np.prod(sizes[1]))) if len(sizes[0]) == 1 else None
 
+    @property
+    def labeller(self):
+        """It, where it gives rewards to recorded states; else None."""
+        made = getattr(self.made, 'unwrapped', None)
+        return made if hasattr(made, 'labelled') else None
+
 
 def settled(settings: Mapping) -> tuple[dict, str]:
     """The config with the environment that its data name, where it names none itself, and one line about that; or ''."""

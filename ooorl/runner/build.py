@@ -246,11 +246,12 @@ def score_range(config: Mapping) -> ScoreRange | None:
 
 def _task_of_file(config):
     changed = config['environment']['settings'] or config['evaluation']['settings']
-    if not config['dataset']['path'] or changed or config['run']['scheme'] not in ('offline', 'finetune'):
+    if not config['dataset']['path'] or config['run']['scheme'] not in ('offline', 'finetune'):
         return ''
     entries = [entry for entry in catalogue.ENTRIES.values() if entry.environment == config['environment']['id']]
     references = {(entry.reference_min, entry.reference_max, entry.scored) for entry in entries}
-    return entries[0].id if len(references) == 1 else ''
+    # Settings may change returns; whether a task was done they do not.
+    return entries[0].id if len(references) == 1 and (not changed or entries[0].scored == 'success') else ''
 
 
 def _unversioned(name):

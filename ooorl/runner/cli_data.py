@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from ooorl.errors import UsageError
@@ -22,6 +23,7 @@ def add_parser(commands) -> None:
 
     info = verbs.add_parser('info', help='what a file holds')
     info.add_argument('target', metavar='FILE')
+    info.add_argument('--environment', '--env', metavar='ID', help="of the task, whose rewards OGBench's files need")
     _add_reading(info)
     info.set_defaults(command=_info)
 
@@ -37,13 +39,16 @@ def add_parser(commands) -> None:
     convert.add_argument('target')
     convert.add_argument('--format', choices=('d4rl', 'npz', 'minari'))
     convert.add_argument('--clip-actions', action='store_true')
+    convert.add_argument('--environment', '--env', metavar='ID', help="of the task, whose rewards OGBench's files need")
     _add_reading(convert)
     convert.set_defaults(command=_convert)
 
-    make = verbs.add_parser('make', help="make a data set by D4RL's recipes, e.g. maze2d-umaze, antmaze-large, hopper-medium")
+    make = verbs.add_parser('make', help="make a data set by D4RL's or OGBench's recipes, e.g. maze2d-umaze, scene-play")
     make.add_argument('recipe', metavar='RECIPE')
-    make.add_argument('--out', type=Path, required=True, metavar='FILE.hdf5')
-    make.add_argument('--rows', type=int, default=100_000, metavar='N', help='how many rows (100000)')
+    make.add_argument('--out', type=Path, required=True, metavar='FILE', help="HDF5, or .npz for OGBench's data")
+    make.add_argument('--rows', type=int, metavar='N', help='how many rows (100000)')
+    make.add_argument('--episodes', type=int, metavar='N', help="how many whole episodes instead, of OGBench's data")
+    make.add_argument('--processes', type=int, metavar='N', help='threads or processes that share the work (one for each core)')
     make.add_argument('--seed', type=int, default=0, metavar='S', help='of everything that is drawn (0)')
     help_text = 'npz file of a behaviour policy; repeat it where the recipe names several'
     make.add_argument('--policy', action='append', default=[], metavar='PATH', help=help_text)
@@ -72,6 +77,12 @@ def _reading(arguments):
             raise UsageError(f'--action-{side} takes numbers, one or one for each action entry; got {text!r}') from None
     keys = arguments.observation_keys
     return {**bounds, 'observation_keys': None if keys is None else tuple(keys.split(','))}
+
+
+def _labelling(arguments):
+    """The labeller of `--environment`, where it is given."""
+    name = arguments.environment
+    return {} if name is None else {'labeller': _place(name, {}).labeller}
 
 
 def _list(arguments):
@@ -106,7 +117,7 @@ def _show_bytes(done, total):
 def _info(arguments):
     from ooorl.data.check import info
 
-    for name, value in info(arguments.target, **_reading(arguments)).items():
+    for name, value in info(arguments.target, **_labelling(arguments), **_reading(arguments)).items():
         print(f'{name}: {value}')
 
 
@@ -125,7 +136,8 @@ def _check(arguments):
             unfit = error
     if unfit and arguments.environment:
         raise unfit
-    findings = check(arguments.target, environment_box=place and place.action_box, **_reading(arguments))
+    known = {'environment_box': place and place.action_box, 'labeller': place and place.labeller}
+    findings = check(arguments.target, **known, **_reading(arguments))
     if findings and findings[0].startswith(NOT_LOADED):
         raise UsageError(findings[0].removeprefix(NOT_LOADED))
     for finding in findings:
@@ -167,12 +179,12 @@ def _place(name, settings):
 def _convert(arguments):
     from ooorl.data.convert import convert
 
-    reading = _reading(arguments)
+    reading = {**_labelling(arguments), **_reading(arguments)}
     print(convert(arguments.source, arguments.target, format=arguments.format, clip_actions=arguments.clip_actions, **reading))
 
 
 def _make(arguments):
-    from ooorl.data.make import drop_region, make
+    from ooorl.data.make import drop_region, suffix
 
     out, discs = arguments.out, [_numbers('--drop', text, ('X', 'Y', 'RADIUS')) for text in arguments.drop]
     boxes = [_numbers('--drop-box', text, ('X', 'Y', 'X2', 'Y2')) for text in arguments.drop_box]
@@ -181,9 +193,12 @@ def _make(arguments):
         raise UsageError(f'--out needs a new file; {out} exists already; remove it or choose another name')
     if not out.parent.is_dir():
         raise UsageError(f'--out needs a folder to write to; {out.parent} does not exist; create it first')
+    if (discs or boxes) and suffix(arguments.recipe) == '.npz':
+        raise UsageError(f"--drop and --drop-box are for data in D4RL's layout; {arguments.recipe} is not; leave them out")
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix='.make-', dir=out.parent) as drafts:
         draft = Path(drafts) / out.name
-        manifest = make(arguments.recipe, draft, rows=arguments.rows, seed=arguments.seed, policies=arguments.policy)
+        manifest, new_rows = _made(arguments, draft)
         if discs or boxes:
             whole, draft = draft, Path(drafts) / 'rest' / out.name
             manifest = drop_region(whole, draft, discs=discs, boxes=boxes)
@@ -191,7 +206,26 @@ def _make(arguments):
         for name in (f'{draft}.json', draft):
             Path(name).replace(out.parent / Path(name).name)
     removed = f', {manifest["removed_rows"]:,} removed' if discs or boxes else ''
-    print(f'wrote {out}: {manifest["rows"]:,} rows{removed}, sha256 {manifest["sha256"][:12]}; how: {out}.json')
+    speed = f'{new_rows / max(time.monotonic() - began, 1e-3):,.0f} rows/s'
+    print(f'wrote {out}: {manifest["rows"]:,} rows{removed}, {speed}, sha256 {manifest["sha256"][:12]}; how: {out}.json')
+
+
+def _made(arguments, draft):
+    """The manifest, and how many rows were made now; a bar where episodes are made one by one."""
+    from ooorl.data import shards
+    from ooorl.data.make import make, num_rows, suffix
+    from ooorl.reporting.writers import progress
+
+    asked = {'rows': arguments.rows, 'episodes': arguments.episodes}
+    common = {**asked, 'seed': arguments.seed, 'policies': arguments.policy, 'num_threads': arguments.processes}
+    if suffix(arguments.recipe) != '.npz':
+        manifest = make(arguments.recipe, draft, **common)
+        return manifest, manifest['rows']
+    parts = arguments.out.with_name(f'.{arguments.out.name}.parts')
+    found, total = shards.rows_in(parts), num_rows(arguments.recipe, **asked)
+    with progress(arguments.recipe, total, completed=found, unit='rows', file=sys.stderr) as advance:
+        manifest = make(arguments.recipe, draft, **common, advance=advance, parts=parts)
+    return manifest, manifest['rows'] - found
 
 
 def _numbers(option, text, names):

@@ -38,6 +38,7 @@ def prepare(settings: Mapping) -> Prepared:
       UsageError: one sentence on the first thing that is wrong. Nothing has been written then.
     """
     settings = config.resolve(settings)
+    settings = {**settings, 'environment': {**settings['environment'], 'id': envs.own_name(settings['environment']['id'])}}
     seeds = parse_seeds(settings['run']['seeds'])
     guessed = not settings['environment']['id']
     settings, line = belonging.settled(settings)
@@ -107,7 +108,7 @@ def _whole_dataset(table, place):
     path = table['path'] or pull(table['task'])
     if run_directory.is_run(path):
         return earlier_runs.dataset(path, table, place)
-    reading = {'environment_box': place and place.action_box}
+    reading = {'environment_box': place and place.action_box, 'labeller': place and place.labeller}
     reading['infos'] = () if table['replay'] == 'off' else belonging.states_in(path, place)
     if table['task']:
         return data.load_task(table['task'], path, **reading)

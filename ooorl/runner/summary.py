@@ -15,7 +15,7 @@ from ooorl.training.rounds import RunState
 from ooorl.training.stopwatch import ACTIVITIES, total
 from ooorl.types import Transition
 
-PACKAGES = ('ooorl', 'jax', 'jaxlib', 'flax', 'optax', 'gymnasium', 'mujoco', 'numpy', 'h5py', 'orbax-checkpoint')
+PACKAGES = ('ooorl', 'jax', 'jaxlib', 'flax', 'optax', 'gymnasium', 'mujoco', 'numpy', 'h5py', 'orbax-checkpoint', 'ogbench')
 SCORES = ('success', 'return', 'reward_max', 'normalised', 'length')
 
 

@@ -10,11 +10,14 @@ class Recipe:
     """How one data set is made.
 
     Attributes:
-      kind: `point` (waypoint controller), `ant` (waypoints and a goal-reaching policy) or `policies`.
+      kind: `point` (waypoint controller), `ant` (waypoints and a goal-reaching policy), `policies`, or `oracle` (OGBench's
+        controllers, episode by episode).
       environment: the id of the environment that the data belong to.
       maze: the maze, for `point` and `ant`.
       levels: what each behaviour policy stands for, in order; `("...",)` for any number of them.
       task: the catalogue's task whose reference returns score the policies; None where scores do not apply.
+      family: the environment's family, for `oracle`.
+      data: which kind of data of that family, for `oracle`.
       options: defaults of the generator's own arguments.
     """
 
@@ -23,6 +26,8 @@ class Recipe:
     maze: str | None = None
     levels: tuple[str, ...] = ()
     task: str | None = None
+    family: str | None = None
+    data: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -1,12 +1,14 @@
-"""Tasks as data: files, sizes, horizons, reference scores, conventions. Imports nothing of the project.
+"""Tasks as data: files, sizes, horizons, reference scores, conventions. Imports nothing else of the project.
 
-The facts are those of the D4RL benchmark and of the incomplete-data tasks of OOO. No checksum is known yet: a
+The facts are those of the D4RL and OGBench benchmarks and of the incomplete-data tasks of OOO. No checksum is known yet: a
 file's checksum is recorded when it is first seen and compared from then on (see `ooorl.data.pull`).
 """
 
 import difflib
 import fnmatch
 from dataclasses import dataclass, replace
+
+from ooorl.catalogue import ogbench
 
 HOST = "https://rail.eecs.berkeley.edu/datasets/offline_rl/"
 
@@ -17,7 +19,7 @@ class Entry:
 
     Attributes:
       id: the name under which the task is known.
-      family: gym_mujoco, antmaze, maze2d, adroit, adroit_binary, kitchen or sparse.
+      family: gym_mujoco, antmaze, maze2d, adroit, adroit_binary, kitchen, sparse or ogbench.
       environment: the id of the environment to evaluate in.
       address: where the file can be fetched; None where there is none.
       file: the file's name; None for a task without data.
@@ -27,7 +29,7 @@ class Entry:
       observation_dim, action_dim: O and A.
       horizon: the time limit of an episode in the environment.
       reference_min, reference_max: the scores that normalise to 0 and 100; None where none are agreed on.
-      scored: what these speak of: the `return` of an episode, or `reward_max`, the largest reward of its steps.
+      scored: what these speak of: the `return` of an episode, `reward_max`, the largest reward of its steps, or `success`.
       base: id of the task whose file this task's data are made from; None where it has its own.
       conventions: what a reader of the file must know, one sentence each.
       fixups: `(name, parameters)` of the corrections to apply in order; see `FIXUPS`.
@@ -299,9 +301,26 @@ def _incomplete(entries):
         yield _task(name, sizes, rows=(0, "verified"), family="sparse", environment=environment, conventions=(rule,))
 
 
+def _ogbench():
+    for task_id, family, kind, task in ogbench.tasks():
+        facts, file = ogbench.FAMILIES[family], f"{family}-{kind}-v0.npz"
+        length, episodes = facts.data[kind]
+        entry = _task(
+            task_id,
+            (facts.observation_dim, facts.action_dim, facts.horizon),
+            (0.0, 1.0),
+            rows=(length * episodes, "inferred"),
+            family="ogbench",
+            environment=ogbench.environment(family, task),
+            scored="success",
+            conventions=ogbench.CONVENTIONS,
+        )
+        yield replace(entry, file=file, address=ogbench.HOST + file)
+
+
 def _entries():
     entries = {}
-    for family in (_gym_mujoco, _antmaze, _maze2d, _adroit, _kitchen):
+    for family in (_gym_mujoco, _antmaze, _maze2d, _adroit, _kitchen, _ogbench):
         entries |= {entry.id: entry for entry in family()}
     return entries | {entry.id: entry for entry in _incomplete(entries)}
 

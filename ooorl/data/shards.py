@@ -1,0 +1,122 @@
+"""Data made episode by episode, by several processes, in a folder of parts from which an interrupted make goes on.
+
+An episode is a function of its number alone, so the result depends neither on how many processes share the work nor on where
+it was interrupted.
+"""
+
+import io
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent import futures
+from pathlib import Path
+
+import numpy as np
+
+from ooorl.errors import UsageError
+from ooorl.mapping import num_cores
+
+Columns = dict[str, np.ndarray]
+_PLAN = 'plan.json'
+
+
+def made_in_parts(
+    make_episode: Callable[[int], tuple[Columns, dict]],
+    num_episodes: int,
+    folder: Path,
+    plan: Mapping,
+    *,
+    processes: int | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> tuple[Columns, list[dict]]:
+    """All episodes one behind the other, each kept in `folder` as soon as it is there; those that lie there are not made again.
+
+    Args:
+      make_episode: `number -> (columns, facts)`; it is pickled, and must need nothing else.
+      num_episodes: how many.
+      folder: where parts lie; made where missing, and left in place (`forget` removes it).
+      plan: plain data that say what is made; parts of another plan are refused.
+      processes: how many share the work; None for one for each core that this process may use.
+      advance: called with the number of rows of each part that is made.
+
+    Returns:
+      the columns, and the facts of the episodes in order.
+
+    Raises:
+      UsageError: where the folder holds parts of something else, or `processes` is less than 1.
+    """
+    if processes is not None and processes < 1:
+        raise UsageError(f'processes must be 1 or more; got {processes}')
+    _settle_plan(folder, plan)
+    count = advance or (lambda rows: None)
+    count = advance or (lambda rows: None)
+    missing = [number for number in range(num_episodes) if not _part(folder, number).is_file()]
+    num = min(processes or num_cores(), max(len(missing), 1))
+    for rows in _made(make_episode, folder, missing, num):
+        count(rows)
+    columns, facts = zip(*(_read(folder, number) for number in range(num_episodes)), strict=True)
+    return {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}, list(facts)
+
+
+def rows_in(folder: Path) -> int:
+    """How many rows lie in the finished parts of a folder; 0 where there is none."""
+    return sum(len(_read(folder, int(part.stem))[0]['terminals']) for part in folder.glob('??????.npz'))
+
+
+def forget(folder: Path) -> None:
+    """Removes the parts."""
+    shutil.rmtree(folder)
+
+
+def _settle_plan(folder, plan):
+    text = json.dumps(plan, indent=2, sort_keys=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / _PLAN
+    if not kept.is_file():
+        _replace(kept, text.encode())
+    elif kept.read_text(encoding='utf-8') != text:
+        raise UsageError(
+            f'parts of the same data set were needed in {folder} to go on; it holds those of another one or of other versions; '
+            'remove that folder, or give another --out'
+        )
+
+
+def _made(make_episode, folder, missing, num):
+    """Makes the missing parts; yields the rows of each."""
+    if num == 1:
+        yield from (_make_one(make_episode, folder, number) for number in missing)
+        return
+    # Fresh processes: a forked one would share locks of threads that it does not have.
+    pool = futures.ProcessPoolExecutor(num, mp_context=multiprocessing.get_context('spawn'))
+    try:
+        for done in futures.as_completed([pool.submit(_make_one, make_episode, folder, number) for number in missing]):
+            yield done.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _make_one(make_episode, folder, number):
+    columns, facts = make_episode(number)
+    packed = io.BytesIO()
+    np.savez(packed, **columns, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8))
+    _replace(_part(folder, number), packed.getvalue())
+    return len(columns['terminals'])
+
+
+def _replace(path, content):
+    """A part under its own name is whole."""
+    draft = path.with_name(f'{path.name}.{os.getpid()}')
+    draft.write_bytes(content)
+    draft.replace(path)
+
+
+def _part(folder, number):
+    return folder / f'{number:06d}.npz'
+
+
+def _read(folder, number):
+    with np.load(_part(folder, number)) as archive:
+        columns = {name: archive[name] for name in archive.files}
+    return columns, json.loads(columns.pop('facts').tobytes())
