@@ -8,7 +8,7 @@ import difflib
 import fnmatch
 from dataclasses import dataclass, replace
 
-from ooorl.catalogue import ogbench
+from ooorl.catalogue import conventions, ogbench
 
 HOST = "https://rail.eecs.berkeley.edu/datasets/offline_rl/"
 
@@ -63,44 +63,6 @@ FIXUPS = {
     "subsample": "a random part of the rows is kept, drawn with a fixed seed",
 }
 
-_GYM_CONVENTIONS = (
-    "terminals mark falls, timeouts the limit of 1000 steps; the last row may end mid-episode with neither.",
-    "next_observations are in the file; the usual D4RL loader ignores them.",
-)
-_ANTMAZE_CONVENTIONS = (
-    "rewards[t] = terminals[t] = the successor lies within 0.5 of the goal.",
-    "episodes last 1001 rows and go on after the goal.",
-    "usual practice subtracts 1 from the reward.",
-)
-_MAZE2D_CONVENTIONS = (
-    "one continuous trajectory without terminals; timeouts mark waypoints, not time limits.",
-    "rewards[t] is counted at observations[t], the environment's at the successor.",
-    "the reference maximum is too low: a correct controller scores above 100.",
-)
-_ADROIT_CONVENTIONS = (
-    "no row is terminal but a dropped pen; human demonstrations are longer than the horizon.",
-    "human actions leave [-1, 1] and are to be clipped.",
-)
-_BINARY_CONVENTIONS = (
-    "reward = success - 1, in {-1, 0}; nothing is terminal.",
-    "rows: the first 90 % of the demonstrations and of the cloned episodes.",
-    "published as pickled trajectories, which are not loaded here: save them as an npz file of plain arrays.",
-)
-_KITCHEN_CONVENTIONS = (
-    "terminals are True on the last step of every demonstration, whether or not its tasks are done.",
-    "the file's reward is the number of tasks satisfied now, the environment's +1 once per task.",
-)
-_CUMULATIVE_CONVENTIONS = (
-    "the environment pays the number of tasks completed so far on every step and does not end.",
-    "the score is the largest reward of an episode, not the return.",
-)
-_MISSING_DATA_GUESS = (
-    "the published file keeps 481,287 of 500,000 random rows: it lacks those around the goal, and in the top-left and"
-    " bottom-left of the layout as printed.",
-    "a guess: the radius (1.25) and the corners (one cell each), chosen so that about as many rows go.",
-)
-
-
 def _task(task_id, sizes, references=(None, None), folder=None, file=None, rows=(None, "unknown"), **facts):
     """An entry from grouped facts; `sizes` is O, A and the horizon."""
     return Entry(
@@ -150,7 +112,7 @@ def _gym_mujoco():
                 rows,
                 family="gym_mujoco",
                 environment=environment,
-                conventions=(*_GYM_CONVENTIONS, padded) if name == "ant" else _GYM_CONVENTIONS,
+                conventions=(*conventions.GYM, padded) if name == "ant" else conventions.GYM,
             )
 
 
@@ -178,7 +140,7 @@ def _antmaze():
                 (1_000_000, known),
                 family="antmaze",
                 environment=f"ooorl/AntMaze{size}-v0",
-                conventions=_ANTMAZE_CONVENTIONS + notes,
+                conventions=conventions.ANTMAZE + notes,
                 fixups=(_GOES_ON,),
             )
 
@@ -201,7 +163,7 @@ def _maze2d():
                 (rows, "verified" if (name, reward) == ("large", "sparse") else "recalled"),
                 family="maze2d",
                 environment=f"ooorl/Maze2d{size}{ending}-v0",
-                conventions=_MAZE2D_CONVENTIONS,
+                conventions=conventions.MAZE2D,
             )
 
 
@@ -224,7 +186,7 @@ def _adroit():
                 rows,
                 family="adroit",
                 environment=f"ooorl/Adroit{title}-v0",
-                conventions=_ADROIT_CONVENTIONS,
+                conventions=conventions.ADROIT,
                 fixups=(_CLIP,),
             )
     for (name, title, sizes, _, _), rows in zip(names[:2] + names[3:], (94_378, 96_000, 98_937), strict=True):
@@ -234,7 +196,7 @@ def _adroit():
             rows=(rows, "recalled"),
             family="adroit_binary",
             environment=f"ooorl/Adroit{title}Binary-v0",
-            conventions=_BINARY_CONVENTIONS,
+            conventions=conventions.BINARY,
             fixups=(_CLIP,),
         )
 
@@ -246,7 +208,7 @@ def _kitchen():
         ("mixed", "Mixed", "kitchen_microwave_kettle_bottomburner_light-v0.hdf5", 136_950),
     )
     for name, title, file, rows in names:
-        facts = {"family": "kitchen", "environment": f"ooorl/Kitchen{title}-v0", "conventions": _KITCHEN_CONVENTIONS}
+        facts = {"family": "kitchen", "environment": f"ooorl/Kitchen{title}-v0", "conventions": conventions.KITCHEN}
         entry = _task(
             f"kitchen-{name}-v0", (60, 9, 280), (0.0, 4.0), "kitchen", file, (rows, "verified"), **facts
         )
@@ -258,7 +220,7 @@ def _kitchen():
             base=entry.id,
             horizon=1000,
             scored="reward_max",
-            conventions=(*_KITCHEN_CONVENTIONS, *_CUMULATIVE_CONVENTIONS),
+            conventions=(*conventions.KITCHEN, *conventions.CUMULATIVE),
             fixups=(("terminal_at_reward", {"reward": 4.0}),),
         )
 
@@ -282,7 +244,7 @@ def _incomplete(entries):
         base="maze2d-large-v1",
         rows=None,
         rows_known="unknown",
-        conventions=(*_MAZE2D_CONVENTIONS, *_MISSING_DATA_GUESS),
+        conventions=(*conventions.MAZE2D, *conventions.MISSING_DATA_GUESS),
         fixups=(("subsample", {"rows": 500_000, "seed": 0}), missing),
     )
     yield replace(
