@@ -10,6 +10,7 @@ from ooorl import catalogue
 from ooorl.reporting import intervals, tables, writers
 
 PREFIX = 'ooo_claims-'
+RECIPE_PREFIX = 'ooo_recipe-'
 
 # Arms: what each phase of a run is called in the results. Phases that are not here are stages on the way.
 ARMS = {
@@ -21,6 +22,7 @@ ARMS = {
     'frozen': 'retrained, frozen bonus',
     'td3': 'retrained, TD3',
 }
+LANDED = 'landed'  # beside OOO with a recipe: retraining as the config has it
 SHARED = ('offline', 'plain-explore', 'plain-retrain')
 CLAIMS = {
     'plain-explore': 'OOO beats the base method at equal environment steps',
@@ -66,15 +68,15 @@ class Cell(NamedTuple):
     def __str__(self):
         return ':'.join(self)
 
-    def path(self, out: Path) -> Path:
+    def path(self, out: Path, prefix: str = PREFIX) -> Path:
         """Where its result lies."""
-        return out / f'{PREFIX}{"-".join(self)}.json'
+        return out / f'{prefix}{"-".join(self)}.json'
 
 
-def read_results(out: Path) -> dict[Cell, dict]:
+def read_results(out: Path, prefix: str = PREFIX) -> dict[Cell, dict]:
     """All results in a directory, in the order of the cells."""
     found = {}
-    for path in sorted(out.glob(f'{PREFIX}*.json')):
+    for path in sorted(out.glob(f'{prefix}*.json')):
         result = writers.read_json(path)
         found[Cell(*result['cell'].split(':'))] = result
     return found
@@ -146,6 +148,32 @@ def table(results: Mapping[Cell, dict]) -> str:
         entries = [verdict(cell.task, arms['retrain'], arms[name]) if name in arms else 'not run' for name in CLAIMS]
         lines.append(f'| {cell} | ' + ' | '.join(entries) + ' |')
     return '\n'.join([*lines, '', *_by_method(results, cells)])
+
+
+def side_by_side(old: Mapping[Cell, dict], new: Mapping[Cell, dict]) -> str:
+    """Retraining as landed and with a recipe, as Markdown: scores, and each against its base method and its best other arm.
+
+    `landed` is the old retraining on the very buffers of the new run; the old columns are those of the old run and its seeds.
+    """
+    heads = ('cell', 'OOO, old seeds', 'old - base', 'old - best arm', 'landed, new seeds', 'OOO, recipe', 'recipe - landed',
+             'recipe - base', 'recipe - best arm')  # fmt: skip
+    lines = ['| ' + ' | '.join(heads) + ' |', '|---' * len(heads) + '|']
+    for cell in (cell for cell in new if cell.signal != 'none'):
+        arms = all_arms(new, cell)
+        entries = [*(_against(cell.task, all_arms(old, cell)) if cell in old else ('not run',) * 3)]
+        entries += [shown(cell.task, arms[LANDED]) if LANDED in arms else 'not run', shown(cell.task, arms['retrain'])]
+        entries += [verdict(cell.task, arms['retrain'], arms[LANDED]) if LANDED in arms else 'not run']
+        entries += _against(cell.task, arms)[1:]
+        lines.append(f'| {cell} | ' + ' | '.join(entries) + ' |')
+    return '\n'.join(lines)
+
+
+def _against(task, arms):
+    """OOO's score, and its differences from the base method and from the best of all other arms, which is named."""
+    own, others = arms['retrain'], {name: values for name, values in arms.items() if name in ARMS and name != 'retrain'}
+    best = max(others, key=lambda name: others[name].mean())
+    base = verdict(task, own, arms['plain-explore']) if 'plain-explore' in arms else 'not run'
+    return shown(task, own), base, f'{verdict(task, own, others[best])} ({ARMS[best]})'
 
 
 def _by_method(results, cells):

@@ -3,6 +3,7 @@
     python experiments/ooo_claims.py                          # every cell whose result is not there yet
     python experiments/ooo_claims.py --cells umaze:iql:counts
     python experiments/ooo_claims.py --table                  # what the results in the repository say
+    python experiments/ooo_claims.py --recipe experiments/recipe.toml --seeds 2000:2010
 
 A cell is task:method:signal and runs `configs/ooo/<task>-<method>-<signal>.toml`. The signal `none` stands for the arms
 that listen to no bonus, which all signals of a task and method share: the data alone, the base method (the explorer's
@@ -25,7 +26,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from claims_table import ARMS, Cell, read_results, table
+import recipes
+from claims_table import ARMS, LANDED, PREFIX, RECIPE_PREFIX, Cell, read_results, side_by_side, table
 
 from ooorl import wrap
 from ooorl.errors import UsageError
@@ -108,8 +110,8 @@ def td3_exploiter(settings: Mapping, prepared: Prepared) -> Agent:
     return build.build_agent(resolved['exploit'], prepared.setup.environment.spec)
 
 
-def phases_of(cell: Cell, prepared: Prepared) -> tuple[Phase, ...]:
-    """The phases of a cell, all made from those of its config."""
+def phases_of(cell: Cell, prepared: Prepared, landed: Phase | None = None) -> tuple[Phase, ...]:
+    """The phases of a cell, all made from those of its config; `landed` retrains as the config does without a recipe."""
     made = {phase.name: phase for phase in prepared.setup.phases}
     steps = prepared.config['ooo']['num_env_steps'] + prepared.config['ooo']['random_steps']
     if cell.signal == 'none':
@@ -122,17 +124,28 @@ def phases_of(cell: Cell, prepared: Prepared) -> tuple[Phase, ...]:
     return (
         *first,
         retrain,
+        *(() if landed is None else (replace(landed, name=LANDED),)),
         replace(retrain, name='td3', agent=td3_exploiter(prepared.config, prepared)),
         replace(retrain, name='frozen', agent=frozen_bonus_exploiter(prepared.config, prepared)),
     )
 
 
-def run_cell(cell: Cell, seeds: str, overrides: Iterable[str]) -> dict:
-    """Runs a cell and returns its result as plain data."""
-    began = time.monotonic()
-    table = config.read(config_of(cell), [f"run.seeds='{seeds}'", *overrides])
+def landed_phase(cell: Cell, table: Mapping) -> Phase | None:
+    """Retraining as the config of a cell has it; None for the arms without a bonus."""
+    if cell.signal == 'none':
+        return None
     prepared = prepare(table)
-    setup = replace(prepared.setup, phases=phases_of(cell, prepared))
+    return next(p for p in reversed(prepared.setup.phases) if p.name.startswith('retrain@'))
+
+
+def run_cell(cell: Cell, seeds: str, overrides: Iterable[str], recipe: Mapping | None = None) -> dict:
+    """Runs a cell, with a recipe laid over its config where there is one, and returns its result as plain data."""
+    began = time.monotonic()
+    table, landed = config.read(config_of(cell), [f"run.seeds='{seeds}'", *overrides]), None
+    if recipe is not None:
+        table, landed = recipes.applied(table, recipe), landed_phase(cell, table)
+    prepared = prepare(table)
+    setup = replace(prepared.setup, phases=phases_of(cell, prepared, landed))
     last, spent = {}, {}
     # The frozen bonus starts from what the explorer's signal has become, which no phase can say: it is begun by hand.
     adopts = setup.phases[-1].name == 'frozen'
@@ -146,13 +159,14 @@ def run_cell(cell: Cell, seeds: str, overrides: Iterable[str]) -> dict:
         'cell': str(cell),
         'seeds': list(setup.seeds),
         'num_episodes': prepared.config['evaluation']['num_episodes'],
-        'arms': {phase.name: _arm(setup, phase, last) for phase in setup.phases if phase.name in ARMS},
+        'arms': {phase.name: _arm(setup, phase, last) for phase in setup.phases if phase.name in (*ARMS, LANDED)},
         'buffer': {name: _buffer(store, threshold) for name, store in state.stores.items()},
         'dataset': _dataset(prepared, threshold),
         'wall_seconds': round(time.monotonic() - began, 1),
         'seconds': {name: round(value, 1) for name, value in spent.items()},
         'versions': versions(),
         'config': _portable(prepared.config),
+        **({} if recipe is None else {'recipe': recipe}),
     }
     return found
 
@@ -215,6 +229,7 @@ def _arguments(argv):
     parser.add_argument('--out', type=Path, default=HERE / 'results', metavar='DIR')
     parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE', help='change the configs')
     parser.add_argument('--dataset', action='append', default=[], metavar='TASK=PATH', help='where the data of a task lie')
+    parser.add_argument('--recipe', type=Path, metavar='FILE.toml', help='laid over every config; results apart')
     parser.add_argument('--table', action='store_true', help='only print the table of the results in --out')
     return parser.parse_args(argv)
 
@@ -225,20 +240,25 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments.table:
         if 'JAX_NUM_CPU_DEVICES' not in os.environ:
             jax.config.update('jax_num_cpu_devices', min(num_cores(), len(parse_seeds(arguments.seeds))))
+        recipe = None if arguments.recipe is None else recipes.read(arguments.recipe)
         cells = [parse_cell(text) for text in arguments.cells.split(',')] if arguments.cells else all_cells()
         paths = dict(text.split('=', 1) for text in arguments.dataset)
         for cell in cells:
-            if not cell.path(arguments.out).exists():
+            path = cell.path(arguments.out, PREFIX if recipe is None else RECIPE_PREFIX)
+            if not path.exists():
                 print(f'--- {cell}', flush=True)
                 data = [f"dataset.path='{paths[cell.task]}'"] if cell.task in paths else []
                 try:
-                    result = run_cell(cell, arguments.seeds, [*arguments.set, *data])
+                    result = run_cell(cell, arguments.seeds, [*arguments.set, *data], recipe)
                 except (Diverged, UsageError) as error:
                     print(f'{cell}: {error}', file=sys.stderr, flush=True)
                     continue
                 arguments.out.mkdir(parents=True, exist_ok=True)
-                writers.write_json(cell.path(arguments.out), result)
-    print(table(read_results(arguments.out)))
+                writers.write_json(path, result)
+    if arguments.recipe is None:
+        print(table(read_results(arguments.out)))
+    else:
+        print(side_by_side(read_results(arguments.out), read_results(arguments.out, RECIPE_PREFIX)))
     return 0
 
 

@@ -79,6 +79,23 @@ def episode_max(reward, boundary):
     return _each_stream(one_stream, reward, _episode_index(boundary))
 
 
+def episode_sum(reward, boundary):
+    """The sum of the rewards of the episode that each row belongs to, not discounted.
+
+    Args:
+      reward: `[T]` or `[T, N]`.
+      boundary: the same shape, 1 on the last row of an episode.
+
+    Returns:
+      float32 of the same shape; the unfinished episode at the end of a stream gives its sum so far.
+    """
+
+    def one_stream(reward, episode):
+        return jax.ops.segment_sum(reward, episode, reward.shape[0], indices_are_sorted=True)[episode]
+
+    return _each_stream(one_stream, jnp.asarray(reward, jnp.float32), _episode_index(boundary))
+
+
 def sparse_returns_to_go(reward, discount, boundary, gamma, success):
     """Returns and horizons for sparse rewards, where an episode without success counts as going on for ever.
 

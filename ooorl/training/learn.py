@@ -1,7 +1,7 @@
 """The one training loop: many updates of an agent on batches drawn from stores, as a single compiled scan."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ from ooorl.training.replay import (
     ReplayState,
     View,
     capacity,
+    in_proportion,
     mark_more,
     marked,
     newer_rows,
@@ -23,41 +24,12 @@ from ooorl.training.replay import (
     view,
     where,
 )
+from ooorl.training.sampling import Sampling
+from ooorl.training.selection import Worth, row_weights, worth
 from ooorl.types import Agent, Array, Metrics, State, Transition
-from ooorl.validation import check_choice, check_not_negative, check_positive, check_unit
 from ooorl.wrap import with_extras
 
-STORES = ('dataset', 'online')  # what a phase can draw from
 COMPUTED = ('return_to_go', 'discounted_horizon', 'next_action', 'reward_low', 'reward_high')
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How a batch is drawn."""
-
-    batch_size: int = 256  # rows of a batch
-    mix: Mapping[str, float] | str = 'union'  # 'union', 'growing', or fixed shares {'dataset': 0.5, 'online': 0.5}
-    success_rows: int = 0  # so many rows of each batch come from successes (none stored: from the mix)
-    success_reward: float = 1.0  # a raw reward at least this high is a success
-    success_unit: str = 'trajectory'  # draw from the whole 'trajectory' that succeeds, or only the 'transition'
-    gamma: float = 0.99  # discount of return_to_go
-    failure_returns: bool = False  # an episode without success counts as failing for ever: r_last / (1 - gamma)
-
-    def __post_init__(self):
-        check_positive(batch_size=self.batch_size)
-        check_not_negative(success_rows=self.success_rows)
-        check_unit(gamma=self.gamma)
-        check_choice(('trajectory', 'transition'), success_unit=self.success_unit)
-        if self.success_rows > self.batch_size:
-            raise UsageError(f'success_rows must be at most batch_size, {self.batch_size}; got {self.success_rows}')
-        if isinstance(self.mix, str):
-            check_choice(('union', 'growing'), mix=self.mix)
-        elif set(self.mix) - set(STORES):
-            raise UsageError(f'mix gives shares to {" and ".join(STORES)}; got {", ".join(map(str, self.mix))}; rename')
-        elif not all(isinstance(share, int | float) for share in self.mix.values()):
-            raise UsageError(f'the shares of mix must be numbers; got {dict(self.mix)}')
-        elif not abs(sum(self.mix.values()) - 1.0) <= 1e-6 or min(self.mix.values()) < 0:
-            raise UsageError(f'the shares of mix must be 0 or more and sum to 1; got {dict(self.mix)}')
 
 
 def make_learn(
@@ -162,17 +134,18 @@ def _check_columns(agent, sources):
 class Known(NamedTuple):
     """What takes a pass over a source: computed `columns` `[capacity]`, where successes are, and the range of rewards.
 
-    Each only where somebody needs it.
+    Each only where somebody needs it; what its episodes are `worth` only where they are weighed.
     """
 
     columns: dict[str, Array]
     wins: Marks | None
     rewards: dict[str, Array]
+    worth: Worth | None = None
 
 
 def needs_passes(agent: Agent, sampling: Sampling) -> bool:
     """Whether there is anything to know of a source."""
-    return bool(sampling.success_rows or set(COMPUTED) & set(agent.reads))
+    return bool(sampling.success_rows or sampling.weighting != 'none' or set(COMPUTED) & set(agent.reads))
 
 
 def know(source: ReplayState, num_streams: int, reads: tuple[str, ...], sampling: Sampling) -> Known:
@@ -182,7 +155,10 @@ def know(source: ReplayState, num_streams: int, reads: tuple[str, ...], sampling
     rewards = {}
     if {'reward_low', 'reward_high'} & set(reads):
         rewards = _reward_range(source.storage.reward, jnp.arange(capacity(source)) < source.size)
-    return Known(_columns(source, num_streams, visible, reads, sampling), wins, rewards)
+    seen = None
+    if sampling.weighting != 'none':
+        seen = worth(visible.reward, visible.boundary, visible.valid, source.storage.observation)
+    return Known(_columns(source, num_streams, visible, reads, sampling), wins, rewards, seen)
 
 
 def keep_up(
@@ -322,14 +298,26 @@ def _batches(sources, known, sampling, windows) -> Callable[[jax.Array], Transit
         none_yet = sum(win.size for win in wins) == 0
         plain_weights = jnp.stack([every.size for every in views]).astype(jnp.float32) if weights is None else weights
         win_weights = jnp.stack([win.size for win in wins]).astype(jnp.float32)
+        if not isinstance(sampling.success_mix, str):
+            win_weights = shares(sampling.success_mix, names)[0] * (win_weights > 0)
         win_weights = jnp.where(none_yet, plain_weights, win_weights)
         wins = tuple(
             win._replace(size=jnp.where(none_yet, every.size, win.size)) for win, every in zip(wins, views, strict=True)
         )
 
+    num_weighted = round(sampling.weight_share * num_plain) if sampling.weighting != 'none' else 0
+    num_plain -= num_weighted
+    if num_weighted:
+        by_row = row_weights([known[name].worth for name in names], sampling)
+        weighted_views = tuple(in_proportion(sources[name], own) for name, own in zip(names, by_row, strict=True))
+        totals = jnp.stack([own.cumulative[-1] for own in weighted_views])
+
     def draw(key):
         plain_key, win_key = jax.random.split(key)
         parts = []
+        if num_weighted:
+            plain_key, weighted_key = jax.random.split(plain_key)
+            parts.append(sample_views(weighted_views, weighted_key, num_weighted, weights=totals, **windows))
         if num_plain:
             parts.append(sample_views(views, plain_key, num_plain, weights=weights, exact=exact, **windows))
         if sampling.success_rows:

@@ -5,6 +5,7 @@ the window holds them). What the agent is given is these rows behind its wrapper
 without `wrap.edited` or `sees` is invisible here. Rows of kind "diagnostics" hold, where known,
 
     mix/<source>                        share of a batch that comes from the source
+    mix/effective_rows                  equally likely rows that the weights of whole episodes come down to (`selection`)
     given/observation_mean, _size       mean and root mean square of the observations, of fixed rows (data set, else online)
     given/reward_scale, _shift          r' = scale r + shift
     given/terminal_kept, _added         share of rows of discount 0 that stay so; share of rows of discount 1 that become 0
@@ -32,7 +33,7 @@ import numpy as np
 
 from ooorl.mapping import index_seed
 from ooorl.nn.optimizers import adams, moments
-from ooorl.training import learn, replay
+from ooorl.training import learn, replay, selection
 from ooorl.training.phases import Phase
 from ooorl.training.probe_rows import Probe, answers, dataset_probe, online_probes, questions, window_steps
 from ooorl.training.rounds import Programs, RunState, store_of
@@ -78,7 +79,7 @@ class Gauge:
             found.append(facts(phase, own, look, *here))
         names = sorted({name for one in found for name in one})
         columns = {name: np.asarray([one.get(name, np.nan) for one in found], np.float32) for name in names}
-        return {**columns, **self._optimizers(state, phase, before)}
+        return {**columns, **self._selected(phase, store), **self._optimizers(state, phase, before)}
 
     def _probes(self, phase, store):
         """For each seed the rows to look at by source."""
@@ -126,6 +127,22 @@ class Gauge:
             name = ('wins', kind, store.storage.reward.shape)
             wins['online'] = np.asarray(programs.call(name, jax.vmap(number('online')), store, rare=True))
         return wins
+
+    def _selected(self, phase, store):
+        """How many rows `[S]` the weights of whole episodes come down to, where a phase draws by them."""
+        programs, sampling = self.programs, phase.sampling
+        if sampling.weighting == 'none':
+            return {}
+        counts = programs.setup.streams(phase.store)
+
+        def one(dataset, store):
+            sources = {name: source for name, source in (('dataset', dataset), ('online', store)) if source is not None}
+            known = [learn.know(source, counts[name], (), sampling).worth for name, source in sources.items()]
+            return selection.effective_rows(selection.row_weights(known, sampling))
+
+        mapped = jax.vmap(one, in_axes=(None, None if store is None else 0), axis_size=len(programs.setup.seeds))
+        name = ('selected', repr(sampling), None if store is None else store.storage.reward.shape)
+        return {'mix/effective_rows': np.asarray(programs.call(name, mapped, programs.dataset, store, rare=True))}
 
     def _ask(self, state, phase, probes, ranges):
         """For each seed what the agent is given of the rows to look at, and what it believes of them."""

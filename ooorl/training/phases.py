@@ -129,6 +129,8 @@ def check(setup: Setup) -> None:
             _check_order(phase, setup.dataset)
         if phase.agent.chunk > 1:
             _check_chunk(phase, setup)
+        if phase.num_env_steps and phase.sampling.weighting != 'none':
+            raise UsageError(f'weighting is for phases that collect nothing; phase {phase.name!r} does; set it to "none" there')
         round_sizes(phase, setup)
 
 

@@ -34,7 +34,8 @@ class Marks(NamedTuple):
 class View(NamedTuple):
     """Rows that may be drawn: the first `size` of `storage`, or where there are marks, the first `size` of the marked ones.
 
-    `up_to` `[blocks]` counts the marked rows up to the end of each block. `stored` and `cursor` are those of the buffer.
+    `up_to` `[blocks]` counts the marked rows up to the end of each block. `stored` and `cursor` are those of the buffer. Where
+    there is a `cumulative` `[capacity]`, rows are drawn in proportion to the weights that it sums up.
     """
 
     storage: Transition
@@ -43,6 +44,7 @@ class View(NamedTuple):
     size: Array
     stored: Array
     cursor: Array
+    cumulative: Array | None = None
 
 
 def create(example: Transition, capacity: int) -> ReplayState:
@@ -144,6 +146,9 @@ def _keys(key, num):
 
 
 def _draw(view, key, num):
+    if view.cumulative is not None:
+        level = jax.random.uniform(key, (num,)) * view.cumulative[-1]
+        return jnp.minimum(jnp.searchsorted(view.cumulative, level, side='right'), view.cumulative.size - 1)
     rows = jax.random.randint(key, (num,), 0, jnp.maximum(view.size, 1))
     if view.mask is not None:
         rows = jnp.where(view.up_to[-1] > 0, _marked_row(view, rows), rows)
@@ -221,6 +226,11 @@ def where(replay: ReplayState, marks: Marks) -> View:
     """The marked rows. Where nothing is marked its size is 0; set to another, it draws from the first so many rows instead."""
     up_to = jnp.cumsum(marks.counts)
     return View(replay.storage, marks.mask, up_to, up_to[-1], replay.size, replay.cursor)
+
+
+def in_proportion(replay: ReplayState, weights: Array) -> View:
+    """All valid rows of a buffer, to be drawn in proportion to `weights` `[capacity]`, which are 0 on all others."""
+    return view(replay)._replace(cumulative=jnp.cumsum(weights))
 
 
 def shares(mix: Mapping[str, float] | str, names: tuple[str, ...]) -> tuple[Array | None, bool]:
