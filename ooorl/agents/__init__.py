@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from ooorl.agents.bc import BCConfig, bc
 from ooorl.agents.calql import CalQLConfig, CalQLCriticConfig, calql, calql_critic
-from ooorl.agents.fql import FQLConfig, fql
+from ooorl.agents.expo import EXPOConfig, expo
+from ooorl.agents.fql import FQLConfig, FQLCriticConfig, fql, fql_critic
 from ooorl.agents.iql import IQLConfig, iql, iql_critic
 from ooorl.agents.odice import ODICEConfig, odice
 from ooorl.agents.parl import PARLConfig, parl
@@ -31,6 +32,7 @@ class Algorithm(NamedTuple):
       needs: what it needs beside transitions.
       together: keys of its table that are changed together, and what for.
       of_default_policy: keys of its table that mean nothing where another policy is given.
+      critic: of one that takes any critic, the kind where none is given.
     """
 
     config: type
@@ -39,6 +41,7 @@ class Algorithm(NamedTuple):
     needs: str = ''
     together: str = ''
     of_default_policy: tuple[str, ...] = ()
+    critic: str = ''
 
 
 BOTH = 'offline, online'
@@ -70,12 +73,18 @@ ALGORITHMS = {
         FQLConfig, fql, BOTH, 'a policy with `decode`; flow where none is given',
         '`aggregate = "min"` for D4RL; `distil_weight` per task, or `normalise_q = true` with .03 to 10', ('num_steps',),
     ),
+    'expo': Algorithm(
+        EXPOConfig, expo, BOTH, 'a critic (sub-table `critic`; that of FQL where none is given) and any policy (flow)',
+        '`edit_scale` per task; OGBench: `num_candidates = 1`, `keep_plain = false`; `imitate = "nothing"`: the policy is given',
+        critic='fql',
+    ),
     'odice': Algorithm(
         ODICEConfig, odice, 'offline', '', '`eta = 0`: semi-gradient; `orthogonal = false`: their sum', ('policy_hidden',)
     ),
     'parl': Algorithm(
         PARLConfig, parl, BOTH, 'a critic (sub-table `critic`; Cal-QL where none is given) and any policy (diffusion)',
         '`imitate = "data"` and `learning_rate = 3e-4`: the policy is cloned; `imitate = "nothing"` and `num_steps = 0`: V-GPS',
+        critic='calql',
     ),
     'prdc': Algorithm(
         PRDCConfig, prdc, 'offline', 'a data set to search', '`beta` with `q_normalisation`: 2 and 2.5, antmaze 7.5 and 7.5',
@@ -86,6 +95,7 @@ ALGORITHMS = {
 # Critics without a policy of their own, for agents that take any.
 CRITICS = {
     'calql': Algorithm(CalQLCriticConfig, calql_critic),
+    'fql': Algorithm(FQLCriticConfig, fql_critic),
     'iql': Algorithm(IQLConfig, iql_critic),
     'sac': Algorithm(SACConfig, sac_critic),
 }

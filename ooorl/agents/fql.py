@@ -1,14 +1,15 @@
 """FQL: a flow policy imitates, a one-step policy distils it and climbs Q; no gradient passes through the flow's steps.
 
-    next value  v'     = aggregate_e target_q_e(s', one_step(s', z'))
+    next value  v'     = aggregate_e target_q_e(s', a')
     q           L_Q    = mean_e E[ head.loss(Q_e(s, a), backup(r, d, v')) ]
     flow        L_flow = E[ policy.loss(s, a) ] / A
     one step    L_one  = distil_weight * E[ mean_dims (raw(s, z) - decode(s, z))^2 ] - l * E[ mean_e Q_e(s, one_step(s, z)) ]
 
-z, z' ~ N(0, I) of size A; one_step(s, z) = clip(raw(s, z), -1, 1) with raw a network of (s, z); decode is the policy's
-own, ten Euler steps by default. l = 1, or 1 / E|Q| without gradient where `normalise_q`. All losses are evaluated at the
-parameters from before the update, then each network takes its Adam step. target_q moves by `polyak` towards q from *before*
-this update, as in the released code. Acting, for collection and evaluation alike, is one draw of one_step.
+a' = one_step(s', z'), or of several such candidates the one that the current members' mean prefers; acting, for collection and
+evaluation alike, is the same at s. z, z' ~ N(0, I) of size A; one_step(s, z) = clip(raw(s, z), -1, 1) with raw a network of
+(s, z); decode is the policy's own, ten Euler steps by default. l = 1, or 1 / E|Q| without gradient where `normalise_q`. All
+losses are evaluated at the parameters from before the update, then each network takes its Adam step. target_q moves by `polyak`
+towards q from *before* this update, as in the released code.
 
 Any policy with `decode` may stand in for the flow: then this distils a diffusion policy, say.
 
@@ -19,20 +20,22 @@ networks, which is the same step. `critic_layer_norm='after'` is theirs.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from ooorl.agents.steps import descend, descend_policy, imitation, init_q, learner, require_decode
+from ooorl.agents.search import best_of, members_value
+from ooorl.agents.steps import check_members, descend, descend_policy, imitation, init_q, learner, require_decode
 from ooorl.nn.heads import scalar_head
-from ooorl.nn.losses import AGGREGATES, backup, ensemble_value, weighted
+from ooorl.nn.losses import backup, ensemble_value, weighted
 from ooorl.nn.networks import ensemble_q, mlp
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.flow import FlowConfig, flow_policy
 from ooorl.policies.noise import beside
-from ooorl.types import Agent, Metrics, Params, Policy, Spec, Transition, ValueHead
+from ooorl.types import Agent, Critic, Metrics, Params, Policy, Spec, Transition, ValueHead
 from ooorl.validation import check_choice, check_not_negative, check_positive, check_unit
 
 
@@ -43,6 +46,7 @@ class FQLConfig(Scheduled):
     gamma: float = 0.99  # discount factor; OGBench's giant mazes and humanoids 0.995
     polyak: float = 0.005  # share of q in target_q after each update
     learning_rate: float = 3e-4  # Adam, all networks
+    num_candidates: int = 1  # draws of the one-step policy, of which the best acts and stands in the target
     distil_weight: float = 10.0  # alpha: of staying near the flow against climbing Q
     normalise_q: bool = False  # divide Q by its mean size, so that alpha does not depend on the rewards' scale
     aggregate: str = 'mean'  # of the target: 'mean', 'min' (D4RL antmaze, adroit), or 'lower' = mean - rho std
@@ -56,8 +60,9 @@ class FQLConfig(Scheduled):
         super().__post_init__()
         check_unit(gamma=self.gamma, polyak=self.polyak)
         check_positive(learning_rate=self.learning_rate, num_critics=self.num_critics, num_steps=self.num_steps)
-        check_not_negative(distil_weight=self.distil_weight, rho=self.rho)
-        check_choice(AGGREGATES, aggregate=self.aggregate)
+        check_positive(num_candidates=self.num_candidates)
+        check_not_negative(distil_weight=self.distil_weight)
+        check_members(self)
         check_choice((None, 'before', 'after'), critic_layer_norm=self.critic_layer_norm)
 
 
@@ -68,6 +73,22 @@ class FQLState(NamedTuple):
     policy_opt: optax.OptState
     one_step: Params
     one_step_opt: optax.OptState
+    q: Params
+    q_opt: optax.OptState
+    target_q: Params
+
+
+@dataclass(frozen=True, kw_only=True)
+class FQLCriticConfig(FQLConfig):
+    """Settings of `fql_critic`: those of `fql`, those of its policies unread; defaults of the comparison of ColinQiyangLi/qam."""
+
+    aggregate: str = 'lower'
+    num_critics: int = 10
+
+
+class FQLCriticState(NamedTuple):
+    """Parameters and optimiser of Q, and its slow copy."""
+
     q: Params
     q_opt: optax.OptState
     target_q: Params
@@ -142,9 +163,11 @@ def fql(
     def raw(params, observation, noise):
         return network.apply(params, beside(noise, observation), noise)
 
-    def draw(params, observation, key):
-        noise = jax.random.normal(key, (*observation.shape[:-1], policy.noise_dim))
-        return jnp.clip(raw(params, observation, noise), -1.0, 1.0)
+    def draw(state, observation, key):
+        several = (config.num_candidates,) if config.num_candidates > 1 else ()
+        noise = jax.random.normal(key, (*several, *observation.shape[:-1], policy.noise_dim))
+        made = jnp.clip(raw(state.one_step, observation, noise), -1.0, 1.0)
+        return best_of(members_value(partial(critic.q_values, state.q), observation, 'mean'), made) if several else made
 
     def policy_step(state, batch, key):
         def loss_fn(params):
@@ -171,19 +194,38 @@ def fql(
     def update(state: FQLState, batch: Transition, key) -> tuple[FQLState, Metrics]:
         q_key, policy_key, one_step_key = jax.random.split(key, 3)
         flow, q = state.policy, state.q
-        state, q_metrics = critic.step(state, batch, draw(state.one_step, batch.next_observation, q_key))
+        state, q_metrics = critic.step(state, batch, draw(state, batch.next_observation, q_key))
         state, policy_metrics = policy_step(state, batch, policy_key)
         state, one_step_metrics = one_step_step(state, batch, flow, q, one_step_key)
         return state, q_metrics | policy_metrics | one_step_metrics
 
-    def act(state, observation, key):
-        return draw(state.one_step, observation, key)
-
     return Agent(
         init=init,
         update=update,
-        sample_action=act,
-        best_action=act,
+        sample_action=draw,
+        best_action=draw,
         q=lambda state, observation, action: critic.q_values(state.q, observation, action),
         weighs=policy.masks,
+    )
+
+
+def fql_critic(
+    spec: Spec,
+    config: FQLConfig = FQLCriticConfig(),
+    *,
+    head: ValueHead | None = None,
+    grad_transform: optax.GradientTransformation = optax.identity(),
+) -> Critic:
+    """The critic of `fql` for any source of actions, which is asked for one action at s' (PA-RL, EXPO, DSRL)."""
+    parts = _critic_parts(spec, config, head or scalar_head(), grad_transform)
+
+    def update(state, batch, key, sampler):
+        return parts.step(state, batch, jax.lax.stop_gradient(sampler(batch.next_observation, key, 1)[0]))
+
+    return Critic(
+        init=lambda key: FQLCriticState(**parts.init(key)),
+        update=update,
+        q=lambda state, observation, action: parts.q_values(state.q, observation, action),
+        target_q=lambda state, observation, action: parts.q_values(state.target_q, observation, action),
+        weighs=True,
     )

@@ -23,6 +23,7 @@ neither for targets; one search serves all here too. Repeated actions in the gap
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -30,9 +31,8 @@ import jax.numpy as jnp
 import optax
 
 from ooorl.agents.calql import calql_critic
-from ooorl.agents.search import CHOICES, SearchConfig, choose, search
+from ooorl.agents.search import CHOICES, SearchConfig, choose, members_value, search
 from ooorl.agents.steps import descend_policy, imitation, learner
-from ooorl.nn.losses import ensemble_value
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.diffusion import diffusion_policy
 from ooorl.types import Agent, Array, Critic, Metrics, Params, Policy, Spec, State, Transition
@@ -71,11 +71,7 @@ def found(critic: Critic, policy: Policy, config: SearchConfig) -> Callable:
 
     def find(state: PARLState, observation: Array, key, data_action: Array | None = None):
         candidates = policy.sample(policy.deployed(state.policy), observation, key, config.num_candidates)
-
-        def q(action):
-            beside = jnp.broadcast_to(observation, (*action.shape[:-1], observation.shape[-1]))
-            return ensemble_value(critic.q(state.critic, beside, action), config.aggregate, config.rho)
-
+        q = members_value(partial(critic.q, state.critic), observation, config.aggregate, config.rho)
         return search(q, candidates, config, data_action=data_action)
 
     return find

@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 
 from ooorl.errors import UsageError
-from ooorl.nn.losses import AGGREGATES
+from ooorl.nn.losses import AGGREGATES, ensemble_value
+from ooorl.policies.noise import beside
 from ooorl.types import Array
 from ooorl.validation import check_choice, check_not_negative, check_positive
 
@@ -109,6 +110,16 @@ def search(
     if data_action is not None:
         candidates = jnp.concatenate([candidates[1:], jnp.clip(data_action, -1.0, 1.0)[None]])
     return climb(q, candidates, num_steps=config.num_steps, step_size=config.step_size)
+
+
+def best_of(q: Callable[[Array], Array], candidates: Array) -> Array:
+    """The candidate of highest value, `[N, ..., A] -> [..., A]`; a single one is not judged."""
+    return candidates[0] if candidates.shape[0] == 1 else choose(candidates, q(candidates), None, 'best')
+
+
+def members_value(q: Callable[[Array, Array], Array], observation: Array, aggregate: str, rho: float = 0.5) -> Callable:
+    """`action[..., A] -> [...]`, the aggregate of an ensemble's `q(observation, action) -> [E, ...]` at given observations."""
+    return lambda action: ensemble_value(q(beside(action, observation), action), aggregate, rho)
 
 
 def choose(actions: Array, values: Array, key, how: str) -> Array:

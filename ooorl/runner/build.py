@@ -28,7 +28,8 @@ def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = 
 
     `irreversible` is the environment's own test of observations, for tables that ask for its labels.
     """
-    config_type, builder, *_ = algorithm(table['agent'])
+    entry = algorithm(table['agent'])
+    config_type, builder = entry.config, entry.builder
     chunk = table.get('chunk', 1)
     spec = Spec(observation_dim=spec.observation_dim, action_dim=chunk * spec.action_dim)
     config = parse(config_type, {k: v for k, v in table.items() if k in fields(config_type)}, '[agent]')
@@ -44,7 +45,7 @@ def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = 
     if 'critic' in table and 'critic' not in takes:
         raise UsageError(f'{table["agent"]} brings a critic of its own; remove the sub-table critic')
     if 'critic' in takes:
-        seams['critic'] = _critic(table.get('critic', {'kind': 'calql'}), spec, seams.pop('head', None))
+        seams['critic'] = _critic(table.get('critic', {'kind': entry.critic or 'calql'}), spec, seams.pop('head', None))
     if 'observation' in takes:
         seams |= _pairs(table, dataset, chunk)
     agent = builder(spec, config, **seams)

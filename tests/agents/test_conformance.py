@@ -16,7 +16,8 @@ from small import random_batch
 
 from ooorl.agents.bc import BCConfig, bc
 from ooorl.agents.calql import CalQLConfig, CalQLCriticConfig, calql, calql_critic
-from ooorl.agents.fql import FQLConfig, fql
+from ooorl.agents.expo import EXPOConfig, expo
+from ooorl.agents.fql import FQLConfig, fql, fql_critic
 from ooorl.agents.iql import IQLConfig, iql, iql_critic
 from ooorl.agents.odice import ODICEConfig, odice
 from ooorl.agents.parl import PARLConfig, parl
@@ -155,6 +156,12 @@ AGENTS = {
     'odice': Row(lambda config: odice(SPEC, config), ODICEConfig, SMALL | {'policy_hidden': (8,)}, ODICE_CHANGES),
     'prdc': Row(_prdc, PRDCConfig, SMALL),
     'fql': Row(lambda config: fql(SPEC, config), FQLConfig, SMALL, FQL_CHANGES),
+    'expo': Row(
+        lambda config: expo(
+            SPEC, config, critic=fql_critic(SPEC, FQLConfig(hidden=(8,))), policy=gaussian_policy(SPEC, (8,))
+        ),
+        EXPOConfig, SMALL | {'num_candidates': 2},
+    ),
     'parl': Row(
         lambda config: parl(
             SPEC, config, critic=iql_critic(SPEC, IQLConfig(hidden=(8,))), policy=flow_policy(SPEC, FlowConfig(hidden=(8,)))

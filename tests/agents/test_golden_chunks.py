@@ -49,24 +49,13 @@ def test_windows_and_what_they_come_to(golden_dir, length):
         np.testing.assert_array_equal(row.action.reshape(action.shape), action)
 
 
-def recorded_windows(arrays, step, gamma):
-    """The batch of update `step` (from 1) as windows of rows; the record has sums of rewards, discounted, up to each row."""
-    batch = {name: arrays[f'batch/{name}'][step - 1] for name in ('obs', 'act', 'rew', 'mask', 'valid', 'next_obs')}
-    reward = np.diff(batch['rew'].astype(np.float64), axis=1, prepend=0.0) / gamma ** np.arange(3)
-    observation = np.concatenate([batch['obs'][:, None], batch['next_obs'][:, :-1]], axis=1)
-    columns = observation, batch['act'], reward, batch['mask'], batch['next_obs'], {'valid': batch['valid']}
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), Transition(*columns))
-
-
 def recorded(arrays, prefix, field):
     """The recorded parameters of one of a state's fields."""
     if field == 'policy':
         return golden.flow_tree(arrays, f'{prefix}/flow', 9)
     if field == 'one_step':
         return golden.dense_tree(arrays, f'{prefix}/onestep')
-    place = f'{prefix}/{NETS[field]}/'
-    members = [{f'm/{k.removeprefix(place)}': v[e] for k, v in arrays.items() if k.startswith(place)} for e in range(4)]
-    return tuple(golden.dense_tree(member, 'm') for member in members)
+    return golden.ensemble_tree(arrays, f'{prefix}/{NETS[field]}')
 
 
 def check(comparison, kind, prefix, field, ours):
@@ -92,7 +81,7 @@ def test_the_released_updates_of_fql_on_chunks(golden_dir):
     for number in range(1, 6):
         noise = [arrays[f'noise/{key}'][number - 1] for key in ('next_z', 'flow_x0', 'flow_t', 'distill_z')]
         noise[0], noise[2] = noise[0][:, 0], noise[2][:, 0]
-        windows = recorded_windows(arrays, number, gamma)
+        windows = golden.windows(arrays, number, gamma)
         state, metrics = replayed.run(agent.update, noise, state, windows, jax.random.key(0))
         for key, theirs in {
             'q/loss': 'critic_critic_loss', 'policy/loss': 'actor_bc_flow_loss', 'one_step/distance': 'actor_distill_loss',

@@ -58,6 +58,32 @@ def flow_tree(arrays, prefix: str, action_dim: int) -> dict:
     return {'params': {'body': tree}}
 
 
+def ensemble_tree(arrays, prefix: str):
+    """Arrays whose first axis is that of the members as parameters of `nn.networks.ensemble_q`."""
+    names = [name for name in arrays if name.startswith(f'{prefix}/')]
+    members = [{f'm/{name.removeprefix(prefix + "/")}': arrays[name][e] for name in names} for e in range(len(arrays[names[0]]))]
+    return tuple(dense_tree(member, 'm') for member in members)
+
+
+def squashed_tree(arrays, prefix: str) -> dict:
+    """A network with the heads `wI` of the mean and `w_logstd` as parameters of `policies.gaussian.tanh_gaussian_policy`."""
+    tree = dense_tree(arrays, prefix)
+    last = tree['params'][f'Dense_{len(tree["params"]) - 1}']
+    last['kernel'] = jnp.concatenate([last['kernel'], arrays[f'{prefix}/w_logstd']], axis=-1)
+    last['bias'] = jnp.concatenate([last['bias'], arrays[f'{prefix}/b_logstd']], axis=-1)
+    return {'network': tree}
+
+
+def windows(arrays, step: int, gamma: float) -> Transition:
+    """The batch of update `step` (from 1) as windows of rows; the record has sums of rewards, discounted, up to each row."""
+    batch = {name: arrays[f'batch/{name}'][step - 1] for name in ('obs', 'act', 'rew', 'mask', 'valid', 'next_obs')}
+    length = batch['rew'].shape[1]
+    reward = np.diff(batch['rew'].astype(np.float64), axis=1, prepend=0.0) / gamma ** np.arange(length)
+    observation = np.concatenate([batch['obs'][:, None], batch['next_obs'][:, :-1]], axis=1)
+    columns = observation, batch['act'], reward, batch['mask'], batch['next_obs'], {'valid': batch['valid']}
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), Transition(*columns))
+
+
 def batch(arrays, step: int, **extras) -> Transition:
     """The batch of update `step` (from 1). Columns that a file does not have are zeros."""
     observation = arrays['batch/obs'][step - 1]

@@ -1,0 +1,160 @@
+"""EXPO-like edits and their kin against updates recorded from QAM's released code, all on one critic and on chunks."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import draws
+import golden
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from small import blank
+
+from ooorl.agents.expo import EXPOConfig, expo
+from ooorl.agents.fql import FQLConfig, FQLCriticState, fql_critic
+from ooorl.policies.flow import FlowConfig, flow_policy
+from ooorl.types import Spec
+from ooorl.wrap import chunked
+
+pytestmark = pytest.mark.usefixtures('highest_precision')
+SPEC = Spec(observation_dim=5, action_dim=9)
+FLOW = FlowConfig(hidden=(8, 8))
+
+
+def critic_config(arrays):
+    return FQLConfig(
+        gamma=golden.decimal(arrays, 'hp_discount'), polyak=golden.decimal(arrays, 'hp_tau'),
+        learning_rate=golden.decimal(arrays, 'hp_lr'), aggregate='lower', rho=golden.decimal(arrays, 'hp_rho'), hidden=(8, 8),
+        num_critics=int(arrays['hp_num_qs']), num_steps=int(arrays['hp_flow_steps']),
+    )  # fmt: skip
+
+
+class Case(NamedTuple):
+    """One recorded agent.
+
+    Attributes:
+      make: `(arrays, grad_transform) -> Agent`, not chunked.
+      fields: names of the state's learnt fields to `(arrays, prefix) -> parameters`; 'critic' is `FQLCriticState`.
+      draws: what an update draws, in its order: (of jax.random, name of the numbers, axes in front of the rows).
+      metrics: of the agent to those of the record.
+      moved: the fields, in the order of the optimisers' steps.
+      acting: what acting draws: the name of the numbers, axes in front of the candidates.
+    """
+
+    make: Callable
+    fields: dict
+    draws: list
+    metrics: dict
+    moved: tuple
+    acting: tuple
+
+
+def made_expo(arrays, grad_transform):
+    config = EXPOConfig(
+        learning_rate=golden.decimal(arrays, 'hp_lr'), edit_scale=golden.decimal(arrays, 'hp_edit_scale'), hidden=(8, 8),
+        num_candidates=int(arrays['hp_best_of_n']), keep_plain=False,
+        target_entropy=golden.decimal(arrays, 'hp_edit_target_entropy'),
+    )  # fmt: skip
+    critic = fql_critic(SPEC, critic_config(arrays), grad_transform=grad_transform)
+    return expo(SPEC, config, critic=critic, policy=flow_policy(SPEC, FLOW), grad_transform=grad_transform)
+
+
+def flow_of(net):
+    return lambda arrays, prefix: golden.flow_tree(arrays, f'{prefix}/{net}', SPEC.action_dim)
+
+
+def squashed_of(net):
+    return lambda arrays, prefix: golden.squashed_tree(arrays, f'{prefix}/{net}')
+
+
+def log_temperature(arrays, prefix):
+    return jnp.asarray(arrays[f'{prefix}/log_alpha'])
+
+
+CASES = {
+    'qam_fedit_h3_e4_bon4': Case(
+        made_expo,
+        {'policy': flow_of('flow'), 'edit': squashed_of('edit'), 'log_temperature': log_temperature},
+        [
+            ('normal', 'next_z', 'n'), ('normal', 'next_edit_eps', '1n'), ('normal', 'flow_x0', ''), ('uniform', 'flow_t', 't'),
+            ('normal', 'base_z', '1'), ('normal', 'edit_eps', '1'),
+        ],
+        {
+            'q/loss': 'critic_critic_loss', 'policy/loss': 'actor_bc_flow_loss', 'temperature/loss': 'actor_edit_alpha_loss',
+            'edit/entropy': 'actor_edit_entropy', 'temperature/value': 'alpha',
+        },
+        ('q', 'policy', 'edit', 'log_temperature'),
+        (('noise', 0), ('edit_eps', 1)),
+    ),
+}  # fmt: skip
+
+
+def noise(arrays, name, shape, number):
+    """Numbers of one draw: candidates come first here and behind the rows there."""
+    values = arrays[f'noise/{name}'][number]
+    if 'n' in shape:
+        values = np.moveaxis(values, 1, 0)
+    if 't' in shape:
+        values = values[:, 0]
+    return values[None] if '1' in shape else values
+
+
+def recorded(case, arrays, prefix, slow=True):
+    """All recorded parameters, by the fields of the state; of the critic both."""
+    nets = {'q': 'q', 'target_q': 'tq'} if slow else {'q': 'q'}
+    critic = {field: golden.ensemble_tree(arrays, f'{prefix}/{net}') for field, net in nets.items()}
+    return critic | {field: tree(arrays, prefix) for field, tree in case.fields.items()}
+
+
+def held(case, state):
+    """The same of a state."""
+    return {'q': state.critic.q, 'target_q': state.critic.target_q} | {field: getattr(state, field) for field in case.fields}
+
+
+def compare(comparison, kind, name, ours, theirs):
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for mine, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        comparison.check_numbers(kind, name, mine, other)
+
+
+def started(case, arrays, agent, prefix='init'):
+    state, found = blank(agent.init), recorded(case, arrays, prefix)
+    critic = FQLCriticState(q=found.pop('q'), q_opt=state.critic.q_opt, target_q=found.pop('target_q'))
+    return state._replace(critic=critic, **found)
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_the_released_updates(golden_dir, name):
+    arrays, case = golden.load(golden_dir, name), CASES[name]
+    comparison, gamma = golden.Comparison(arrays), golden.decimal(arrays, 'hp_discount')
+    replayed = draws.Replay(*(kind for kind, *_ in case.draws))
+    agent = chunked(case.make(arrays, replayed.grad_transform), 3, gamma=gamma, ends='drop')
+    state = started(case, arrays, agent)
+    for number in range(1, 6):
+        numbers = [noise(arrays, *draw[1:], number - 1) for draw in case.draws]
+        state, metrics = replayed.run(agent.update, numbers, state, golden.windows(arrays, number, gamma), jax.random.key(0))
+        for ours, theirs in case.metrics.items():
+            comparison.check('scalar', f'step{number}/{theirs}', metrics[ours])
+        np.testing.assert_allclose(metrics['q/target'], arrays[f'step{number}/td_target'].mean(), rtol=1e-5)
+        if f'after{number}/q/w0' in arrays:
+            theirs = recorded(case, arrays, f'after{number}')
+            for field, ours in held(case, state).items():
+                compare(comparison, 'parameter', f'after{number}/{field}', ours, theirs[field])
+        if number == 1:
+            theirs = recorded(case, arrays, 'grad1', slow=False)
+            for gradient, field in zip(replayed.gradients, case.moved, strict=True):
+                compare(comparison, 'gradient', f'grad1/{field}', gradient, theirs[field])
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_the_released_policies_act(golden_dir, name):
+    arrays, case = golden.load(golden_dir, name), CASES[name]
+    agent = case.make(arrays, optax.identity())
+    state = started(case, arrays, agent, 'after5')
+    replayed = draws.Replay(*('normal' for _ in case.acting))
+    for number, observation in enumerate(arrays['act/obs']):
+        numbers = [arrays[f'act/{key}'][number][(None,) * lead] for key, lead in case.acting]
+        action = replayed.run(agent.best_action, numbers, state, jnp.asarray(observation), jax.random.key(0))
+        golden.Comparison(arrays).check_numbers('value', 'act/action', action, arrays['act/action'][number])
