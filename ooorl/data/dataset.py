@@ -28,6 +28,7 @@ class Dataset:
       sha256: of the file the rows came from; '' for arrays.
       notes: one sentence for every decision taken on the way; print them.
       infos: further columns that were asked for, such as qpos and qvel, one row for each transition.
+      action_box: the `Box` that actions were recorded in, where it was stated or the file names it; theirs is [-1, 1] now.
     """
 
     transitions: Transition
@@ -35,6 +36,7 @@ class Dataset:
     sha256: str = ""
     notes: tuple[str, ...] = ()
     infos: dict[str, np.ndarray] = field(default_factory=dict)
+    action_box: Box | None = None
 
     @property
     def num_rows(self) -> int:
@@ -153,7 +155,8 @@ def assemble(
         extras={"boundary": kept(boundary.astype(np.float32))},
     )
     infos = {key: kept(value) for key, value in columns.infos.items()}
-    return Dataset(transitions=transitions, name=name, sha256=sha256, notes=tuple(notes), infos=infos)
+    box = stated_box or columns.action_box
+    return Dataset(transitions=transitions, name=name, sha256=sha256, notes=tuple(notes), infos=infos, action_box=box)
 
 
 def _float32(column):

@@ -1,4 +1,4 @@
-"""The command line: `ooorl demo | run | eval | report | data | doctor`.
+"""The command line: `ooorl demo | run | eval | report | export | data | doctor`.
 
 Bad input prints one sentence and exits with status 2; SIGTERM checkpoints and exits with 143, Ctrl-C with 130; a run that
 diverges exits with 1.
@@ -16,7 +16,7 @@ from importlib import metadata, resources
 from pathlib import Path
 
 from ooorl.errors import UsageError
-from ooorl.runner import cli_data
+from ooorl.runner import cli_data, cli_results
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -150,6 +150,7 @@ def _parser():
 
     doctor = commands.add_parser('doctor', help='say what this machine has and what is missing')
     doctor.set_defaults(command=_doctor)
+    cli_results.add_parsers(commands)
     cli_data.add_parser(commands)
     return parser
 

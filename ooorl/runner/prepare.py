@@ -28,6 +28,8 @@ class Prepared(NamedTuple):
     config: dict
     setup: Setup
     dataset: 'data.Dataset | None'
+    spec: Spec
+    box: 'data.Box | None'  # of actions in the environment's units, else the data's; None: [-1, 1]
     store_notes: tuple[str, ...] = ()  # on rows of an earlier run that it reads
 
 
@@ -44,14 +46,14 @@ def prepare(settings: Mapping) -> Prepared:
     settings, line = belonging.settled(settings)
     try:
         environment, evaluation = make_environments(settings, len(seeds))
-        dataset = _dataset_for(settings, line)
+        dataset, box = _dataset_for(settings, line)
     except UsageError as error:
         if not (guessed and settings['environment']['id']) or settings['run']['scheme'] != 'offline':
             raise
         # Only the data name this environment, and training does without it; what is wrong with the data shows again.
         settings, line = belonging.without_environment(settings, error)
         environment = evaluation = None
-        dataset = _dataset_for(settings, line)
+        dataset, box = _dataset_for(settings, line)
     stores, notes = earlier_runs.stores(settings, seeds)
     spec = _spec(dataset, environment, settings['environment']['id'], stores)
     settings, dataset = with_return_ranges(settings, dataset)
@@ -73,16 +75,18 @@ def prepare(settings: Mapping) -> Prepared:
     _check_batches(setup)
     memory.check(memory.of_setup(setup))
     _check_map(settings['report'], spec, len(seeds))
-    return Prepared(settings, setup, dataset, notes)
+    return Prepared(settings, setup, dataset, spec, box, notes)
 
 
 def _dataset_for(settings, line):
-    """The data set of a config, compared with its environment; `line` joins its notes."""
-    if not any(settings['dataset'][key] for key in ('path', 'task', 'scripted')):
-        return None
+    """The data set of a config, compared with its environment, or None, and the box of actions; `line` joins the data's notes."""
     with belonging.opened(settings) as place:
+        box = place and place.action_box
+        if not any(settings['dataset'][key] for key in ('path', 'task', 'scripted')):
+            return None, box
         dataset = load_dataset(settings['dataset'], place)
-    return dataclasses.replace(dataset, notes=(*dataset.notes, *([line] if line else [])))
+    noted = dataclasses.replace(dataset, notes=(*dataset.notes, *([line] if line else [])))
+    return noted, box or (None if place else dataset.action_box)
 
 
 def load_dataset(table: Mapping, place: 'belonging.Place | None' = None) -> 'data.Dataset | None':

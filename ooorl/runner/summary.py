@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import tomli_w
 
+from ooorl.runner import deployed
 from ooorl.runner.prepare import Prepared
 from ooorl.runner.provenance import provenance
 from ooorl.training.phases import env_steps, round_sizes
@@ -54,6 +55,7 @@ def summarise(prepared: Prepared, rows: list[dict], times: Mapping) -> dict:
         'phases': phases,
         'env_steps': sum(phase.num_env_steps for phase in setup.phases if phase.store == 'online'),
         **whole_times(times),
+        deployed.INTERFACE: deployed.of_prepared(prepared),
         'versions': versions(),
         'provenance': provenance(tomli_w.dumps(prepared.config)),
         'config_text': tomli_w.dumps(prepared.config),

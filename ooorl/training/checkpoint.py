@@ -199,8 +199,13 @@ def _refuse_damaged(directory):
 
 
 def _name(path, number):
+    return f'{number:05d}.{place_of(path)}'
+
+
+def place_of(path) -> str:
+    """What the array at a path of a pytree is called (`read_arrays`)."""
     text = jax.tree_util.keystr(path, simple=True, separator='.')
-    return f'{number:05d}.' + ''.join(c if c.isalnum() or c in '._-@' else '_' for c in text)
+    return ''.join(c if c.isalnum() or c in '._-@' else '_' for c in text)
 
 
 def _named(tree):
