@@ -119,8 +119,8 @@ def _restored(directory, phase, shapes):
         held = found[0].get(place, np.zeros((0,)))
         if np.prod(leaf.shape) and (held.shape, held.dtype) != (leaf.shape, leaf.dtype):
             raise UsageError(
-                f'load needs a checkpoint of the config that stands beside it; {directory} holds {place} of shape {held.shape}, not '
-                f'{leaf.shape}; restore both, or load with the version of ooorl that wrote it'
+                f'load needs a checkpoint of the config that stands beside it; {directory} holds {place} of shape {held.shape}, '
+                f'not {leaf.shape}; restore both, or load with the version of ooorl that wrote it'
             )
     filled = [found[0].get(place, np.zeros(leaf.shape, leaf.dtype)) for place, leaf in wanted.items()]
     return jax.tree.unflatten(structure, [0, *filled])[1][phase]
