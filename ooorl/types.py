@@ -287,6 +287,7 @@ class Environment:
     Attributes:
       name: for people.
       irreversible: as of `Task`.
+      counts: `(state) -> {name: [...]}`, running totals over the copies: rows of metrics; None where nothing is counted.
       spec: sizes.
       horizon: the time limit of an episode.
       batch_shape: leading axes of everything, `(N,)` or for several seeds on the host `(S, N)`.
@@ -305,3 +306,4 @@ class Environment:
     scan: Callable[..., tuple[Any, Any]]
     name: str = 'the environment'
     irreversible: Callable[[Array], Array] | None = None
+    counts: Callable[[State], dict[str, Array]] | None = None

@@ -92,14 +92,16 @@ def cautious(agent: Agent, signal: Signal, *, floor: float) -> Agent:
     Source: Xie et al., arXiv:2210.10765. Nothing is added to any policy's loss.
     """
 
-    def relabel(batch, score):
-        score = jnp.clip(score, 0.0, 1.0)
-        if 'label' in batch.extras:
-            score = jnp.where(batch.extras['label'] >= 0, batch.extras['label'], score)
-        surest = jnp.maximum(batch.extras.get('irreversible', 0.0), score)
-        return with_extras(batch, irreversible=surest, floor=jnp.full_like(batch.reward, floor))
+    return relabelled(agent, signal, lambda batch, score: penalised(batch, score, floor), name='cautious')
 
-    return relabelled(agent, signal, relabel, name='cautious')
+
+def penalised(batch: Transition, score: Array, floor: float) -> Transition:
+    """The batch as `cautious` gives it to its agent, for scores `[B]`."""
+    score = jnp.clip(score, 0.0, 1.0)
+    if 'label' in batch.extras:
+        score = jnp.where(batch.extras['label'] >= 0, batch.extras['label'], score)
+    surest = jnp.maximum(batch.extras.get('irreversible', 0.0), score)
+    return with_extras(batch, irreversible=surest, floor=jnp.full_like(batch.reward, floor))
 
 
 def labelled(agent: Agent, irreversible: Callable[[Array], Array]) -> Agent:

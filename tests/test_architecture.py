@@ -31,7 +31,7 @@ ROOMS = {
     'testing': (*GROUND, 'nn'),
     'envs': GROUND,
     'data': (*GROUND, 'envs'),
-    'training': (*GROUND, 'nn', 'wrap'),
+    'training': (*GROUND, 'nn', 'wrap', 'signals'),
     'reporting': GROUND,
     '__main__': ('runner',),
     'runner': (*GROUND, 'nn', 'policies', 'signals', 'agents', 'wrap', 'envs', 'data', 'training', 'reporting'),

@@ -54,6 +54,19 @@ def observe(state: TabletopState) -> Array:
     return jnp.concatenate(parts).astype(jnp.float32)
 
 
+def with_new_goal(state: TabletopState, key: Array) -> tuple[TabletopState, Array]:
+    """The same table with one of the four goals drawn anew, and its observation."""
+    goal = jnp.asarray(np.array(GOALS, np.float32))[jax.random.randint(key, (), 0, len(GOALS))]
+    state = state._replace(goal=goal)
+    return state, observe(state)
+
+
+def is_at_start(observation: Array) -> Array:
+    """Whether gripper and mug lie where episodes begin, within 0.2 together: `[..., 12] -> [...]` bool."""
+    start = jnp.broadcast_to(jnp.array([*START_GRIPPER, *START_MUG]), observation[..., :4].shape)
+    return jnp.sum((observation[..., :4] - start) ** 2, axis=-1) <= SUCCESS_DISTANCE**2
+
+
 def is_irreversible(observation: Array) -> Array:
     """Whether the mug lies beyond the edge and is not held: `[..., 12] -> [...]` bool; never so with walls."""
     beyond = jnp.max(jnp.abs(observation[..., 2:4]), axis=-1) > TABLE_EDGE

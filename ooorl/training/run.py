@@ -125,6 +125,7 @@ def _closed(programs, gauge, state, phase, sizes):
     state, metrics, finished = closed(state, sizes)
     state = judged(programs, state, phase, sizes, metrics)
     rows = _metric_rows(setup, state, sizes, metrics, finished)
+    rows += _count_rows(setup, state, phase, sizes)
     rows += _diagnostic_rows(setup, state, sizes, gauge.measure(state, phase, measured))
     done = state.round == len(sizes)
     if setup.evaluation is not None and (done or sizes.ends_period(state.round)):
@@ -154,6 +155,14 @@ def _rows(setup, state, sizes, kind, columns):
 def _metric_rows(setup, state, sizes, metrics, finished):
     columns = {'train': jax.device_get(metrics), 'episodes': jax.device_get(finished)}
     return [row for kind, own in columns.items() if own for row in _rows(setup, state, sizes, kind, own)]
+
+
+def _count_rows(setup, state, phase, sizes):
+    """Running totals of what the environment counts, of rows of kind "counts"."""
+    if not phase.num_env_steps or setup.environment.counts is None:
+        return []
+    totals = jax.device_get(setup.environment.counts(state.collectors[phase.store].environment))
+    return list(_rows(setup, state, sizes, 'counts', totals))
 
 
 def _diagnostic_rows(setup, state, sizes, found):

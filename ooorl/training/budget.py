@@ -1,0 +1,111 @@
+"""Help on a budget: when a reset pays, planned by dynamic programming over logged lives.
+
+A life is cut into decisions of some steps each. What is known at a decision is a cell z (a bin of the value times a bin of the
+risk), the number of decisions left and the number of requests left. With P the logged frequencies of the next cell and u(z) what
+a decision in cell z is worth,
+
+    U_0 = 0,   U_h(z, b) = u(z) + max( sum_z' P(z' | z) U_{h-1}(z', b),   sum_z' R(z') U_{h-1}(z', b - 1) where b > 0 )
+
+R being the cells of fresh lives. Help is asked for where the second is larger: at once where a reset pays, never where it does
+not, and the last requests are kept for where they are worth most. One log serves all budgets.
+
+Source of the idea: "Self-Regulation and Requesting Interventions", arXiv:2502.04576, who distil the
+plan into a classifier; here its table is small enough to be the policy itself.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from ooorl.errors import UsageError
+from ooorl.training.lives import COLUMNS
+from ooorl.types import Array, Key, State
+from ooorl.validation import check_not_negative, check_positive
+
+
+class Log(NamedTuple):
+    """Counted decisions: `steps` `[Z, Z]` from cell to next cell of the same life, `fresh` `[Z]` first cells of lives, `worth`
+    `[Z]` the mean worth of a decision in each cell, 0 where none was seen."""
+
+    steps: np.ndarray
+    fresh: np.ndarray
+    worth: np.ndarray
+
+
+class Plan(NamedTuple):
+    """When to ask: `ask` `[H + 1, C + 1, Z]` bool and the expected worth of what is left `[H + 1, C + 1, Z]`, by decisions left,
+    requests left and cell."""
+
+    ask: np.ndarray
+    worth: np.ndarray
+
+
+def cells(value: Array, risk: Array, value_edges: Array, risk_edges: Array) -> Array:
+    """`[...]` int32: the number of the cell; a bin's upper edge belongs to the next bin."""
+    value_bin = jnp.searchsorted(jnp.asarray(value_edges, jnp.float32), value, side='right')
+    risk_bin = jnp.searchsorted(jnp.asarray(risk_edges, jnp.float32), risk, side='right')
+    return (value_bin * (len(risk_edges) + 1) + risk_bin).astype(jnp.int32)
+
+
+def count(cell: np.ndarray, life: np.ndarray, worth: np.ndarray, num_cells: int) -> Log:
+    """Counts logged decisions `[n]` in the order they were made: their cells, numbers of their lives and what each was worth.
+
+    Raises:
+      UsageError: if there is no decision, or a cell lies outside.
+    """
+    cell, life, worth = np.asarray(cell), np.asarray(life), np.asarray(worth, np.float64)
+    if not cell.size or cell.min() < 0 or cell.max() >= num_cells:
+        raise UsageError(f'a log needs decisions in cells 0 to {num_cells - 1}; got {cell.size}; log some lives first')
+    going = life[1:] == life[:-1]
+    steps = np.zeros((num_cells, num_cells))
+    np.add.at(steps, (cell[:-1][going], cell[1:][going]), 1.0)
+    fresh = np.bincount(cell[np.append(True, ~going)], minlength=num_cells).astype(float)
+    visits = np.bincount(cell, minlength=num_cells)
+    return Log(steps, fresh, np.bincount(cell, weights=worth, minlength=num_cells) / np.maximum(visits, 1))
+
+
+def plan(log: Log, horizon: int, budget: int) -> Plan:
+    """The best use of `budget` requests over `horizon` decisions; a cell that was never left is taken to stay as it is.
+
+    Ties do not ask.
+    """
+    check_positive(horizon=horizon)
+    check_not_negative(budget=budget)
+    totals = log.steps.sum(axis=1, keepdims=True)
+    move = np.where(totals > 0, log.steps / np.maximum(totals, 1.0), np.eye(len(log.fresh)))
+    fresh = log.fresh / log.fresh.sum()
+    worth = np.zeros((horizon + 1, budget + 1, len(fresh)))
+    ask = np.zeros_like(worth, bool)
+    for left in range(1, horizon + 1):
+        stay = worth[left - 1] @ move.T
+        reset = np.full_like(stay, -np.inf)
+        reset[1:] = (worth[left - 1, :-1] @ fresh)[:, None]
+        ask[left] = reset > stay + 1e-9
+        worth[left] = log.worth + np.maximum(stay, reset)
+    return Plan(ask, worth)
+
+
+def when_it_pays(
+    planned: Plan, cell_of: Callable[[State, Array, Key], Array], *, total_steps: int, decision_steps: int
+) -> Callable[[State, Array, Array, Key], Array]:
+    """The trigger of `training.interventions` that follows a plan; give it `Rules(patience=0)` and the plan's budget.
+
+    Args:
+      planned: from `plan`.
+      cell_of: `(state of the intervening agent, observation[..., O], key) -> cell [...]`.
+      total_steps: steps of the whole run, of each copy.
+      decision_steps: steps of a decision; in between nothing is asked.
+    """
+    table = jnp.asarray(planned.ask)
+    horizon, budget = planned.ask.shape[0] - 1, planned.ask.shape[1] - 1
+
+    def trigger(state, observation, columns, key):
+        elapsed, age, requests = (columns[..., COLUMNS.index(name)] for name in ('elapsed', 'age', 'left'))
+        left = jnp.clip((total_steps - elapsed) // decision_steps, 0, horizon).astype(jnp.int32)
+        requests = jnp.clip(requests, 0, budget).astype(jnp.int32)
+        due = (age % decision_steps == 0) & (age > 0)
+        return table[left, requests, cell_of(state, observation, key)] & due
+
+    return trigger
