@@ -36,7 +36,8 @@ from ooorl.reporting import writers
 from ooorl.runner import build, config
 from ooorl.runner.prepare import Prepared, prepare
 from ooorl.runner.session import note
-from ooorl.runner.signal_tables import BUILDERS, SIGNALS, parse_seeds
+from ooorl.runner.settings import parse_seeds
+from ooorl.runner.signal_tables import BUILDERS, SIGNALS
 from ooorl.runner.summary import versions
 from ooorl.training import rounds
 from ooorl.training.phases import Phase, Setup, round_sizes
