@@ -1,0 +1,250 @@
+"""Learning curves on OGBench beside published ones, scaled down; JSON results, a table from them.
+
+    ooorl data make scene-play --out scene-play.npz --rows 250250
+    python experiments/ogbench_curves.py --dataset scene=scene-play.npz             # every cell without a result; resumes
+    python experiments/ogbench_curves.py --dataset scene=scene-play.npz --cells scene:1:ifql:small
+    python experiments/ogbench_curves.py --table --published curves.csv             # what the results in the repository say
+
+A cell is family:task:method:size. It runs `configs/<folder>/ogbench_manipulation.toml` with the method's tuned settings for that
+family, in a run directory below `--out`; stopped at any moment, the same command goes on from the last checkpoint.
+Published are means and deviations over 12 seeds of ColinQiyangLi/qam@f93efd2 (`exp_data`), every 50,000 updates, with ten
+critics of 512 x 4, batches of 256 and 1,000,000 rows. The csv has the columns task, method, updates, seeds, success_mean,
+success_std.
+"""
+
+import argparse
+import csv
+import json
+import os
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ooorl.errors import UsageError
+from ooorl.mapping import num_cores
+from ooorl.reporting import writers
+from ooorl.runner import config
+from ooorl.runner.prepare import prepare
+from ooorl.runner.session import Interrupted, execute
+from ooorl.runner.settings import parse_seeds
+from ooorl.training.run import Diverged
+
+HERE = Path(__file__).resolve().parent
+CONFIGS, RESULTS, PREFIX = HERE.parent / 'configs', HERE / 'results', 'ogbench_curves-'
+
+# method -> (folder of its config, name in the published table, its tuned settings by family)
+METHODS = {
+    'ifql': ('idql', 'IFQL', {'scene': {'agent.expectile': 0.9}, 'puzzle-3x3': {'agent.expectile': 0.95}}),
+    'fql': ('fql', 'FQL', {'scene': {'agent.distil_weight': 300.0}, 'puzzle-3x3': {'agent.distil_weight': 300.0}}),
+}
+# What networks and batches are; 'full' is what is published.
+SIZES = {
+    'small': {'width': 256, 'depth': 3, 'num_critics': 2, 'batch_size': 128},
+    'full': {'width': 512, 'depth': 4, 'num_critics': 10, 'batch_size': 256},
+}
+FAMILIES = ('scene', 'puzzle-3x3')
+KEPT = ('q/mean', 'q/target', 'q/loss', 'value/mean', 'policy/loss')
+
+
+class Cell(NamedTuple):
+    """One training: a family's task, a method, a size."""
+
+    family: str
+    task: int
+    method: str
+    size: str
+
+    def __str__(self):
+        return ':'.join(map(str, self))
+
+    @property
+    def environment(self) -> str:
+        """The id that the published table has, too."""
+        return f'{self.family}-play-singletask-task{self.task}-v0'
+
+    @property
+    def name(self) -> str:
+        """For files and folders."""
+        return str(self).replace(':', '-')
+
+
+def all_cells() -> list[Cell]:
+    """The cells in the order of their worth."""
+    return [Cell(family, 1, method, 'small') for family in FAMILIES for method in METHODS] + [Cell('scene', 1, 'ifql', 'full')]
+
+
+def parse_cell(text: str) -> Cell:
+    """'scene:1:ifql:small' as a cell.
+
+    Raises:
+      UsageError: where a part is unknown.
+    """
+    family, task, method, size = (*text.split(':'), *[''] * 4)[:4]
+    known = family in FAMILIES and task in tuple('12345') and method in METHODS and size in SIZES
+    if not known or text.count(':') != 3:
+        choices = f'one of {FAMILIES}, 1 to 5, one of {tuple(METHODS)}, one of {tuple(SIZES)}'
+        raise UsageError(f'--cells takes FAMILY:TASK:METHOD:SIZE, {choices}; got {text!r}')
+    return Cell(family, int(task), method, size)
+
+
+def settings_of(cell: Cell, dataset: str, seeds: str, updates: int, overrides) -> dict:
+    """The config of a cell."""
+    folder, _, tuned = METHODS[cell.method]
+    size = SIZES[cell.size]
+    widths = [size['width']] * size['depth']
+    changed = {
+        'run.seeds': seeds,
+        'run.evaluate_every': max(updates // 2, 1),
+        'offline.num_updates': updates,
+        'environment.id': cell.environment,
+        'dataset.path': dataset,
+        'agent.hidden': widths,
+        'agent.policy.hidden': widths,
+        'agent.num_critics': size['num_critics'],
+        'agent.sampling.batch_size': size['batch_size'],
+        **tuned[cell.family],
+    }
+    texts = [f'{key}={json.dumps(value)}' for key, value in changed.items()]
+    return config.read(CONFIGS / folder / 'ogbench_manipulation.toml', [*texts, *overrides])
+
+
+def collected(cell: Cell, run_dir: Path) -> dict:
+    """The result of a cell as far as its run directory has come."""
+    settings = tomllib.loads((run_dir / 'config.toml').read_text(encoding='utf-8'))
+    rows = [json.loads(line) for line in (run_dir / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()]
+    seeds = parse_seeds(settings['run']['seeds'])
+    summary = run_dir / 'summary.json'
+    known = json.loads(summary.read_text(encoding='utf-8')) if summary.is_file() else {}
+    dataset = settings['dataset']
+    return {
+        'cell': str(cell),
+        'seeds': list(seeds),
+        'updates_asked': settings['offline']['num_updates'],
+        'num_episodes': settings['evaluation']['num_episodes'],
+        'curve': _curve(rows, 'eval', seeds, ('success', 'length', 'return')),
+        'metrics': _curve(rows, 'train', seeds, KEPT),
+        'notes': known.get('notes', []),
+        'dataset': {key: known.get('dataset', {}).get(key) for key in ('name', 'sha256', 'rows')},
+        'wall_seconds': known.get('wall_seconds'),
+        'times': known.get('times'),
+        'versions': known.get('versions'),
+        'config': {**settings, 'dataset': {**dataset, 'path': Path(dataset['path']).name}},
+    }
+
+
+def _curve(rows, kind, seeds, columns, most=20):
+    """`{column: [points][seeds]}` and the updates of the points, at most `most` of them, the last one included."""
+    found = {}
+    for row in rows:
+        if row['kind'] == kind:
+            found.setdefault(row['updates'], {})[row['seed']] = row
+    points = [updates for updates, by_seed in sorted(found.items()) if set(by_seed) == set(seeds)]
+    points = points[:: -1][:: -(-len(points) // most) or 1][::-1]
+    values = {name: [[found[u][s].get(name) for s in seeds] for u in points] for name in columns}
+    return {'updates': points, **{name: column for name, column in values.items() if column and column[0][0] is not None}}
+
+
+def run_cell(cell: Cell, arguments, path: Path) -> None:
+    """Trains a cell, or goes on with it, and writes its result, also of an unfinished one."""
+    out = arguments.out / cell.name
+    datasets = dict(text.split('=', 1) for text in arguments.dataset)
+    if cell.family not in datasets:
+        raise UsageError(f'--dataset {cell.family}=FILE is needed for {cell}; got {arguments.dataset}')
+    prepared = prepare(settings_of(cell, datasets[cell.family], arguments.seeds, arguments.updates, arguments.set))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        execute(prepared, out, resume=(out / 'config.toml').is_file())
+    finally:
+        if (out / 'metrics.jsonl').is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            writers.write_json(path, collected(cell, out))
+
+
+def published(path: Path) -> dict[tuple[str, str, int], tuple[float, float]]:
+    """Published (mean, deviation) by (task, method, updates)."""
+    with open(path, newline='', encoding='utf-8') as file:
+        return {
+            (row['task'], row['method'], int(row['updates'])): (float(row['success_mean']), float(row['success_std']))
+            for row in csv.DictReader(file)
+        }
+
+
+def table(results: Mapping[str, dict], known: Mapping) -> str:
+    """One line for every evaluation of every result."""
+    rows = []
+    for text, result in sorted(results.items()):
+        cell = parse_cell(text)
+        for updates, success in zip(result['curve']['updates'], result['curve'].get('success', []), strict=True):
+            there = known.get((cell.environment, METHODS[cell.method][1], updates))
+            rows.append([
+                f'{cell.family} {cell.task}',
+                METHODS[cell.method][1],
+                cell.size,
+                f'{updates:,}',
+                ' '.join(f'{value:.2f}' for value in success),
+                f'{np.mean(success):.2f}',
+                'no point there' if there is None else f'{there[0]:.2f} ± {there[1]:.2f}',
+                '' if there is None else _verdict(float(np.mean(success)), *there),
+            ])
+    head = ['task', 'method', 'size', 'updates', 'success by seed', 'mean', 'published', 'within two deviations']
+    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in [head, ['---'] * len(head), *rows])
+
+
+def _verdict(mean, published_mean, deviation):
+    return 'yes' if abs(mean - published_mean) <= 2.0 * deviation else f'no, by {mean - published_mean:+.2f}'
+
+
+def read_results(folder: Path) -> dict[str, dict]:
+    """Results by cell."""
+    found = [json.loads(path.read_text(encoding='utf-8')) for path in sorted(folder.glob(f'{PREFIX}*.json'))]
+    return {result['cell']: result for result in found}
+
+
+def _arguments(argv):
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--cells', default='', metavar='FAMILY:TASK:METHOD:SIZE,...', help='default: all, by their worth')
+    parser.add_argument('--dataset', action='append', default=[], metavar='FAMILY=FILE', help='made by `ooorl data make`')
+    parser.add_argument('--updates', type=int, default=50_000)
+    parser.add_argument('--seeds', default='0:2', metavar='A:B')
+    parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE', help='change the configs')
+    parser.add_argument('--out', type=Path, default=Path('runs') / 'ogbench_curves', metavar='DIR', help='of the run directories')
+    parser.add_argument('--results', type=Path, default=RESULTS, metavar='DIR')
+    parser.add_argument('--collect', action='store_true', help='only write the results of run directories as far as they are')
+    parser.add_argument('--table', action='store_true', help='only print the table of the results')
+    parser.add_argument('--published', type=Path, metavar='CSV', help='the published curves')
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the cells that have no whole result yet, then prints the table."""
+    arguments = _arguments(argv)
+    if 'JAX_NUM_CPU_DEVICES' not in os.environ:
+        jax.config.update('jax_num_cpu_devices', min(num_cores(), len(parse_seeds(arguments.seeds))))
+    cells = [parse_cell(text) for text in arguments.cells.split(',')] if arguments.cells else all_cells()
+    for cell in () if arguments.table else cells:
+        path = arguments.results / f'{PREFIX}{cell.name}.json'
+        if arguments.collect:
+            if (arguments.out / cell.name / 'metrics.jsonl').is_file():
+                writers.write_json(path, collected(cell, arguments.out / cell.name))
+            continue
+        done = json.loads(path.read_text(encoding='utf-8'))['curve']['updates'] if path.is_file() else []
+        if done and done[-1] >= arguments.updates:
+            continue
+        print(f'--- {cell}', flush=True)
+        try:
+            run_cell(cell, arguments, path)
+        except (Diverged, UsageError) as error:
+            print(f'{cell}: {error}', file=sys.stderr, flush=True)
+        except Interrupted:
+            return 130
+    print(table(read_results(arguments.results), published(arguments.published) if arguments.published else {}))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
