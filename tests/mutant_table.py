@@ -281,6 +281,22 @@ TABLE = [
         ('a given policy is fitted', "if config.imitate == 'data':", "if config.imitate != 'search':"),
     ),
     *mutants(
+        'agents/dsrl.py', ('agents/test_dsrl.py', 'agents/test_golden_rivals.py'),
+        ('noise is not bounded', 'return config.noise_bound * direction, log_prob', 'return direction, log_prob'),
+        ('the fitted policy acts', 'best_of(q, policy.decode(policy.deployed(state.policy), observation, noise))', 'best_of(q, policy.decode(state.policy, observation, noise))'),
+        ('the noise critic fits the slow Q', 'critic.q(before.critic, batch.observation, action)', 'critic.target_q(before.critic, batch.observation, action)'),
+        ('the steering descends', 'temperature * log_prob[0] - climbed', 'temperature * log_prob[0] + climbed'),
+        ('the steering without entropy', 'temperature * log_prob[0] - climbed', '-climbed'),
+        ('one step of the noise critic', 'jax.random.split(key, config.noise_steps))', 'jax.random.split(key, 1))'),
+        ('entropy of the original', '-policy.noise_dim / 2 if config.target_entropy is None', '0.0 if config.target_entropy is None'),
+        ('a given policy is fitted', "if config.imitate == 'data':", "if config.imitate != 'search':"),
+    ),
+    *mutants(
+        'envs/steered.py', ('agents/test_dsrl.py',),
+        ('unbounded', 'decoded(state.observation, bound * action)', 'decoded(state.observation, action)'),
+        ('decoded where the episode ended', 'SteeredState(inner, timestep.observation), timestep', 'SteeredState(inner, timestep.next_observation), timestep'),
+    ),
+    *mutants(
         'agents/search.py', ('agents/test_search.py', 'agents/test_parl.py'),
         ('keeps the worst', 'argsort(axis=0)[-config.num_kept :]', 'argsort(axis=0)[: config.num_kept]'),
         ('the data replace the best', 'jnp.concatenate([candidates[1:], jnp.clip(data_action, -1.0, 1.0)[None]])', 'jnp.concatenate([candidates[:-1], jnp.clip(data_action, -1.0, 1.0)[None]])'),

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ooorl.agents.bc import BCConfig, bc
 from ooorl.agents.calql import CalQLConfig, CalQLCriticConfig, calql, calql_critic
+from ooorl.agents.dsrl import DSRLConfig, dsrl
 from ooorl.agents.expo import EXPOConfig, expo
 from ooorl.agents.fql import FQLConfig, FQLCriticConfig, fql, fql_critic
 from ooorl.agents.iql import IQLConfig, iql, iql_critic
@@ -77,6 +78,11 @@ ALGORITHMS = {
         EXPOConfig, expo, BOTH, 'a critic (sub-table `critic`; that of FQL where none is given) and any policy (flow)',
         '`edit_scale` per task; OGBench: `num_candidates = 1`, `keep_plain = false`; `imitate = "nothing"`: the policy is given',
         critic='fql',
+    ),
+    'dsrl': Algorithm(
+        DSRLConfig, dsrl, BOTH, 'a critic (sub-table `critic`; that of FQL where none is given); a policy with `decode` (flow)',
+        '`noise_bound` per task; original: `imitate = "nothing"` online, `noise_steps = 10`, `target_entropy = 0`',
+        ('ema_rate',), critic='fql',
     ),
     'odice': Algorithm(
         ODICEConfig, odice, 'offline', '', '`eta = 0`: semi-gradient; `orthogonal = false`: their sum', ('policy_hidden',)

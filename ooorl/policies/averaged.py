@@ -35,10 +35,12 @@ def _is_averaged(node) -> bool:
     return isinstance(node, Averaged)
 
 
-def averaged(policy: Policy, rate: float) -> Policy:
+def averaged(policy: Policy, rate: float, *, lags: bool = False) -> Policy:
     """The policy with a slow copy of its parameters, which is what acts.
 
         slow <- (1 - rate) * slow + rate * fitted        after every step of the optimiser
+
+    fitted being the parameters after that step, or if it `lags` those before, as in code that moves all slow copies first.
 
     Losses and Bellman targets read the fitted parameters, `deployed(params)` puts the slow ones in their place. The optimisers
     of `agents.steps` do not see the slow copy; whatever another one does to it (weight decay) is undone.
@@ -55,7 +57,8 @@ def averaged(policy: Policy, rate: float) -> Policy:
 
     def after_update(before, after):
         fitted = policy.after_update(before.fitted, after.fitted)
-        return Averaged(fitted, jax.tree.map(lambda new, old: rate * new + (1.0 - rate) * old, fitted, before.slow))
+        towards = before.fitted if lags else fitted
+        return Averaged(fitted, jax.tree.map(lambda new, old: rate * new + (1.0 - rate) * old, towards, before.slow))
 
     def of_fitted(function):
         return function and (lambda params, *args: function(params.fitted, *args))

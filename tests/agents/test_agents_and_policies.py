@@ -33,7 +33,7 @@ SMALL_POLICIES = {
     'autoregressive': {'num_bins': 4, 'num_layers': 1, 'num_heads': 1, 'width': 8, 'dropout': 0.0},
 }
 # What an agent needs of a policy; agents that are not named take any.
-NEEDS = {'sac': 'density', 'calql': 'density', 'td3': 'decode', 'prdc': 'decode', 'fql': 'decode'}
+NEEDS = {'sac': 'density', 'calql': 'density', 'td3': 'decode', 'prdc': 'decode', 'fql': 'decode', 'dsrl': 'decode'}
 HAVE = {
     'gaussian': {'decode'}, 'tanh_gaussian': {'decode', 'density'}, 'deterministic': {'decode'}, 'flow': {'decode'},
     'diffusion': {'decode'}, 'autoregressive': set(),
@@ -43,7 +43,7 @@ assert set(POLICIES) - set(HAVE) <= {'opaque'}
 PAIRS = [(agent, policy) for agent in ALGORITHMS for policy in HAVE]
 FITTING = [(a, p) for a, p in PAIRS if a not in NEEDS or NEEDS[a] in HAVE[p]]
 # These draw and imitate through the functions that parl uses, which meets all policies.
-ALIKE = {'expo': ('flow', 'autoregressive')}
+ALIKE = {'expo': ('flow', 'autoregressive'), 'dsrl': ('diffusion',)}
 TRIED = [(a, p) for a, p in FITTING if p in ALIKE.get(a, POLICIES)]
 
 

@@ -16,6 +16,7 @@ from small import random_batch
 
 from ooorl.agents.bc import BCConfig, bc
 from ooorl.agents.calql import CalQLConfig, CalQLCriticConfig, calql, calql_critic
+from ooorl.agents.dsrl import DSRLConfig, dsrl
 from ooorl.agents.expo import EXPOConfig, expo
 from ooorl.agents.fql import FQLConfig, fql, fql_critic
 from ooorl.agents.iql import IQLConfig, iql, iql_critic
@@ -161,6 +162,12 @@ AGENTS = {
             SPEC, config, critic=fql_critic(SPEC, FQLConfig(hidden=(8,))), policy=gaussian_policy(SPEC, (8,))
         ),
         EXPOConfig, SMALL | {'num_candidates': 2},
+    ),
+    'dsrl': Row(
+        lambda config: dsrl(
+            SPEC, config, critic=fql_critic(SPEC, FQLConfig(hidden=(8,))), policy=gaussian_policy(SPEC, (8,))
+        ),
+        DSRLConfig, SMALL,
     ),
     'parl': Row(
         lambda config: parl(

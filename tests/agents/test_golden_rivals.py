@@ -12,8 +12,10 @@ import optax
 import pytest
 from small import blank
 
+from ooorl.agents.dsrl import DSRLConfig, dsrl
 from ooorl.agents.expo import EXPOConfig, expo
 from ooorl.agents.fql import FQLConfig, FQLCriticState, fql_critic
+from ooorl.policies.averaged import Averaged, averaged
 from ooorl.policies.flow import FlowConfig, flow_policy
 from ooorl.types import Spec
 from ooorl.wrap import chunked
@@ -73,7 +75,39 @@ def log_temperature(arrays, prefix):
     return jnp.asarray(arrays[f'{prefix}/log_alpha'])
 
 
+def made_dsrl(arrays, grad_transform):
+    config = DSRLConfig(
+        learning_rate=golden.decimal(arrays, 'hp_lr'), noise_bound=golden.decimal(arrays, 'hp_noise_scale'), hidden=(8, 8),
+        num_candidates=int(arrays['hp_best_of_n']), target_entropy=golden.decimal(arrays, 'hp_target_entropy'),
+    )  # fmt: skip
+    critic = fql_critic(SPEC, critic_config(arrays), grad_transform=grad_transform)
+    policy = averaged(flow_policy(SPEC, FLOW), golden.decimal(arrays, 'hp_tau'), lags=True)
+    return dsrl(SPEC, config, critic=critic, policy=policy, grad_transform=grad_transform)
+
+
+def averaged_flow(arrays, prefix):
+    fitted = flow_of('flow')(arrays, prefix)
+    return fitted if prefix == 'grad1' else Averaged(fitted, flow_of('tflow')(arrays, prefix))
+
+
 CASES = {
+    'qam_dsrl_h3_e4': Case(
+        made_dsrl,
+        {
+            'policy': averaged_flow, 'steering': squashed_of('pi'), 'log_temperature': log_temperature,
+            'noise_q': lambda arrays, prefix: golden.ensemble_tree(arrays, f'{prefix}/zq'),
+        },
+        [
+            ('normal', 'next_eps', 'n'), ('normal', 'distill_z', ''), ('normal', 'flow_x0', ''), ('uniform', 'flow_t', 't'),
+            ('normal', 'eps', '1'),
+        ],
+        {
+            'q/loss': 'critic_critic_loss', 'noise_q/loss': 'critic_distill_loss', 'policy/loss': 'actor_flow_loss',
+            'steering/loss': 'actor_actor_loss', 'steering/entropy': 'actor_entropy', 'temperature/loss': 'actor_alpha_loss',
+        },
+        ('q', 'noise_q', 'policy', 'steering', 'log_temperature'),
+        (('eps', 0),),
+    ),
     'qam_fedit_h3_e4_bon4': Case(
         made_expo,
         {'policy': flow_of('flow'), 'edit': squashed_of('edit'), 'log_temperature': log_temperature},
