@@ -145,6 +145,25 @@ class DensityPolicy(Policy):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class DenoisingPolicy(Policy):
+    """A policy that guesses actions from noisy ones: every diffusion and every flow, seen alike.
+
+    Its draws follow dx / dsigma = (x - D(x, sigma)) / sigma from much noise to none, x being an action with noise of deviation
+    sigma added. That is how one policy is distilled into another.
+
+    Attributes:
+      denoise: `(params, observation[..., O], x[..., A], sigma[...]) -> D[..., A]`, the guess of the action, not clipped;
+        observation and sigma may lack leading axes of x.
+      levels: the noise levels sigma that it was fitted at, most first; None: it can be asked at any sigma > 0.
+      guesses: what its network puts out: 'noise', 'velocity', or 'edm' (the target of EDM's preconditioning).
+    """
+
+    denoise: Callable[[Params, Array, Array, Array], Array]
+    levels: tuple[float, ...] | None
+    guesses: str
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ValueHead:
     """How a network's raw outputs become a value, and what loss draws them to a target.
 
@@ -232,6 +251,8 @@ class Agent:
         where the agent has no Q. Of a chunk, where `chunk` is more than 1.
       chunk: h, steps that one decision covers (`ooorl.wrap.chunked`). More than 1: collection and evaluation carry out all h
         before they ask again, and `update` is given windows `[B, h]` as of `replay.sample_windows`.
+      inherit: `(state, sources) -> state`, a new state given the final states of the phases that its own phase takes from
+        (`Phase.sources`); None where it takes from none.
       weighs: whether each row counts as much as `batch.extras['weight']` says, where that is there, in all losses that read its
         action or what came of it (`nn.losses.weighted`), and nothing of an action is imitated but what
         `batch.extras['known']` `[B, A]` marks.
@@ -246,6 +267,7 @@ class Agent:
     sees: Callable[[State, Transition], Transition] = sees_all
     q: Callable[[State, Array, Array], Array] | None = None
     chunk: int = 1
+    inherit: Callable[[State, tuple[State, ...]], State] | None = None
     weighs: bool = False
 
 

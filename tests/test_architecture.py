@@ -43,6 +43,8 @@ STAIRS = {
     'training/collect': ('learn', 'run', 'rounds', 'phases', 'measure', 'checkpoint'),
     'training/evaluate': ('learn', 'run', 'rounds', 'phases', 'measure', 'checkpoint'),
     'training/phases': ('run', 'rounds', 'measure', 'checkpoint'),
+    'training/preflight': ('run', 'rounds', 'measure', 'checkpoint'),
+    'training/schemes': ('run', 'rounds', 'measure', 'checkpoint'),
     'training/cycles': ('run', 'rounds', 'measure', 'checkpoint'),
     'training/rounds': ('run', 'measure', 'checkpoint'),
     'training/run': ('checkpoint',),

@@ -13,7 +13,7 @@ from ooorl import signals, wrap
 from ooorl.errors import UsageError
 from ooorl.runner import config
 from ooorl.runner.prepare import prepare
-from ooorl.training.phases import check
+from ooorl.training.preflight import check
 from ooorl.types import Spec, Transition
 
 FOLDER = Path(__file__).parent.parent / 'experiments'

@@ -11,7 +11,7 @@ from ooorl.agents import ALGORITHMS
 from ooorl.runner import settings
 from ooorl.runner.cli import main
 from ooorl.runner.describe import settings_of
-from ooorl.training.phases import check
+from ooorl.training.preflight import check
 
 BLOCK = re.compile(r'^```(python|toml)\n(.*?)^```', re.MULTILINE | re.DOTALL)
 

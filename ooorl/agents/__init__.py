@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ooorl.agents.bc import BCConfig, bc
 from ooorl.agents.calql import CalQLConfig, CalQLCriticConfig, calql, calql_critic
+from ooorl.agents.distill import DistilConfig, distil
 from ooorl.agents.dsrl import DSRLConfig, dsrl
 from ooorl.agents.expo import EXPOConfig, expo
 from ooorl.agents.fql import FQLConfig, FQLCriticConfig, fql, fql_critic
@@ -17,6 +18,7 @@ from ooorl.agents.iql import IQLConfig, iql, iql_critic
 from ooorl.agents.odice import ODICEConfig, odice
 from ooorl.agents.parl import PARLConfig, parl
 from ooorl.agents.prdc import PRDCConfig, prdc
+from ooorl.agents.returns import ReturnsConfig, returns
 from ooorl.agents.sac import SACConfig, sac, sac_critic
 from ooorl.agents.td3 import TD3Config, td3
 from ooorl.errors import UsageError
@@ -70,6 +72,10 @@ ALGORITHMS = {
         CalQLConfig, calql, BOTH, 'a policy with a density; returns-to-go (computed) where `calibrate`',
         'CQL: `calibrate = false`; antmaze: `target_gap = 0.8` instead of `conservative_weight`', ('hidden',),
     ),
+    'distil': Algorithm(
+        DistilConfig, distil, 'offline', 'a teacher with a flow or diffusion policy (scheme `distil`)',
+        'RACTD: an EDM teacher, table `[returns]` with `reward_weight` about 0.5; 0 is plain consistency distillation',
+    ),
     'fql': Algorithm(
         FQLConfig, fql, BOTH, 'a policy with `decode`; flow where none is given',
         '`aggregate = "min"` for D4RL; `distil_weight` per task, or `normalise_q = true` with .03 to 10', ('num_steps',),
@@ -96,6 +102,7 @@ ALGORITHMS = {
         PRDCConfig, prdc, 'offline', 'a data set to search', '`beta` with `q_normalisation`: 2 and 2.5, antmaze 7.5 and 7.5',
         ('exploration_noise', 'policy_layer_norm'),
     ),
+    'returns': Algorithm(ReturnsConfig, returns, 'offline', 'returns-to-go (computed)', 'judges a student (scheme `distil`)'),
 }
 
 # Critics without a policy of their own, for agents that take any.

@@ -215,6 +215,25 @@ def heun(denoise: Callable[[Array, Level], Array], levels: Level, x: Array) -> A
     return denoise(last.alpha * y, last)
 
 
+def path_step(denoise: Callable[[Array, Array], Array], x: Array, start: Array, end: Array) -> Array:
+    """One step of Heun's method on dx / dsigma = (x - D(x, sigma)) / sigma from level `start` to `end`, Euler's where that is 0.
+
+    Args:
+      denoise: `(x[..., A], sigma[...]) -> D[..., A]`.
+      x: `[..., A]`, at `start`.
+      start: `[...]`, above 0.
+      end: `[...]`.
+    """
+    def column(level):
+        return jnp.broadcast_to(level[..., None], x.shape)
+
+    length, noisy = column(end - start), jnp.where(end > 0, end, start)
+    first = (x - denoise(x, start)) / column(start)
+    guess = x + length * first
+    second = (guess - denoise(guess, noisy)) / column(noisy)
+    return jnp.where(column(end) > 0, x + 0.5 * length * (first + second), guess)
+
+
 def flow_loss(
     velocity: Callable[[Array, Array], Array], data: Array, noise: Array, time: Array, known: Array | None = None
 ) -> Array:

@@ -185,9 +185,13 @@ class _TimeConditioned(nn.Module):
     kernel_init: str
 
     @nn.compact
-    def __call__(self, x, observation, time, train=False):
-        # Once for all rows where they share one time, as in sampling.
-        condition = self._condition(jnp.asarray(time)[..., None])
+    def __call__(self, x, observation, *times, train=False):
+        # Once for all rows where they share one time, as in sampling. Several times share one encoder.
+        if len(times) == 1:
+            condition = self._condition(jnp.asarray(times[0])[..., None])
+        else:
+            condition = self._condition(jnp.stack(jnp.broadcast_arrays(*times), axis=-1)[..., None])
+            condition = condition.reshape(*condition.shape[:-2], -1)
         inputs = (jnp.broadcast_to(part, (*x.shape[:-1], part.shape[-1])) for part in (x, observation, condition))
         return self.body(*inputs, train=train)
 
@@ -228,6 +232,7 @@ def time_conditioned(
     """Noise or velocity at (x, observation, time): `apply(params, x[..., A], observation[..., O], time[...]) -> [..., outputs]`.
 
     Observation and time may lack leading axes of x. The body sees x, the observation and the features of time, in that order.
+    With more times than one, `apply(params, x, observation, t, s)`, it sees the features of each, made by the same weights.
 
     Args:
       hidden: widths of an MLP's layers, or one width for each block of an LN-ResNet.

@@ -4,7 +4,7 @@
 |---|---|---|---|
 | gaussian, deterministic | yes | no | no |
 | tanh_gaussian | yes | density of its draws | no |
-| flow, diffusion | yes | no | `ema_rate` |
+| flow, diffusion, consistency | yes | no | `ema_rate` |
 | autoregressive | no | of its bins | `ema_rate` |
 | opaque (a function of yours) | no | no | no |
 
@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from ooorl.errors import UsageError
 from ooorl.policies.autoregressive import AutoregressiveConfig, autoregressive_policy
+from ooorl.policies.consistency import ConsistencyConfig, consistency_policy
 from ooorl.policies.diffusion import DiffusionConfig, diffusion_policy
 from ooorl.policies.flow import FlowConfig, flow_policy
 from ooorl.policies.gaussian import (
@@ -51,6 +52,7 @@ POLICIES = {
     'deterministic': PolicyKind(DeterministicConfig, lambda spec, config: deterministic_policy(spec, **asdict(config))),
     'flow': PolicyKind(FlowConfig, flow_policy),
     'diffusion': PolicyKind(DiffusionConfig, diffusion_policy),
+    'consistency': PolicyKind(ConsistencyConfig, consistency_policy),
     'autoregressive': PolicyKind(AutoregressiveConfig, autoregressive_policy),
     'opaque': PolicyKind(OpaqueConfig, named_policy),
 }

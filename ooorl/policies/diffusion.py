@@ -37,8 +37,8 @@ from ooorl.nn import diffusion
 from ooorl.nn.diffusion import Level
 from ooorl.policies.averaged import averaged
 from ooorl.policies.flow import TimeNetworkConfig, init_time_network, time_network
-from ooorl.policies.noise import beside, drawing
-from ooorl.types import Policy, Spec
+from ooorl.policies.noise import beside, drawing, over
+from ooorl.types import DenoisingPolicy, Policy, Spec
 from ooorl.validation import check_choice, check_not_negative, check_positive
 
 SAMPLERS = ('ddpm', 'ddim', 'heun', 'dpm_solver')
@@ -101,6 +101,8 @@ class Process(NamedTuple):
     levels: Level  # [steps], least noisy first
     start: float  # deviation of the noisiest
     draw: Callable  # (key, shape) -> Level of that shape
+    at: Callable  # sigma / alpha [...] -> Level of that shape, the nearest there is
+    known: tuple[float, ...] | None  # sigma / alpha of all levels, most first; None: any
 
 
 def process(config: DiffusionConfig) -> Process:
@@ -114,7 +116,15 @@ def process(config: DiffusionConfig) -> Process:
         index = jax.random.randint(key, shape, 0, config.num_levels)
         return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], table)
 
-    return Process(diffusion.spaced(levels, config.num_steps or config.num_levels), 1.0, draw)
+    ratio = (levels.sigma / levels.alpha).astype('float32')
+
+    def at(sigma):
+        apart = jax.vmap(lambda one: jnp.abs(jnp.log(sigma) - one), out_axes=-1)(jnp.log(ratio))
+        nearest = apart.argmin(axis=-1)
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[nearest], table)
+
+    visited = diffusion.spaced(levels, config.num_steps or config.num_levels)
+    return Process(visited, 1.0, draw, at, tuple(map(float, ratio[::-1])))
 
 
 def _edm(config):
@@ -124,7 +134,10 @@ def _edm(config):
         sigma = jnp.exp(config.noise_mean + config.noise_std * jax.random.normal(key, shape))
         return diffusion.edm_levels(sigma, sigma_data=config.sigma_data)
 
-    return Process(diffusion.edm_levels(sigma, sigma_data=config.sigma_data), config.sigma_max, draw)
+    def at(sigma):
+        return diffusion.edm_levels(sigma, sigma_data=config.sigma_data)
+
+    return Process(diffusion.edm_levels(sigma, sigma_data=config.sigma_data), config.sigma_max, draw, at, None)
 
 
 def _sampler(config, levels):
@@ -182,6 +195,13 @@ def diffusion_policy(spec: Spec, config: DiffusionConfig = DiffusionConfig()) ->
             lambda x, time: network.apply(params, x, observation, time, key=dropping), level, action, noise, known
         )
 
-    drawn = drawing(decode, spec.action_dim * (1 + num_noises))
-    policy = Policy(init=init_time_network(network, spec), **drawn, loss=loss, masks=True)
+    def denoise(params, observation, x, sigma):
+        level, observation = noising.at(jnp.asarray(sigma)), beside(x, observation)
+        level = level._replace(**{name: over(getattr(level, name), x) for name in ('alpha', 'skip', 'out', 'scale')})
+        return diffusion.denoised(lambda x, time: network.apply(params, x, observation, time), level, level.alpha * x)
+
+    policy = DenoisingPolicy(
+        init=init_time_network(network, spec), **drawing(decode, spec.action_dim * (1 + num_noises)), loss=loss, masks=True,
+        denoise=denoise, levels=noising.known, guesses='edm' if config.process == 'edm' else 'noise',
+    )
     return policy if config.ema_rate is None else averaged(policy, config.ema_rate)

@@ -4,7 +4,8 @@
     loss(s, a)   = sum_A (v(x_t, s, t) - (a - x_0))^2
     decode(s, n) = clip(x_1, -1, 1),   x <- x + v(x, s, i / N) / N from x = n for i = 0 .. N - 1
 
-The clip comes once, at the end. `mode` is a draw. FQL's and IFQL's code takes the mean over A where this is a sum.
+With sigma = (1 - t) / t, x_t / t is the action with noise of deviation sigma, and x_t + (1 - t) v the guess of the action
+(`denoise`). The clip comes once, at the end. `mode` is a draw. FQL's and IFQL's code takes the mean over A where this is a sum.
 
 Source: Lipman et al., "Flow Matching for Generative Modeling", arXiv:2210.02747; constants of seohongpark/fql@719d044 (Park et
 al., "Flow Q-Learning", arXiv:2502.02538). Numbers compared with those of that code and of ColinQiyangLi/qam@f93efd2.
@@ -19,8 +20,8 @@ from ooorl.errors import UsageError
 from ooorl.nn.diffusion import euler, flow_loss
 from ooorl.nn.networks import ACTIVATIONS, TIME_FEATURES, Network, time_conditioned
 from ooorl.policies.averaged import averaged
-from ooorl.policies.noise import beside, drawing
-from ooorl.types import Policy, Spec
+from ooorl.policies.noise import beside, drawing, over
+from ooorl.types import DenoisingPolicy, Policy, Spec
 from ooorl.validation import check_choice, check_dropout, check_positive, check_unit
 
 
@@ -102,5 +103,13 @@ def flow_policy(spec: Spec, config: FlowConfig = FlowConfig()) -> Policy:
         dropping = dropout_key if config.dropout else None
         return flow_loss(lambda x, t: network.apply(params, x, observation, t, key=dropping), action, noise, time, known)
 
-    policy = Policy(init=init_time_network(network, spec), **drawing(decode, spec.action_dim), loss=loss, masks=True)
+    def denoise(params, observation, x, sigma):
+        time = 1.0 / (1.0 + jnp.asarray(sigma))
+        share, observation = over(time, x), beside(x, observation)
+        return share * x + (1.0 - share) * network.apply(params, share * x, observation, time)
+
+    policy = DenoisingPolicy(
+        init=init_time_network(network, spec), **drawing(decode, spec.action_dim), loss=loss, masks=True, denoise=denoise,
+        levels=None, guesses='velocity',
+    )
     return policy if config.ema_rate is None else averaged(policy, config.ema_rate)

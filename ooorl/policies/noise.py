@@ -26,3 +26,8 @@ def drawing(decode, noise_dim: int):
 def beside(noise: Array, features: Array) -> Array:
     """`[..., F]` features repeated over the leading axes that noise `[*more, ..., D]` has more than they."""
     return jnp.broadcast_to(features, (*noise.shape[:-1], features.shape[-1]))
+
+
+def over(numbers: Array, x: Array) -> Array:
+    """`[...]` numbers, one for each `[..., A]` or for all of them, in the shape of `x`."""
+    return jnp.broadcast_to(jnp.asarray(numbers)[..., None], x.shape)

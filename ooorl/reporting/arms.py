@@ -53,6 +53,9 @@ def _of_scheme(summary, phase):
         'finetune': ('fine-tuned', f'The same {agent}, {updates} more updates on {data}{steps} environment steps of its own.'),
         'online': ('online', f'{agent}, {updates} updates on {steps} environment steps of its own.'),
         'random': ('random steps', f'{steps} uniformly random environment steps, nothing trained.'),
+        'teacher': ('teacher', f'{agent}, {updates} updates on the data set alone.'),
+        'returns': ('model of returns', f'{agent}, {updates} updates on the data set alone; it acts at random.'),
+        'distil': ('student', f'{agent}, {updates} updates on the data set and what the teacher makes of it.'),
     }.get(phase['name'])
 
 

@@ -17,16 +17,25 @@ from ooorl.nn.losses import ensemble_value
 from ooorl.policies import policy_kind
 from ooorl.runner import signal_tables
 from ooorl.runner.config import fields, gamma_of, parse
-from ooorl.training import phases
+from ooorl.runner.settings import AGENT_TABLES
+from ooorl.training import phases, schemes
 from ooorl.training.evaluate import ScoreRange
 from ooorl.training.learn import Sampling
 from ooorl.types import Agent, Spec
 
 
-def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = True, irreversible=None) -> Agent:
+def build_agent(
+    table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = True, irreversible=None, learns_from: Mapping = {}
+) -> Agent:
     """The agent of a resolved agent table, wrapped as the table says (see `ooorl.wrap` for the order).
 
-    `irreversible` is the environment's own test of observations, for tables that ask for its labels.
+    Args:
+      table: resolved.
+      spec: of the environment.
+      dataset: offline transitions, for what is computed from them.
+      with_bonus: whether its bonus, if it has one, is on.
+      irreversible: the environment's own test of observations, for tables that ask for its labels.
+      learns_from: what a student is built with beside its settings (`agents.distill`).
     """
     entry = algorithm(table['agent'])
     config_type, builder = entry.config, entry.builder
@@ -38,7 +47,9 @@ def build_agent(table: Mapping, spec: Spec, dataset=None, *, with_bonus: bool = 
         if 'head' not in takes and 'critic' not in takes:
             raise UsageError(f'{table["agent"]} has no critic to give a head to; remove the sub-table head')
         seams['head'] = hl_gauss_head(**table['head'])
-    if 'policy' in table:
+    if 'student' in takes:
+        seams |= _student(table, learns_from)
+    elif 'policy' in table:
         if 'policy' not in takes:
             raise UsageError(f'{table["agent"]} brings a policy of its own; remove the sub-table policy')
         seams['policy'] = _policy(table['policy'], spec)
@@ -85,6 +96,16 @@ def _chunked(agent, table):
 def _policy(table, spec):
     kind = policy_kind(table['kind'])
     return kind.builder(spec, parse(kind.config, {k: v for k, v in table.items() if k in fields(kind.config)}, '[policy]'))
+
+
+def _student(table, learns_from):
+    if not learns_from:
+        raise UsageError(f'{table["agent"]} learns from a teacher; got none; set run.scheme = "distil" and name it in [student]')
+    settings = table.get('policy', {'kind': 'consistency'})
+    if settings['kind'] != 'consistency':
+        raise UsageError(f'{table["agent"]} fits a consistency policy; got kind {settings["kind"]!r}; change it, or leave it out')
+    own = {k: v for k, v in settings.items() if k != 'kind'}
+    return {'student': parse(policy_kind('consistency').config, own, '[policy]'), **learns_from}
 
 
 def _critic(table, spec, head):
@@ -143,6 +164,8 @@ def build_phases(config: Mapping, spec: Spec, dataset, stores: Mapping = {}, irr
         return _retraining_phases(config, spec, dataset, settings, stores, irreversible)
     if scheme == 'ooo':
         return _ooo_phases(config, spec, dataset, settings, irreversible)
+    if scheme == 'distil':
+        return _distil_phases(config, spec, dataset, settings)
     table = config['agent']
     agent = build_agent(table, spec, dataset, irreversible=irreversible)
     samplings = {'sampling': _sampling(table, gamma_of(table) or 0.99)}
@@ -153,6 +176,33 @@ def build_phases(config: Mapping, spec: Spec, dataset, stores: Mapping = {}, irr
     if scheme == 'online':
         settings['random_agent'] = uniform(spec)
     return getattr(phases, scheme)(agent, **settings, **samplings)
+
+
+def _distil_phases(config, spec, dataset, settings):
+    """The student sees what its teacher sees: whole chunks, and observations in the same units."""
+    teacher, student, judge = config['teacher'], config['student'], config.get('returns')
+    for name in ('chunk', 'chunk_ends', 'normalise_observation'):
+        for other, table in (('student', student), ('returns', judge)):
+            allowed = (1, teacher['chunk']) if (name, other) == ('chunk', 'returns') else (teacher[name],)
+            if table is not None and table[name] not in allowed:
+                raise UsageError(f'{name} in [{other}] must be that of [teacher], {teacher[name]!r}; got {table[name]!r}')
+    if 'policy' not in teacher:
+        raise UsageError('a teacher takes noise away from actions; got no policy; add [teacher.policy] kind = "diffusion"')
+    wide = Spec(observation_dim=spec.observation_dim, action_dim=teacher['chunk'] * spec.action_dim)
+    learns_from = {'teacher': _policy(teacher['policy'], wide)}
+    if judge is not None:
+        bare = {**judge, 'normalise_observation': False, 'chunk': 1}
+        per_step = Spec(observation_dim=spec.observation_dim, action_dim=judge['chunk'] * spec.action_dim)
+        learns_from |= {'returns': build_agent(bare, per_step, dataset), 'return_dim': per_step.action_dim}
+    return schemes.distil(
+        build_agent(teacher, spec, dataset),
+        build_agent(student, spec, dataset, learns_from=learns_from),
+        returns=judge and build_agent(judge, spec, dataset),
+        **settings,
+        sampling=_sampling(teacher, gamma_of(teacher) or 0.99),
+        return_sampling=judge and _sampling(judge, gamma_of(judge) or 0.99),
+        student_sampling=_sampling(student, 0.99),
+    )
 
 
 def uniform(spec: Spec) -> Agent:
@@ -203,7 +253,7 @@ def _ooo_phases(config, spec, dataset, settings, irreversible):
 
 def seed_group(config: Mapping) -> int:
     """How many seeds a CPU should map together: small networks gain from it, large ones evict each other from its cache."""
-    widest = [max(_widths(config[name]), default=None) for name in ('agent', 'explore', 'exploit') if name in config]
+    widest = [max(_widths(config[name]), default=None) for name in AGENT_TABLES if name in config]
     return 4 if all(width is not None and width <= 96 for width in widest) else 1
 
 

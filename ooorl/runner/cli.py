@@ -258,6 +258,8 @@ def _use_all_cores(seeds):
 def _header(prepared, out):
     from rich.console import Console
 
+    from ooorl.runner.settings import AGENT_TABLES
+
     console, setup = Console(highlight=False), prepared.setup
     console.print(f'[bold]{prepared.config["name"]}[/bold] -> {out}, seeds {prepared.config["run"]["seeds"]}')
     if prepared.dataset is not None:
@@ -267,7 +269,7 @@ def _header(prepared, out):
             console.print(f'  {note}', markup=False)
     for note in prepared.store_notes:
         console.print(f'store: {note}', markup=False)
-    for name in ('agent', 'explore', 'exploit'):
+    for name in AGENT_TABLES:
         if name in prepared.config:
             console.print(f'{name}: {_transforms(prepared.config[name])}')
     steps = sum(phase.num_env_steps for phase in setup.phases)

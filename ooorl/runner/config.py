@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ooorl.agents import algorithm
 from ooorl.errors import UsageError
-from ooorl.runner.settings import AGENT_TABLES, CHOSEN, SCHEMES, SUB_TABLES, TABLES, AgentConfig, RunConfig
+from ooorl.runner.settings import AGENT_TABLES, AGENTS_OF, CHOSEN, OPTIONAL, SCHEMES, SUB_TABLES, TABLES, AgentConfig, RunConfig
 from ooorl.validation import check_choice, check_named, converted
 
 
@@ -68,7 +68,9 @@ def resolve(table: Mapping) -> dict:
         raise UsageError(f'[{idle[0]}] belongs to scheme {idle[0]!r}; got scheme {scheme!r}; remove the table')
     resolved = {'name': _plain_name(name)}
     resolved |= {key: _plain(parse(TABLES[key], rest.get(key, {}), f'[{key}]')) for key in TABLES if key in used}
-    for key in ('explore', 'exploit') if scheme == 'ooo' else ('agent',):
+    for key in AGENTS_OF.get(scheme, ('agent',)):
+        if key in OPTIONAL and key not in rest:
+            continue
         if key not in rest:
             raise UsageError(f'scheme {scheme!r} needs the table [{key}]; the config has {", ".join(rest)}')
         resolved[key] = _resolve_agent(rest[key], f'[{key}]')

@@ -17,7 +17,8 @@ from ooorl.runner import belonging, build, config, earlier_runs, memory, run_dir
 from ooorl.runner.return_range import with_return_ranges
 from ooorl.runner.settings import parse_seeds
 from ooorl.training.evaluate import evaluate
-from ooorl.training.phases import Setup, check, env_steps, round_sizes
+from ooorl.training.phases import Setup, env_steps, round_sizes
+from ooorl.training.preflight import check
 from ooorl.types import Spec
 from ooorl.validation import check_not_negative, check_positive, converted
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ooorl.errors import UsageError
-from ooorl.runner.settings import RETURN_RANGE
+from ooorl.runner.settings import AGENT_TABLES, RETURN_RANGE
 
 
 def with_return_ranges(config: Mapping, dataset) -> tuple[dict, object]:
@@ -18,7 +18,7 @@ def with_return_ranges(config: Mapping, dataset) -> tuple[dict, object]:
     Raises:
       UsageError: where there are no data, or all their returns are equal.
     """
-    tables = [n for n in ('agent', 'explore', 'exploit') if config.get(n, {}).get('reward', {}).get('scale') == RETURN_RANGE]
+    tables = [n for n in AGENT_TABLES if config.get(n, {}).get('reward', {}).get('scale') == RETURN_RANGE]
     if not tables:
         return config, dataset
     if dataset is None:

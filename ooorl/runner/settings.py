@@ -17,14 +17,14 @@ from ooorl.wrap import CHUNK_ENDS
 RETURN_RANGE = 'return_range'
 MOST_SEEDS = 10_000
 MOST_BINS = 10_000
-SCHEMES = ('offline', 'finetune', 'online', 'ooo')
+SCHEMES = ('offline', 'finetune', 'online', 'ooo', 'distil')
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """The `[run]` table."""
 
-    scheme: str = 'ooo'  # 'offline', 'finetune', 'online' or 'ooo'
+    scheme: str = 'ooo'  # 'offline', 'finetune', 'online', 'ooo' or 'distil'
     seeds: str = '0:1'  # 'a:b' counts from a to b - 1; or a comma-separated list
     updates_per_round: int = 1_000  # updates in one dispatch
     evaluate_every: int = 0  # updates between evaluations within a phase; 0 means at the end of each phase only
@@ -148,6 +148,15 @@ class OOOConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DistilSchemeConfig:
+    """The `[distil]` table, scheme 'distil': all on the data set."""
+
+    teacher_updates: int = 1_000_000  # of the agent in [teacher]
+    return_updates: int = 100_000  # of the one in [returns], where there is such a table
+    num_updates: int = 100_000  # of the student
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportConfig:
     """The `[report]` table: what the map of visited states shows."""
 
@@ -267,9 +276,13 @@ TABLES = {
     'finetune': FinetuneConfig,
     'online': OnlineConfig,
     'ooo': OOOConfig,
+    'distil': DistilSchemeConfig,
     'report': ReportConfig,
 }
-AGENT_TABLES = ('agent', 'explore', 'exploit')
+# Tables of agents that a scheme takes, where these are not [agent] alone; those in OPTIONAL may be left out.
+AGENTS_OF = {'ooo': ('explore', 'exploit'), 'distil': ('teacher', 'returns', 'student')}
+OPTIONAL = ('returns',)
+AGENT_TABLES = ('agent', *(name for names in AGENTS_OF.values() for name in names))
 SUB_TABLES = {
     'reward': RewardConfig,
     'bounds': BoundsConfig,

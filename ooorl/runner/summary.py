@@ -90,6 +90,8 @@ def whole_times(times: Mapping) -> dict:
 def _agent_name(settings, phase_name):
     if phase_name in ('random', 'plain-random'):
         return 'uniformly random'
+    if settings['run']['scheme'] == 'distil':
+        return _with_policy(settings['student' if phase_name == 'distil' else phase_name])
     if settings['run']['scheme'] != 'ooo':
         return _with_policy(settings['agent'])
     table = settings['exploit' if phase_name.removeprefix('plain-').startswith('retrain') else 'explore']

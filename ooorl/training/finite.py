@@ -38,7 +38,7 @@ def inherited(setup: Setup, number: int, diverged: Mapping) -> tuple[int, ...]:
     phase, lost = setup.phases[number], set()
     for earlier in setup.phases[:number]:
         reads = phase.store is not None and phase.online_limit != 0 and earlier.num_env_steps and earlier.store == phase.store
-        if reads or earlier.name == phase.start:
+        if reads or earlier.name in (phase.start, *phase.sources):
             lost |= set(diverged.get(earlier.name, ()))
     return tuple(sorted(lost))
 

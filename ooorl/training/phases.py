@@ -31,6 +31,7 @@ class Phase:
       num_env_steps: environment steps collected in this phase, per seed, over all copies; 0 means offline.
       cycle_steps: steps of every copy between two blocks of updates.
       start: name of an earlier phase whose final agent state is continued; None means freshly initialised.
+      sources: names of earlier phases whose final agent states the new agent is given (`Agent.inherit`).
       fresh_optimizers: begin with new optimiser states where `start` continues an agent; parameters are kept.
       store: the online store this phase adds to or reads from; None means the data set only.
       online_limit: read only the first so many rows of the store; None means all.
@@ -44,6 +45,7 @@ class Phase:
     num_env_steps: int = 0
     cycle_steps: int = 1
     start: str | None = None
+    sources: tuple[str, ...] = ()
     fresh_optimizers: bool = False
     store: str | None = None
     online_limit: int | None = None
@@ -106,71 +108,6 @@ class Setup:
         if store in self.stores:
             return {'dataset': 1, 'online': self.stores[store].streams}
         return {'dataset': 1, 'online': 1 if self.environment is None else self.environment.batch_shape[-1]}
-
-
-def check(setup: Setup) -> None:
-    """Everything about a run that can be known to be wrong before it starts.
-
-    Raises:
-      UsageError: naming the phase and what to change.
-    """
-    names = [phase.name for phase in setup.phases]
-    if len(set(names)) != len(names):
-        raise UsageError(f'phases need names of their own; got {names}')
-    for number, phase in enumerate(setup.phases):
-        if phase.start is not None and phase.start not in names[:number]:
-            raise UsageError(f'phase {phase.name!r} starts from {phase.start!r}, which is not an earlier phase of this run')
-        if phase.num_env_steps and setup.environment is None:
-            raise UsageError(f'phase {phase.name!r} collects data and needs an environment; none was given')
-        _check_store(phase, number, setup)
-        if setup.dataset is None and phase.num_updates and (phase.store is None or phase.online_limit == 0):
-            raise UsageError(f'phase {phase.name!r} trains offline and needs a data set; none was given; give one')
-        if setup.dataset is not None and phase.num_updates and 'next_action' in phase.agent.reads:
-            _check_order(phase, setup.dataset)
-        if phase.agent.chunk > 1:
-            _check_chunk(phase, setup)
-        if phase.num_env_steps and phase.sampling.weighting != 'none':
-            raise UsageError(f'weighting is for phases that collect nothing; phase {phase.name!r} does; set it to "none" there')
-        round_sizes(phase, setup)
-
-
-def _check_store(phase, number, setup):
-    """What a phase reads must be there: collected before it, or by an earlier run."""
-    if phase.store in setup.stores:
-        rows = setup.stores[phase.store].num_rows
-        if phase.num_env_steps:
-            raise UsageError(f'phase {phase.name!r} must not add to the store {phase.store!r} of an earlier run; give it its own')
-        if phase.online_limit is not None and phase.online_limit > rows:
-            raise UsageError(
-                f'phase {phase.name!r} needs a budget of at most {rows} rows, which the store {phase.store!r} of an earlier run '
-                f'holds for every seed; got {phase.online_limit}; lower retrain_at'
-            )
-    elif phase.store is not None and not any(p.num_env_steps for p in setup.phases[: number + 1] if p.store == phase.store):
-        raise UsageError(f'phase {phase.name!r} reads the store {phase.store!r}, to which no phase before it adds')
-
-
-def _check_order(phase, dataset):
-    """Next actions come from next rows: refused where most rows that have a successor are the last of their episode."""
-    going = np.asarray(dataset.discount) > 0
-    known = going & (np.asarray(dataset.extras['boundary']) == 0)
-    if 'next_action' not in dataset.extras and 2 * known.sum() < going.sum():
-        raise UsageError(
-            f'phase {phase.name!r} reads the next action of every row and needs a data set in the order it was lived; '
-            f'{int(known.sum())} of {int(going.sum())} rows are followed by the next of their episode; give such data, or set '
-            'critic_cloning_weight to 0'
-        )
-
-
-def _check_chunk(phase, setup):
-    """A chunk that no episode is long enough for is never carried out, and never seen whole."""
-    places = {one.name: one.horizon for one in (setup.environment, setup.evaluation) if one is not None}
-    if setup.dataset is not None and phase.num_updates:
-        ends = np.flatnonzero(np.append(np.asarray(setup.dataset.extras['boundary'])[:-1] > 0, True))
-        places['the data set'] = int(np.diff(ends, prepend=-1).max())
-    for place, steps in places.items():
-        if phase.agent.chunk > steps:
-            most = f'chunk must be at most {steps} in phase {phase.name!r}, the longest episode of {place}'
-            raise UsageError(f'{most}; got {phase.agent.chunk}; lower it')
 
 
 def round_sizes(phase: Phase, setup: Setup) -> Rounds:

@@ -17,7 +17,8 @@ from ooorl.training.cycles import FINITE, over_seeds_split
 from ooorl.training.evaluate import evaluate, with_normalised
 from ooorl.training.finite import Diverged, inherited, judged, mask_scores
 from ooorl.training.measure import Gauge
-from ooorl.training.phases import Phase, Setup, check, env_steps, round_sizes
+from ooorl.training.phases import Phase, Setup, env_steps, round_sizes
+from ooorl.training.preflight import check
 from ooorl.training.programs import Pace, Programs, Stopped
 from ooorl.training.rounds import RunState, begin, closed, part, round_length
 from ooorl.training.stopwatch import Stopwatch

@@ -28,6 +28,7 @@ SMALL = {
     'deterministic': {'hidden': (8,)},
     'flow': {'hidden': (8,), 'num_steps': 2},
     'diffusion': SMALL_TIME | {'num_levels': 3},
+    'consistency': SMALL_TIME | {'num_levels': 4},
     'autoregressive': {'num_bins': 5, 'num_layers': 1, 'num_heads': 2, 'width': 8},
 }
 EDM = {'process': 'edm', 'clip': 'guess', 'sampler': 'ddim', 'num_steps': 3}
@@ -53,6 +54,12 @@ CHANGES = {
         'sigma_data': (1.0, EDM), 'noise_mean': (0.0, EDM), 'noise_std': (0.5, EDM), 'network': 'mlp', 'hidden': (9,),
         'activation': 'relu', 'layer_norm': ('before', {'network': 'mlp'}), 'dropout': 0.5, 'time_features': 'sinusoidal',
         'num_time_features': 6, 'time_hidden': (7, 8), 'ema_rate': 0.5,
+    },
+    'consistency': {
+        'num_levels': 5, 'sigma_min': 0.5, 'sigma_max': 8.0, 'sigma_data': 1.0, 'start_noise': 2.0, 'chain': (2.0,),
+        'distance': 'square', 'denoising_weight': 3.0, 'denoise': 'level', 'network': 'mlp', 'hidden': (9,), 'activation': 'relu',
+        'layer_norm': ('before', {'network': 'mlp'}), 'dropout': 0.5, 'time_features': 'sinusoidal', 'num_time_features': 6,
+        'time_hidden': (7, 8), 'ema_rate': 0.5,
     },
     'autoregressive': {
         'num_bins': 6, 'num_layers': 2, 'num_heads': 1, 'width': 12, 'dropout': 0.5, 'temperature': 0.0, 'ema_rate': 0.5,

@@ -88,7 +88,8 @@ def _one_update(phase, data, spec):
 def test_counts_of_a_config_divide(path):
     from types import SimpleNamespace
 
-    from ooorl.training.phases import Setup, check, round_sizes
+    from ooorl.training.phases import Setup, round_sizes
+    from ooorl.training.preflight import check
 
     settings = resolved(path)
     spec = spec_of(settings)
