@@ -213,12 +213,9 @@ def normalised_observation(agent: Agent, mean: Array, std: Array) -> Agent:
     def observe(state, transitions):
         return state._replace(agent=agent.observe(state.agent, edit(state, transitions)))
 
-    def inherit(state, sources):
-        return state._replace(agent=agent.inherit(state.agent, sources))
-
     return replace(
         agent,
-        inherit=agent.inherit and inherit,
+        inherit=agent.inherit and (lambda state, sources: state._replace(agent=agent.inherit(state.agent, sources))),
         init=lambda key: NormalisedState(agent.init(key), jnp.array(mean, jnp.float32), jnp.array(std, jnp.float32)),
         update=update,
         sample_action=lambda state, obs, key: agent.sample_action(state.agent, norm(state, obs), key),
