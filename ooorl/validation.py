@@ -50,6 +50,13 @@ def check_copies(**values):
             raise UsageError(f'{name} must lie between 1 and {MOST_COPIES}; got {value}')
 
 
+def check_repeats(**values):
+    """Each value counts what is repeated, 0 to 1000 times, or is None; whether 0 means anything is the config's to say."""
+    for name, value in values.items():
+        if value is not None and _is_number(name, value) and not 0 <= value <= MOST_COPIES:
+            raise UsageError(f'{name} must lie between 0 and {MOST_COPIES}; got {value}')
+
+
 def check_rate(**values):
     """Each value must lie in [0, 1): the share that dropout sets to zero."""
     for name, value in values.items():
@@ -71,7 +78,7 @@ NAMED = {
     'num_heads': check_copies,
     'num_candidates': check_copies,
     'num_actions': check_copies,
-    'num_steps': check_copies,
+    'num_steps': check_repeats,
     'utd': check_copies,
     'policy_delay': check_copies,
 }

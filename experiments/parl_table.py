@@ -1,0 +1,183 @@
+"""What the results of `parl_claim.py` say: scores, environment steps until the base method's final score, learning curves."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ooorl.reporting import figures as drawing
+from ooorl.reporting import intervals, tables, writers
+
+PREFIX = 'parl_claim-'
+BASE = 'calql'
+ARMS = {
+    BASE: 'Cal-QL, Gaussian',
+    'diffusion': 'PA-RL + diffusion',
+    'flow': 'PA-RL + flow',
+    'autoregressive': 'PA-RL + autoregressive',
+}
+WINDOW = 4  # evaluations that a score is averaged over: one of them alone, of few episodes, crosses any line by luck
+MEDIAN_LEVEL = 0.93  # of five seeds the extremes hold the median with probability 0.9375
+COLUMNS = ('arm', 'offline', 'at the end', 'environment steps until then', 'times fewer', 'mean online score, minus the base')
+LOOKS = {'calql': '--', 'diffusion': '-', 'flow': '-', 'autoregressive': '-'}
+
+
+class Cell(NamedTuple):
+    """One run: a task and an arm, the base method or PA-RL by its policy."""
+
+    task: str
+    arm: str
+
+    def __str__(self):
+        return ':'.join(self)
+
+    def path(self, out: Path) -> Path:
+        """Where its result lies."""
+        return out / f'{PREFIX}{"-".join(self)}.json'
+
+
+class Curve(NamedTuple):
+    """Scores `[S, K]` of the online phase against environment steps `[K]`, the first those of the offline phase's end."""
+
+    steps: np.ndarray
+    scores: np.ndarray
+
+
+def read_results(out: Path) -> dict[Cell, dict]:
+    """All results in a directory, in the order of tasks and arms."""
+    found = {}
+    for path in out.glob(f'{PREFIX}*.json'):
+        result = writers.read_json(path)
+        found[Cell(*result['cell'].split(':'))] = result
+    return dict(sorted(found.items(), key=lambda item: (item[0].task, list(ARMS).index(item[0].arm))))
+
+
+def metric(result: Mapping) -> str:
+    """The score that counts: D4RL's where the task has one, else the success rate."""
+    return 'normalised' if 'normalised' in result['curves']['finetune']['eval'] else 'success'
+
+
+def curve(result: Mapping) -> Curve:
+    """The raw learning curve of a result."""
+    name, phases = metric(result), result['curves']
+    before, online = (np.asarray(phases[phase]['eval'][name], np.float64) for phase in ('offline', 'finetune'))
+    return Curve(np.array([0, *phases['finetune']['eval']['env_steps']]), np.concatenate([before[:, -1:], online], axis=1))
+
+
+def smoothed(found: Curve) -> Curve:
+    """Each evaluation as the mean of the `WINDOW` newest ones, as many as there are at the beginning."""
+    columns = [found.scores[:, max(0, end - WINDOW) : end].mean(axis=1) for end in range(1, found.scores.shape[1] + 1)]
+    return found._replace(scores=np.stack(columns, axis=1))
+
+
+def steps_until(found: Curve, score: float) -> np.ndarray:
+    """Environment steps `[S]` of the first smoothed evaluation that is at least `score`; infinite where there is none."""
+    reached = smoothed(found).scores >= score
+    return np.where(reached.any(axis=1), found.steps[reached.argmax(axis=1)].astype(np.float64), np.inf)
+
+
+def final(found: Curve) -> np.ndarray:
+    """The score `[S]` at the end."""
+    return smoothed(found).scores[:, -1]
+
+
+def shown_score(name: str, values: np.ndarray) -> str:
+    """'62.1 [29.0, 89.3]': the mean over seeds and its interval."""
+    return tables.cell(name, values.tolist())
+
+
+def shown_steps(steps: np.ndarray, budget: float) -> str:
+    """'12,000 [8,000, > 40,000]': the median over seeds and its interval; censored at the budget."""
+    known = np.minimum(steps, budget + 1)
+    found = intervals.interval(known, 'median', level=MEDIAN_LEVEL)
+
+    def text(value):
+        return f'> {budget:,.0f}' if value > budget else f'{value:,.0f}'
+
+    bracket = f' [{text(found.low)}, {text(found.high)}]' if np.isfinite(found.low) else f' ({found.method})'
+    return text(found.point) + bracket
+
+
+def ratio(base: np.ndarray, own: np.ndarray, budget: float) -> str:
+    """How many times fewer steps the arm needs, of medians; a bound where one of them never got there."""
+    ours, theirs = (float(np.median(np.minimum(steps, budget + 1))) for steps in (own, base))
+    if ours > budget:
+        return '-' if theirs > budget else f'< {theirs / budget:.2g}'
+    if ours == 0:
+        return 'from the start'
+    return f'> {budget / ours:.2g}' if theirs > budget else f'{theirs / ours:.2g}'
+
+
+def verdict(name: str, own: Curve, base: Curve) -> str:
+    """The mean online score, paired by seed: what an arm's curve has over the base method's, with its interval."""
+    ours, theirs = (found.scores[:, 1:].mean(axis=1) for found in (own, base))
+    found = intervals.score_difference(name, ours, theirs)
+    if not np.isfinite(found.low):
+        return f'not separated: {found.point:+.3g} ({found.method})'
+    word = 'held' if found.low > 0 else 'reversed' if found.high < 0 else 'not separated'
+    return f'{word}: {found.point:+.3g} [{found.low:+.3g}, {found.high:+.3g}]'
+
+
+def table(results: Mapping[Cell, dict]) -> str:
+    """The results as Markdown, a table a task."""
+    lines = []
+    for task in dict.fromkeys(cell.task for cell in results):
+        lines += [*_task_table(results, task), '']
+    return '\n'.join(lines).rstrip()
+
+
+def _task_table(results, task):
+    own = {cell.arm: results[cell] for cell in results if cell.task == task}
+    if BASE not in own:
+        return [f'{task}: the base method has not been run.']
+    curves, name = {arm: curve(result) for arm, result in own.items()}, metric(own[BASE])
+    budget, goal = curves[BASE].steps[-1], float(final(curves[BASE]).mean())
+    first = steps_until(curves[BASE], goal)
+    lines = [
+        f'{task}, {len(own[BASE]["seeds"])} seeds, {tables.LABELS[name]}; the base method ends at {tables.number(name, goal)}.',
+        '',
+        '| ' + ' | '.join(COLUMNS) + ' |',
+        '|---' * len(COLUMNS) + '|',
+    ]
+    for arm, label in ARMS.items():
+        if arm not in own:
+            lines.append(f'| {label} |' + ' not run |' * 5)
+            continue
+        steps = steps_until(curves[arm], goal)
+        entries = [
+            shown_score(name, curves[arm].scores[:, 0]), shown_score(name, final(curves[arm])), shown_steps(steps, budget),
+            '1' if arm == BASE else ratio(first, steps, budget),
+            '' if arm == BASE else verdict(name, curves[arm], curves[BASE]),
+        ]  # fmt: skip
+        lines.append(f'| {label} | ' + ' | '.join(entries) + ' |')
+    return lines
+
+
+def figures(results: Mapping[Cell, dict], out: Path) -> list[Path]:
+    """Draws the learning curves of each task, `parl_claim-<task>.svg`, and says where."""
+    paths = []
+    for task in dict.fromkeys(cell.task for cell in results):
+        path = out / f'{PREFIX}{task}.svg'
+        with writers.atomically(path) as file:
+            file.write(drawing.svg(drawn(task, results)))
+        paths.append(path)
+    return paths
+
+
+def drawn(task: str, results: Mapping[Cell, dict]):
+    """Mean and interval of every arm over environment steps; the base method's final score as a dotted line."""
+    own = {cell.arm: results[cell] for cell in results if cell.task == task}
+    figure, panel = drawing.figure(3.0)
+    name, lines = metric(next(iter(own.values()))), []
+    for arm, colour in zip(ARMS, drawing.COLOURS, strict=False):
+        if arm in own:
+            steps, scores = smoothed(curve(own[arm]))
+            lines += panel.plot(steps, scores.mean(axis=0), color=colour, lw=1.8, ls=LOOKS[arm], label=ARMS[arm])
+            ends = [intervals.score_interval(name, column) for column in scores.T]
+            panel.fill_between(steps, [end.low for end in ends], [end.high for end in ends], color=colour, alpha=0.13, lw=0)
+    if BASE in own:
+        panel.axhline(final(curve(own[BASE])).mean(), color='#555555', lw=0.9, ls=':')
+    drawing.finish(panel, 'environment steps', f'{task}: {tables.LABELS[name]}')
+    figure.legend(handles=lines, frameon=False, fontsize=7.5, loc='outside lower center', ncols=2)
+    return figure
