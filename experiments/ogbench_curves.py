@@ -37,10 +37,19 @@ from ooorl.training.run import Diverged
 HERE = Path(__file__).resolve().parent
 CONFIGS, RESULTS, PREFIX = HERE.parent / 'configs', HERE / 'results', 'ogbench_curves-'
 
-# method -> (folder of its config, name in the published table, its tuned settings by family)
+class Method(NamedTuple):
+    """The folder of a method's config, its name in the published table, where the critics' settings stand, tuned settings."""
+
+    folder: str
+    published: str
+    critic: str
+    tuned: dict[str, dict]
+
+
 METHODS = {
-    'ifql': ('idql', 'IFQL', {'scene': {'agent.expectile': 0.9}, 'puzzle-3x3': {'agent.expectile': 0.95}}),
-    'fql': ('fql', 'FQL', {'scene': {'agent.distil_weight': 300.0}, 'puzzle-3x3': {'agent.distil_weight': 300.0}}),
+    'ifql': Method('idql', 'IFQL', 'agent', {'scene': {'agent.expectile': 0.9}, 'puzzle-3x3': {'agent.expectile': 0.95}}),
+    'fql': Method('fql', 'FQL', 'agent', {family: {'agent.distil_weight': 300.0} for family in ('scene', 'puzzle-3x3')}),
+    'edit': Method('expo', 'FEdit', 'agent.critic', {family: {'agent.edit_scale': 0.2} for family in ('scene', 'puzzle-3x3')}),
 }
 # What networks and batches are; 'full' is what is published.
 SIZES = {
@@ -94,8 +103,7 @@ def parse_cell(text: str) -> Cell:
 
 def settings_of(cell: Cell, dataset: str, seeds: str, updates: int, overrides) -> dict:
     """The config of a cell."""
-    folder, _, tuned = METHODS[cell.method]
-    size = SIZES[cell.size]
+    method, size = METHODS[cell.method], SIZES[cell.size]
     widths = [size['width']] * size['depth']
     changed = {
         'run.seeds': seeds,
@@ -105,12 +113,13 @@ def settings_of(cell: Cell, dataset: str, seeds: str, updates: int, overrides) -
         'dataset.path': dataset,
         'agent.hidden': widths,
         'agent.policy.hidden': widths,
-        'agent.num_critics': size['num_critics'],
+        f'{method.critic}.hidden': widths,
+        f'{method.critic}.num_critics': size['num_critics'],
         'agent.sampling.batch_size': size['batch_size'],
-        **tuned[cell.family],
+        **method.tuned[cell.family],
     }
     texts = [f'{key}={json.dumps(value)}' for key, value in changed.items()]
-    return config.read(CONFIGS / folder / 'ogbench_manipulation.toml', [*texts, *overrides])
+    return config.read(CONFIGS / method.folder / 'ogbench_manipulation.toml', [*texts, *overrides])
 
 
 def collected(cell: Cell, run_dir: Path) -> dict:
@@ -180,10 +189,10 @@ def table(results: Mapping[str, dict], known: Mapping) -> str:
     for text, result in sorted(results.items()):
         cell = parse_cell(text)
         for updates, success in zip(result['curve']['updates'], result['curve'].get('success', []), strict=True):
-            there = known.get((cell.environment, METHODS[cell.method][1], updates))
+            there = known.get((cell.environment, METHODS[cell.method].published, updates))
             rows.append([
                 f'{cell.family} {cell.task}',
-                METHODS[cell.method][1],
+                METHODS[cell.method].published,
                 cell.size,
                 f'{updates:,}',
                 ' '.join(f'{value:.2f}' for value in success),
