@@ -50,7 +50,7 @@ def _tuples(table):
 
 def data_of(spec):
     batch = random_batch(jax.random.key(0), ROWS, observation_dim=spec.observation_dim, action_dim=spec.action_dim)
-    return with_extras(batch, boundary=(jnp.arange(ROWS) % 4 == 3).astype(jnp.float32))
+    return with_extras(batch, boundary=(jnp.arange(ROWS) % 6 == 5).astype(jnp.float32))
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
@@ -81,7 +81,7 @@ def _one_update(phase, data, spec):
     state, metrics = jax.eval_shape(step, jax.random.key(0), data)
     assert all(metric.shape == () for metric in metrics.values()) and metrics
     action = jax.eval_shape(phase.agent.best_action, state, data.observation, jax.random.key(0))
-    assert action.shape == (ROWS, spec.action_dim)
+    assert action.shape == (ROWS, phase.agent.chunk * spec.action_dim)
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
@@ -95,7 +95,7 @@ def test_counts_of_a_config_divide(path):
     spec = spec_of(settings)
     batch = data_of(spec)
     phases = build.build_phases(settings, spec, batch)
-    copies = SimpleNamespace(batch_shape=(settings['environment']['num_envs'],))
+    copies = SimpleNamespace(name='copies', batch_shape=(settings['environment']['num_envs'],), horizon=100)
     size = settings['run']['updates_per_round']
     setup = Setup(phases=phases, seeds=(0,), dataset=batch, environment=copies, updates_per_round=size)
     check(setup)
