@@ -22,7 +22,15 @@ ARMS = {
     'frozen': 'retrained, frozen bonus',
     'td3': 'retrained, TD3',
 }
-LANDED = 'landed'  # beside OOO with a recipe: retraining as the config has it
+LANDED = 'landed'
+# Arms of runs with a recipe, beside those above.
+OF_RECIPES = {
+    LANDED: 'retrained as landed',
+    'climb': 'retrained, climbing',
+    'data': 'data alone',
+    'chosen': 'chosen by a trial',
+}
+CANDIDATES = ('retrain', 'climb', 'data', 'explore')  # of the choice, the first of equals first
 SHARED = ('offline', 'plain-explore', 'plain-retrain')
 CLAIMS = {
     'plain-explore': 'OOO beats the base method at equal environment steps',
@@ -151,29 +159,38 @@ def table(results: Mapping[Cell, dict]) -> str:
 
 
 def side_by_side(old: Mapping[Cell, dict], new: Mapping[Cell, dict]) -> str:
-    """Retraining as landed and with a recipe, as Markdown: scores, and each against its base method and its best other arm.
+    """Retraining as landed and with a recipe, as Markdown: scores, then OOO against its base method and its best other arm.
 
-    `landed` is the old retraining on the very buffers of the new run; the old columns are those of the old run and its seeds.
+    With a recipe OOO is the policy that a trial has chosen, where there was one. "Landed, new seeds" is the old retraining on the
+    very buffers of the new run.
     """
-    heads = ('cell', 'OOO, old seeds', 'old - base', 'old - best arm', 'landed, new seeds', 'OOO, recipe', 'recipe - landed',
-             'recipe - base', 'recipe - best arm')  # fmt: skip
+    heads = ('cell', 'OOO, old seeds', 'landed, new seeds', 'weighted', 'climbing', 'data alone', 'chosen')
     lines = ['| ' + ' | '.join(heads) + ' |', '|---' * len(heads) + '|']
-    for cell in (cell for cell in new if cell.signal != 'none'):
+    cells = [cell for cell in new if cell.signal != 'none']
+    for cell in cells:
         arms = all_arms(new, cell)
-        entries = [*(_against(cell.task, all_arms(old, cell)) if cell in old else ('not run',) * 3)]
-        entries += [shown(cell.task, arms[LANDED]) if LANDED in arms else 'not run', shown(cell.task, arms['retrain'])]
-        entries += [verdict(cell.task, arms['retrain'], arms[LANDED]) if LANDED in arms else 'not run']
-        entries += _against(cell.task, arms)[1:]
+        entries = [shown(cell.task, all_arms(old, cell)['retrain']) if cell in old else 'not run']
+        for name in (LANDED, 'retrain', 'climb', 'data', 'chosen'):
+            entries.append(shown(cell.task, arms[name]) if name in arms else 'not run')
+        lines.append(f'| {cell} | ' + ' | '.join(entries) + ' |')
+    heads = ('cell', 'old: OOO - base', 'old: OOO - best arm', 'new: OOO - landed', 'new: OOO - base', 'new: OOO - best arm')
+    lines += ['', '| ' + ' | '.join(heads) + ' |', '|---' * len(heads) + '|']
+    for cell in cells:
+        arms = all_arms(new, cell)
+        own = arms.get('chosen', arms['retrain'])
+        entries = [*(_against(cell.task, all_arms(old, cell)) if cell in old else ('not run',) * 2)]
+        entries += [verdict(cell.task, own, arms[LANDED]) if LANDED in arms else 'not run', *_against(cell.task, arms, own)]
         lines.append(f'| {cell} | ' + ' | '.join(entries) + ' |')
     return '\n'.join(lines)
 
 
-def _against(task, arms):
-    """OOO's score, and its differences from the base method and from the best of all other arms, which is named."""
-    own, others = arms['retrain'], {name: values for name, values in arms.items() if name in ARMS and name != 'retrain'}
+def _against(task, arms, own=None):
+    """OOO's differences from the base method and from the best of all other arms of the landed table, which is named."""
+    own = arms['retrain'] if own is None else own
+    others = {name: values for name, values in arms.items() if name in ARMS and name != 'retrain'}
     best = max(others, key=lambda name: others[name].mean())
     base = verdict(task, own, arms['plain-explore']) if 'plain-explore' in arms else 'not run'
-    return shown(task, own), base, f'{verdict(task, own, others[best])} ({ARMS[best]})'
+    return base, f'{verdict(task, own, others[best])} ({ARMS[best]})'
 
 
 def _by_method(results, cells):

@@ -27,20 +27,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import recipes
-from claims_table import ARMS, LANDED, PREFIX, RECIPE_PREFIX, Cell, read_results, side_by_side, table
+from claims_table import ARMS, CANDIDATES, LANDED, OF_RECIPES, PREFIX, RECIPE_PREFIX, Cell, read_results, side_by_side, table
 
 from ooorl import wrap
 from ooorl.errors import UsageError
 from ooorl.mapping import num_cores
 from ooorl.reporting import writers
 from ooorl.runner import build, config
-from ooorl.runner.prepare import Prepared, prepare
+from ooorl.runner.choice import as_plain
+from ooorl.runner.prepare import Prepared, make_environments, prepare
 from ooorl.runner.session import note
 from ooorl.runner.settings import parse_seeds
 from ooorl.runner.signal_tables import BUILDERS, SIGNALS
 from ooorl.runner.summary import versions
-from ooorl.training import rounds
+from ooorl.training import deployment, rounds
 from ooorl.training.phases import Phase, Setup, round_sizes
+from ooorl.training.programs import Programs
 from ooorl.training.run import Diverged, iterate
 from ooorl.training.stopwatch import Stopwatch
 from ooorl.types import Agent, Signal, ignore_data
@@ -111,8 +113,13 @@ def td3_exploiter(settings: Mapping, prepared: Prepared) -> Agent:
     return build.build_agent(resolved['exploit'], prepared.setup.environment.spec)
 
 
-def phases_of(cell: Cell, prepared: Prepared, landed: Phase | None = None) -> tuple[Phase, ...]:
-    """The phases of a cell, all made from those of its config; `landed` retrains as the config does without a recipe."""
+def phases_of(
+    cell: Cell, prepared: Prepared, landed: Phase | None = None, extra: tuple[Phase, ...] = ()
+) -> tuple[Phase, ...]:
+    """The phases of a cell, all made from those of its config; `landed` retrains as the config does without a recipe.
+
+    With a recipe there is retraining on the data alone in every cell, as a candidate, and its `extra` phases.
+    """
     made = {phase.name: phase for phase in prepared.setup.phases}
     steps = prepared.config['ooo']['num_env_steps'] + prepared.config['ooo']['random_steps']
     if cell.signal == 'none':
@@ -120,33 +127,57 @@ def phases_of(cell: Cell, prepared: Prepared, landed: Phase | None = None) -> tu
         plain.append(replace(made[f'plain-retrain@{steps}'], name='plain-retrain'))
         alone = [replace(made['retrain@0'], name='offline', store=None, online_limit=None)] if 'retrain@0' in made else []
         return (*alone, *plain)
+    if landed is not None and 'retrain@0' in made:
+        extra = (*extra, replace(made['retrain@0'], name='data', store=None, online_limit=None))
     retrain = replace(made[f'retrain@{steps}'], name='retrain')
     first = [phase for name, phase in made.items() if '@' not in name and not name.startswith('plain-')]
     return (
         *first,
         retrain,
+        *extra,
         *(() if landed is None else (replace(landed, name=LANDED),)),
         replace(retrain, name='td3', agent=td3_exploiter(prepared.config, prepared)),
         replace(retrain, name='frozen', agent=frozen_bonus_exploiter(prepared.config, prepared)),
     )
 
 
-def landed_phase(cell: Cell, table: Mapping) -> Phase | None:
-    """Retraining as the config of a cell has it; None for the arms without a bonus."""
+def retraining(cell: Cell, table: Mapping, name: str) -> Phase | None:
+    """Retraining on everything as a config has it, under a name; None for the arms without a bonus."""
     if cell.signal == 'none':
         return None
-    prepared = prepare(table)
-    return next(p for p in reversed(prepared.setup.phases) if p.name.startswith('retrain@'))
+    phases = prepare(table).setup.phases
+    return replace(next(p for p in reversed(phases) if p.name.startswith('retrain@')), name=name)
+
+
+def chosen_arm(setup: Setup, prepared: Prepared, state, last: Mapping, num_episodes: int) -> dict:
+    """The arm that deploys, seed by seed, what a trial of a few episodes prefers; the steps of the trial count."""
+    by_name = {phase.name: phase for phase in setup.phases}
+    candidates = [
+        deployment.Candidate(name, by_name[name].agent, state.finished[name]) for name in CANDIDATES if name in state.finished
+    ]
+    settings = {**prepared.config, 'evaluation': {**prepared.config['evaluation'], 'num_episodes': num_episodes}}
+    _, evaluation = make_environments(settings, len(setup.seeds))
+    programs = Programs(replace(setup, evaluation=evaluation))
+    observation = deployment.states_of(setup.dataset, state.stores['online'], len(setup.seeds))
+    choice = deployment.choose(programs, candidates, candidates[0], observation)
+    rows = [last['eval', name, seed] for name, seed in zip(choice.chosen, setup.seeds, strict=True)]
+    steps = int(sum(own.sum() for own in choice.steps.values()) / len(setup.seeds))
+    columns = {name: [row[name] for row in rows] for name in ('success', 'return', 'length')}
+    own = {'env_steps': last['eval', 'retrain', setup.seeds[0]]['env_steps'] + steps, 'updates': 0, 'metrics': {}}
+    return {**columns, **own, 'trial': as_plain(choice)}
 
 
 def run_cell(cell: Cell, seeds: str, overrides: Iterable[str], recipe: Mapping | None = None) -> dict:
     """Runs a cell, with a recipe laid over its config where there is one, and returns its result as plain data."""
     began = time.monotonic()
-    table, landed = config.read(config_of(cell), [f"run.seeds='{seeds}'", *overrides]), None
+    table, landed, extra = config.read(config_of(cell), [f"run.seeds='{seeds}'", *overrides]), None, ()
     if recipe is not None:
-        table, landed = recipes.applied(table, recipe), landed_phase(cell, table)
+        landed = retraining(cell, table, LANDED)
+        second = retraining(cell, recipes.applied(table, recipe, 'climb'), 'climb') if 'climb' in recipe else None
+        extra = () if second is None else (second,)
+        table = recipes.applied(table, recipe)
     prepared = prepare(table)
-    setup = replace(prepared.setup, phases=phases_of(cell, prepared, landed))
+    setup = replace(prepared.setup, phases=phases_of(cell, prepared, landed, extra))
     last, spent = {}, {}
     # The frozen bonus starts from what the explorer's signal has become, which no phase can say: it is begun by hand.
     adopts = setup.phases[-1].name == 'frozen'
@@ -160,7 +191,7 @@ def run_cell(cell: Cell, seeds: str, overrides: Iterable[str], recipe: Mapping |
         'cell': str(cell),
         'seeds': list(setup.seeds),
         'num_episodes': prepared.config['evaluation']['num_episodes'],
-        'arms': {phase.name: _arm(setup, phase, last) for phase in setup.phases if phase.name in (*ARMS, LANDED)},
+        'arms': {phase.name: _arm(setup, phase, last) for phase in setup.phases if phase.name in (*ARMS, *OF_RECIPES)},
         'buffer': {name: _buffer(store, threshold) for name, store in state.stores.items()},
         'dataset': _dataset(prepared, threshold),
         'wall_seconds': round(time.monotonic() - began, 1),
@@ -169,6 +200,8 @@ def run_cell(cell: Cell, seeds: str, overrides: Iterable[str], recipe: Mapping |
         'config': _portable(prepared.config),
         **({} if recipe is None else {'recipe': recipe}),
     }
+    if cell.signal != 'none' and (recipe or {}).get('ooo', {}).get('episodes'):
+        found['arms']['chosen'] = chosen_arm(setup, prepared, state, last, recipe['ooo']['episodes'])
     return found
 
 

@@ -1,4 +1,4 @@
-"""The command line: `ooorl demo | run | eval | report | export | data | doctor`.
+"""The command line: `ooorl demo | run | eval | choose | bound | report | export | data | doctor`.
 
 Bad input prints one sentence and exits with status 2; SIGTERM checkpoints and exits with 143, Ctrl-C with 130; a run that
 diverges exits with 1.
@@ -16,7 +16,7 @@ from importlib import metadata, resources
 from pathlib import Path
 
 from ooorl.errors import UsageError
-from ooorl.runner import cli_data, cli_results
+from ooorl.runner import cli_data, cli_results, cli_runs
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -136,13 +136,6 @@ def _parser():
     _run_options(run, out=None)
     run.set_defaults(command=_run)
 
-    evaluate = commands.add_parser('eval', help='evaluate the policies of a finished or interrupted run')
-    evaluate.add_argument('run_dir', type=Path, metavar='RUN_DIR')
-    evaluate.add_argument('--episodes', type=int, default=100, help='per seed and phase (100)')
-    evaluate.add_argument('--phase', help='only this phase')
-    evaluate.add_argument('--video', type=Path, metavar='FILE.gif|mp4', help='also film an episode, where it can be drawn')
-    evaluate.set_defaults(command=_eval)
-
     report = commands.add_parser('report', help='one HTML page from one or several run directories')
     report.add_argument('run_dirs', type=Path, nargs='+', metavar='RUN_DIR')
     report.add_argument('--out', type=Path, required=True, metavar='FILE.html')
@@ -150,6 +143,7 @@ def _parser():
 
     doctor = commands.add_parser('doctor', help='say what this machine has and what is missing')
     doctor.set_defaults(command=_doctor)
+    cli_runs.add_parsers(commands)
     cli_results.add_parsers(commands)
     cli_data.add_parser(commands)
     return parser
@@ -299,13 +293,6 @@ def _transforms(table):
     if sampling.get('success_rows'):
         parts.append(f'{sampling["success_rows"]} of {sampling["batch_size"]} rows from successes')
     return ', '.join(parts)
-
-
-def _eval(arguments):
-    from ooorl.runner.evaluate_run import evaluate_run
-
-    for line in evaluate_run(arguments.run_dir, arguments.episodes, arguments.phase, arguments.video):
-        print(line)
 
 
 def _report(arguments):

@@ -218,9 +218,11 @@ class DisagreementConfig:
     learning_rate: float = 3e-4  # Adam, all members
     mask_probability: float = 0.5  # share of the rows that each member learns from, drawn for itself
     clip: float = 5.0  # bound of normalised inputs and targets
+    normaliser: str = 'none'  # of the score: 'none', or the running 'deviation' of the scores
 
     def __post_init__(self):
         check_positive(learning_rate=self.learning_rate, clip=self.clip)
+        check_choice(('none', 'deviation'), normaliser=self.normaliser)
         check_unit(mask_probability=self.mask_probability)
         if self.num_members < 2:
             raise UsageError(f'num_members must be at least 2, one member agrees with itself; got {self.num_members}')
@@ -240,10 +242,11 @@ def ensemble_disagreement(spec: Spec, config: DisagreementConfig = DisagreementC
     """How much an ensemble of dynamics models f_e(s, a) of the normalised change of observation disagrees.
 
         L = sum_e sum_i b_ei mean_k (f_ek(s_i, a_i) - d_ik)^2 / max(sum_i b_ei, 1),   d = normalised s' - s
-        score_i = mean_k std_e f_ek(s_i, a_i) / std_score
+        score_i = mean_k std_e f_ek(s_i, a_i)                 in deviations of the change of observation
 
-    One `update` takes one Adam step on the members, scores with the new ones, then lets the running moments absorb the
-    batch; std_score is the running deviation of the undivided scores.
+    One `update` takes one Adam step on the members, scores with the new ones, then lets the running moments absorb the batch.
+    With `normaliser='deviation'` scores are divided by the running deviation of the undivided ones: then they do not fade, since
+    scores and deviation become smaller together, and end as nearly the same number everywhere.
 
     Source: Pathak, Gandhi & Gupta, arXiv:1906.04161, who take the variance over members; the deviation keeps the units.
     """
@@ -267,7 +270,8 @@ def ensemble_disagreement(spec: Spec, config: DisagreementConfig = DisagreementC
         return predictions(state, members, batch).std(axis=0).mean(axis=-1)
 
     def score(state, batch):
-        return raw_score(state, state.members, batch) / moments.deviation(state.scores)
+        raw = raw_score(state, state.members, batch)
+        return raw / moments.deviation(state.scores) if config.normaliser == 'deviation' else raw
 
     def update(state, batch, key):
         change = batch.next_observation - batch.observation

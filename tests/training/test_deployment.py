@@ -1,0 +1,3 @@
+"""Which policy to deploy: both answers by hand, and by the command on a finished run."""
+
+
