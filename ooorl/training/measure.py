@@ -16,6 +16,7 @@ without `wrap.edited` or `sees` is invisible here. Rows of kind "diagnostics" ho
                                         more than one range of the data outside of it
     match/share, difference, noise      share of online rows close to a row of the data; median of r' there minus r' of the row
                                         of the data; median size of the same difference inside the data
+    bonus/size, spread, reward_size     mean and deviation of the bonus, as scaled; mean size of r'
     q/<source>, q_minus_return/<source> mean Q; mean of Q minus the Monte-Carlo return, in the agent's reward units. Where a
                                         time limit cut the return, Q of the deployed action stands for the rest.
     q/lowest, q/highest                 smallest and largest r' over 1 - gamma, zero included: no value lies outside
@@ -202,9 +203,19 @@ def facts(phase: Phase, probes: Mapping[str, Probe], look, sizes: Mapping, wins:
         rewards = np.concatenate([given[n].reward + given[n].extras.get('bonus', 0.0) for n in probes])
         rewards = rewards[np.concatenate([_looked_at(p) for p in probes.values()])]
         found |= {'q/lowest': rewards.min(initial=0.0) / (1.0 - gamma), 'q/highest': rewards.max(initial=0.0) / (1.0 - gamma)}
+    if all('bonus' in own.extras for own in given.values()):
+        found |= _bonus(probes, given)
     if len(probes) == 2:
         found |= _shifted(probes, given) | _matched(probes, given)
     return found
+
+
+def _bonus(probes, given):
+    seen = [(own.extras['bonus'], own.reward, probes[name].uniform > 0) for name, own in given.items()]
+    bonus, reward = (np.concatenate([own[column][own[2]] for own in seen]) for column in (0, 1))
+    if not len(bonus):
+        return {}
+    return {'bonus/size': np.abs(bonus).mean(), 'bonus/spread': bonus.std(), 'bonus/reward_size': np.abs(reward).mean()}
 
 
 def _looked_at(probe):

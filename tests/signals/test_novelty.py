@@ -262,7 +262,7 @@ def test_disagreement_is_larger_away_from_the_data():
 
 def _disagreeing(**settings):
     """f_0 = (2x + a, 0) and f_1 = (x - a + 1, 1), where x is the first column of the normalised observation."""
-    config = DisagreementConfig(**{'hidden': (), 'num_members': 2, 'learning_rate': 1e-12} | settings)
+    config = DisagreementConfig(**{'hidden': (), 'num_members': 2, 'learning_rate': 1e-12, 'normaliser': 'deviation'} | settings)
     signal = ensemble_disagreement(Spec(observation_dim=2, action_dim=1), config)
     members = (
         linear([[2.0, 0.0], [0.0, 0.0], [1.0, 0.0]], [0.0, 0.0]), linear([[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]], [1.0, 1.0])
@@ -291,6 +291,8 @@ def test_an_update_of_disagreement_by_hand():
     raw = jnp.array([0.5, 1.0])
     np.testing.assert_allclose(score, raw / 4.0, rtol=1e-6)
     np.testing.assert_allclose(signal.score(state, TWO_ROWS), raw / 4.0, rtol=1e-6)
+    undivided, _ = _disagreeing(normaliser='none')
+    np.testing.assert_allclose(undivided.score(state, TWO_ROWS), raw, rtol=1e-6)
     _same_moments(new.observations, moments.absorb(state.observations, TWO_ROWS.observation))
     _same_moments(new.changes, moments.absorb(state.changes, TWO_ROWS.next_observation - TWO_ROWS.observation))
     _same_moments(new.scores, moments.absorb(state.scores, raw))
