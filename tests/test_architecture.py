@@ -64,7 +64,10 @@ PACKAGES = {
     'onnx': (set(), {'runner/export'}),
     'onnxruntime': (set(), {'runner/export'}),
     'flatbuffers': (set(), {'runner/export'}),
-    'rich': (set(), {'runner/cli', 'runner/cli_data', 'reporting/writers', 'reporting/tables', 'reporting/report'}),
+    'rich': (
+        set(),
+        {'runner/cli', 'runner/cli_data', 'runner/cli_header', 'reporting/writers', 'reporting/tables', 'reporting/report'},
+    ),
     'matplotlib': (set(), {'reporting/figures', 'reporting/maps'}),
     'torch': (set(), set()),
     'tensorflow': (set(), set()),

@@ -74,6 +74,7 @@ class TD3Config(Scheduled):
     gamma: float = 0.99  # discount factor
     polyak: float = 0.005  # share of the new parameters in both targets after each update
     learning_rate: float = 3e-4  # Adam, policy and Q; ReBRAC 1e-3
+    critic_learning_rate: float | None = None  # Adam, Q alone; None: learning_rate; ReBRAC on antmaze 5e-5
     adam_eps: float = 1e-8  # Adam's epsilon; unifloral 1e-5
     policy_delay: int = 2  # q steps before each policy step, all within one update
     split_batch: bool = False  # q steps take slices of the batch instead of sharing it
@@ -99,7 +100,8 @@ class TD3Config(Scheduled):
     def __post_init__(self):
         super().__post_init__()
         check_unit(gamma=self.gamma, polyak=self.polyak)
-        check_positive(learning_rate=self.learning_rate, adam_eps=self.adam_eps, policy_delay=self.policy_delay)
+        check_positive(learning_rate=self.learning_rate, critic_learning_rate=self.critic_learning_rate)
+        check_positive(adam_eps=self.adam_eps, policy_delay=self.policy_delay)
         check_positive(num_critics=self.num_critics, q_normalisation=self.q_normalisation)
         check_not_negative(target_noise=self.target_noise, noise_clip=self.noise_clip, cloning_weight=self.cloning_weight)
         check_not_negative(critic_cloning_weight=self.critic_cloning_weight, exploration_noise=self.exploration_noise)
@@ -146,7 +148,8 @@ def _parts(
     )
     policy_optimizer = scheduled_adam(config, 'policy', config.learning_rate, grad_transform, eps=config.adam_eps)
     q_optimizer = scheduled_adam(
-        config, 'critic', config.learning_rate, grad_transform, steps_per_update=config.policy_delay, eps=config.adam_eps
+        config, 'critic', config.critic_learning_rate or config.learning_rate, grad_transform,
+        steps_per_update=config.policy_delay, eps=config.adam_eps,
     )
 
     def init(key):

@@ -1,4 +1,4 @@
-"""The command line: `ooorl demo | run | eval | choose | bound | report | export | data | doctor`.
+"""The command line: `ooorl demo | run | eval | choose | bound | report | export | explain | data | doctor`.
 
 Bad input prints one sentence and exits with status 2; SIGTERM checkpoints and exits with 143, Ctrl-C with 130; a run that
 diverges exits with 1.
@@ -16,7 +16,7 @@ from importlib import metadata, resources
 from pathlib import Path
 
 from ooorl.errors import UsageError
-from ooorl.runner import cli_data, cli_results, cli_runs
+from ooorl.runner import cli_data, cli_presets, cli_results, cli_runs
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -128,8 +128,9 @@ def _parser():
     _run_options(demo, out='runs/demo')
     demo.set_defaults(command=_demo)
 
-    run = commands.add_parser('run', help='run a config file')
-    run.add_argument('config', type=Path, metavar='CONFIG.toml')
+    run = commands.add_parser('run', help='run a preset or a config file')
+    run.add_argument('config', type=Path, metavar='PRESET|CONFIG.toml', help='iql, iql@small, ... (`ooorl explain`); or a file')
+    run.add_argument('--family', help='whose settings of a preset to take, where the task does not say it')
     help_text = 'D4RL HDF5, npz or Minari file; a run directory; or a catalogue id such as hopper-medium-v2'
     run.add_argument('--dataset', metavar='PATH', help=help_text)
     run.add_argument('--env', metavar='ID', help="environment instead of the config's, or of the one that the data name")
@@ -144,6 +145,7 @@ def _parser():
     doctor = commands.add_parser('doctor', help='say what this machine has and what is missing')
     doctor.set_defaults(command=_doctor)
     cli_runs.add_parsers(commands)
+    cli_presets.add_parsers(commands)
     cli_results.add_parsers(commands)
     cli_data.add_parser(commands)
     return parser
@@ -169,7 +171,9 @@ def _demo(arguments):
 def _run(arguments):
     from ooorl.runner import config
 
-    table = config.read(arguments.config, arguments.set)
+    table = _table_of(arguments)
+    for text in arguments.set:
+        config.override(table, text)
     if arguments.dataset is not None:
         found = _is_task(arguments.dataset)
         cleared = {k: v for k, v in table.get('dataset', {}).items() if k not in ('path', 'task', 'scripted', 'settings')}
@@ -179,6 +183,23 @@ def _run(arguments):
     if arguments.env is not None:
         _use_environment(table, arguments.env, arguments.set)
     return _start(table, arguments, arguments.out or Path('runs') / str(table.get('name', arguments.config.stem)))
+
+
+def _table_of(arguments):
+    """The config table of a file, of one of the wheel's by its name, or of a preset."""
+    from ooorl.runner import config, presets
+
+    text = str(arguments.config)
+    if arguments.config.suffix == '.toml' or arguments.config.is_file():
+        return config.read(arguments.config)
+    if presets.is_preset(text):
+        task = presets.task_of(arguments.dataset, arguments.env, arguments.family)
+        return presets.preset(text, task, [one.partition('=')[0].strip() for one in arguments.set]).table
+    packed = presets.directory() / f'{text}.toml'
+    if not packed.is_file():
+        known = ', '.join(presets.names())
+        raise UsageError(f'run needs a config file or a preset ({known}); got {text!r}; `ooorl explain` lists presets')
+    return config.read(packed)
 
 
 def _use_environment(table, name, overrides):
@@ -202,6 +223,7 @@ def _start(table, arguments, out):
     from ooorl.reporting.report import headline, phase_table
     from ooorl.reporting.writers import times_text
     from ooorl.runner import config, session
+    from ooorl.runner.cli_header import print_header
     from ooorl.runner.prepare import prepare
 
     if arguments.store is not None:
@@ -212,7 +234,7 @@ def _start(table, arguments, out):
         table.setdefault('run', {})['seeds'] = arguments.seeds
     _use_all_cores(config.resolve(table)['run']['seeds'])
     prepared = prepare(table)
-    _header(prepared, out)
+    print_header(prepared, out)
     summary = session.execute(prepared, Path(out), resume=arguments.resume, began=_Process.began)
     from rich.console import Console
 
@@ -249,50 +271,11 @@ def _use_all_cores(seeds):
             jax.config.update('jax_num_cpu_devices', min(num_cores(), len(parse_seeds(seeds))))
 
 
-def _header(prepared, out):
-    from rich.console import Console
+def _eval(arguments):
+    from ooorl.runner.evaluate_run import evaluate_run
 
-    from ooorl.runner.settings import AGENT_TABLES
-
-    console, setup = Console(highlight=False), prepared.setup
-    console.print(f'[bold]{prepared.config["name"]}[/bold] -> {out}, seeds {prepared.config["run"]["seeds"]}')
-    if prepared.dataset is not None:
-        rows = prepared.dataset.transitions.reward.shape[0]
-        console.print(f'data: {prepared.dataset.name}, {rows:,} rows, sha256 {prepared.dataset.sha256[:12]}')
-        for note in prepared.dataset.notes:
-            console.print(f'  {note}', markup=False)
-    for note in prepared.store_notes:
-        console.print(f'store: {note}', markup=False)
-    for name in AGENT_TABLES:
-        if name in prepared.config:
-            console.print(f'{name}: {_transforms(prepared.config[name])}')
-    steps = sum(phase.num_env_steps for phase in setup.phases)
-    console.print(f'phases: {", ".join(phase.name for phase in setup.phases)}; {steps:,} environment steps a seed')
-
-
-def _transforms(table):
-    parts = [table['agent']]
-    if 'policy' in table:
-        parts.append(f'{table["policy"]["kind"]} policy')
-    if table['chunk'] > 1:
-        parts.append(f'chunks of {table["chunk"]} steps, ends {"kept" if table["chunk_ends"] == "keep" else "dropped"}')
-    if 'reranked' in table:
-        parts.append(f'best of {table["reranked"]["num_candidates"]} draws')
-    if 'reward' in table:
-        parts.append(f'reward {table["reward"]["scale"]:g} r {table["reward"]["shift"]:+g}')
-    if 'bounds' in table:
-        bounds = [f'{table["bounds"][side]:g}' if side in table['bounds'] else 'from data' for side in ('low', 'high')]
-        parts.append(f'values from {bounds[0]} to {bounds[1]}'.replace('from from', 'from'))
-    if 'bonus' in table:
-        parts.append(f'{table["bonus"]["signal"]} bonus x {table["bonus"]["scale"]:g}')
-    if table['normalise_observation']:
-        parts.append('normalised observations')
-    if table.get('terminal_reward') is not None:
-        parts.append(f'terminal where reward is {table["terminal_reward"]:g}')
-    sampling = table.get('sampling', {})
-    if sampling.get('success_rows'):
-        parts.append(f'{sampling["success_rows"]} of {sampling["batch_size"]} rows from successes')
-    return ', '.join(parts)
+    for line in evaluate_run(arguments.run_dir, arguments.episodes, arguments.phase, arguments.video):
+        print(line)
 
 
 def _report(arguments):

@@ -20,7 +20,8 @@ from ooorl.training.learn import Sampling, make_learn
 from ooorl.types import Spec
 from ooorl.wrap import with_extras
 
-CONFIGS = sorted((ROOT / 'configs').rglob('*.toml')) + [ROOT / 'ooorl' / 'runner' / 'demo.toml']
+WRITTEN = sorted(path for path in (ROOT / 'configs').rglob('*.toml') if path.parent.name != 'presets')
+CONFIGS = WRITTEN + [ROOT / 'ooorl' / 'runner' / 'demo.toml']
 ROWS = 12
 
 
