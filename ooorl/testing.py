@@ -85,7 +85,7 @@ def check_agent(
     Raises:
       AssertionError: naming what does not hold.
     """
-    trial = _trial(agent.init, agent.update, _batches(spec, batch, agent.reads, agent.chunk))
+    trial = _trial(agent.init, agent.update, _batches(spec, batch, agent.reads, agent.window))
     metrics = _check_updates(trial)
     _check_metrics(metrics)
     _check_reads(agent, trial)
@@ -234,7 +234,7 @@ def _check_metrics(results, needed=True):
 
 def _check_reads(agent, trial):
     batch = trial.batches[0]
-    given = (*agent.reads, *(('valid',) if agent.chunk > 1 else ()))  # windows say how far they go
+    given = (*agent.reads, *(('valid',) if agent.window > 1 else ()))  # windows say how far they go
     if set(batch.extras) <= set(given):
         return  # all updates so far have shown it
     bare = batch._replace(extras={name: column for name, column in batch.extras.items() if name in given})

@@ -250,7 +250,8 @@ class Agent:
       q: `(state, observation[..., O], action[..., A]) -> [E, ...]`, raw observations in, the agent's own reward units out; None
         where the agent has no Q. Of a chunk, where `chunk` is more than 1.
       chunk: h, steps that one decision covers (`ooorl.wrap.chunked`). More than 1: collection and evaluation carry out all h
-        before they ask again, and `update` is given windows `[B, h]` as of `replay.sample_windows`.
+        before they ask again.
+      window: rows of the windows `[B, window]`, as of `replay.sample_windows`, that `update` is given; 1: plain rows `[B]`.
       inherit: `(state, sources) -> state`, a new state given the final states of the phases that its own phase takes from
         (`Phase.sources`); None where it takes from none.
       weighs: whether each row counts as much as `batch.extras['weight']` says, where that is there, in all losses that read its
@@ -267,6 +268,7 @@ class Agent:
     sees: Callable[[State, Transition], Transition] = sees_all
     q: Callable[[State, Array, Array], Array] | None = None
     chunk: int = 1
+    window: int = 1
     inherit: Callable[[State, tuple[State, ...]], State] | None = None
     weighs: bool = False
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from ooorl.errors import UsageError
 from ooorl.types import Agent, Array, Signal, State, Transition, ignore_data, sees_all
 from ooorl.validation import check_choice, check_unit
+from ooorl.windows import lived_steps, one_decision
 
 CHUNK_ENDS = ('keep', 'drop')
 
@@ -39,7 +40,7 @@ def relabelled(
     Raises:
       UsageError: if the agent learns from windows, which a signal cannot score.
     """
-    if agent.chunk > 1:
+    if agent.window > 1:
         raise UsageError('a signal scores what one decision does and belongs inside of chunked; got it outside; exchange the two')
 
     def init(key):
@@ -251,7 +252,7 @@ def reranked(
     return replace(agent, best_action=best_action, sample_action=best_action if collecting else agent.sample_action)
 
 
-def chunked(agent: Agent, length: int, *, gamma: float, ends: str = 'keep') -> Agent:
+def chunked(agent: Agent, length: int, *, gamma: float, ends: str = 'keep', backup_steps: int | None = None) -> Agent:
     """Decides on `length` = h steps at once: an action of the agent, of h A numbers, is that of h steps, one after another.
 
         y = R + gamma^h m v(s_{t+h}),    R = sum_{i<h} gamma^i r_{t+i},    m = prod_{i<h} d_{t+i}
@@ -259,6 +260,9 @@ def chunked(agent: Agent, length: int, *, gamma: float, ends: str = 'keep') -> A
     The agent learns from one row for each window of h rows: reward R, discount gamma^(h-1) m, so that the gamma of its own backup
     completes gamma^h, and the window's last successor and its label. That is unbiased as long as chunks are carried out whole,
     which collection and evaluation do. Other columns are those of the window's first row. With h = 1 it is the agent as it is.
+
+    Windows of more rows, `backup_steps`, make the backup span them while h steps are decided on: with h = 1 that is the n-step
+    return, biased by what the data did after the first h steps.
 
     A window that its episode's end cuts short holds no whole chunk. With `ends='drop'` it weighs 0, as published: an end is then
     learnt from the one window that ends with it, and an episode of fewer than h steps from none. With 'keep' it counts where the
@@ -273,6 +277,7 @@ def chunked(agent: Agent, length: int, *, gamma: float, ends: str = 'keep') -> A
       length: h.
       gamma: the discount factor of one step, the agent's own.
       ends: 'keep' or 'drop'.
+      backup_steps: rows of a window, at least h; None means h.
 
     Raises:
       UsageError: if the agent does not weigh rows, is chunked already, or needs what windows do not tell.
@@ -282,25 +287,28 @@ def chunked(agent: Agent, length: int, *, gamma: float, ends: str = 'keep') -> A
     """
     check_unit(gamma=gamma)
     check_choice(CHUNK_ENDS, chunk_ends=ends)
-    _check_chunk(agent, length)
-    if length == 1:
+    rows = length if backup_steps is None else backup_steps
+    _check_chunk(agent, length, rows)
+    if rows == 1:
         return agent
 
     def update(state, windows, key):
-        rows = one_decision(windows, gamma, ends)
-        state, metrics = agent.update(state, rows, key)
-        own = {'chunk/weight': rows.extras['weight'].mean(), 'chunk/steps': _lived(windows).sum(axis=-1).mean()}
+        decided = one_decision(windows, gamma, ends, length)
+        state, metrics = agent.update(state, decided, key)
+        own = {'chunk/weight': decided.extras['weight'].mean(), 'chunk/steps': lived_steps(windows).sum(axis=-1).mean()}
         return state, metrics | own
 
-    return replace(agent, update=update, chunk=length, sees=sees_all)
+    return replace(agent, update=update, chunk=length, window=rows, sees=sees_all)
 
 
-def _check_chunk(agent, length):
+def _check_chunk(agent, length, rows):
     if not isinstance(length, int) or length < 1:
         raise UsageError(f'a chunk must cover at least one step; got {length!r}')
-    if length == 1:
+    if not isinstance(rows, int) or rows < length:
+        raise UsageError(f'backup_steps must be at least the chunk, {length}; got {rows!r}')
+    if rows == 1:
         return
-    if agent.chunk > 1:
+    if agent.window > 1:
         raise UsageError(f'chunked needs an agent of single steps; got one with chunks of {agent.chunk}; wrap it once')
     if not agent.weighs:
         raise UsageError(
@@ -311,38 +319,3 @@ def _check_chunk(agent, length):
         raise UsageError('chunks have no next chunk to give; got an agent that reads next_action; set critic_cloning_weight to 0')
     if agent.observe is not ignore_data:
         raise UsageError('chunks are not stored, single steps are; got an agent that observes what is stored; use rnd, say')
-
-
-def _lived(windows):
-    """`[B, h]`: 1 on the steps that belong to the window and come before or at the MDP's end."""
-    going = jnp.cumprod((windows.discount > 0).astype(jnp.float32), axis=-1)
-    return windows.extras['valid'] * jnp.concatenate([jnp.ones_like(going[:, :1]), going[:, :-1]], axis=-1)
-
-
-def one_decision(windows: Transition, gamma: float, ends: str = 'keep') -> Transition:
-    """Windows `[B, h]` as of `replay.sample_windows` as the rows `[B]` that `chunked` makes of them.
-
-    `extras['weight']` `[B]` says how much a row counts and, where ends are kept, `extras['known']` `[B, h A]` which numbers of
-    its action were lived.
-    """
-    rows, length = windows.reward.shape
-    lived, reward = _lived(windows), jnp.zeros(rows)
-    for step in range(length):
-        reward = reward + gamma**step * (lived * windows.reward)[:, step]
-    ended = (lived * (windows.discount == 0)).max(axis=-1)
-    discount = gamma ** (length - 1) * jnp.where(lived > 0, windows.discount, 1.0).prod(axis=-1)
-    extras = {name: column[:, 0] for name, column in windows.extras.items() if name != 'valid'}
-    if 'label' in extras:
-        extras['label'] = windows.extras['label'][:, -1]
-    extras['weight'] = lived[:, -1] if ends == 'drop' else jnp.maximum(lived[:, -1], ended)
-    action = windows.action * lived[..., None]
-    if ends == 'keep':
-        extras['known'] = jnp.broadcast_to(lived[..., None], action.shape).reshape(rows, -1)
-    return Transition(
-        observation=windows.observation[:, 0],
-        action=action.reshape(rows, -1),
-        reward=reward,
-        discount=discount,
-        next_observation=windows.next_observation[:, -1],
-        extras=extras,
-    )

@@ -88,7 +88,8 @@ def _refuse_without_values(table, name, what):
 
 def _chunked(agent, table):
     try:
-        return wrap.chunked(agent, table.get('chunk', 1), gamma=gamma_of(table) or 0.99, ends=table.get('chunk_ends', 'keep'))
+        settings = {'ends': table.get('chunk_ends', 'keep'), 'backup_steps': table.get('backup_steps')}
+        return wrap.chunked(agent, table.get('chunk', 1), gamma=gamma_of(table) or 0.99, **settings)
     except UsageError as error:
         raise UsageError(f'chunk with agent {table["agent"]}: {error}') from None
 

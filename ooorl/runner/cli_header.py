@@ -27,6 +27,8 @@ def _transforms(table):
     parts = [table['agent']]
     if 'policy' in table:
         parts.append(f'{table["policy"]["kind"]} policy')
+    if table.get('backup_steps', table['chunk']) > table['chunk']:
+        parts.append(f'backups over {table["backup_steps"]} steps')
     if table['chunk'] > 1:
         parts.append(f'chunks of {table["chunk"]} steps, ends {"kept" if table["chunk_ends"] == "keep" else "dropped"}')
     if 'reranked' in table:

@@ -113,6 +113,6 @@ def _batches(setup, seeds):
         # On the host all batches of a cycle are drawn at once, for all seeds.
         at_once = updates // cycles * seeds if on_host else 1
         row = _row(source.spec) if source is not None else 4
-        rows = phase.sampling.batch_size * phase.agent.chunk
+        rows = phase.sampling.batch_size * phase.agent.window
         largest = max(largest, at_once * row * rows if phase.num_updates else 0)
     yield Part(largest, 'the batches of one cycle', 'batch_size, cycle_steps or the updates of a cycle')

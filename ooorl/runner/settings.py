@@ -185,10 +185,11 @@ class AgentConfig:
     terminal_reward: float | None = None  # raw reward that alone ends the MDP; None: as stored
     ema_rate: float | None = None  # share of the policy in the slow copy of it that acts, after each update; absent: no copy
     chunk: int = 1  # steps that one decision covers, whole chunks being learnt and carried out; 5 for OGBench's manipulation
+    backup_steps: int | None = None  # steps that one Bellman backup spans, at least chunk; absent: chunk. More is biased
     chunk_ends: str = 'keep'  # a chunk that an episode's end cuts short: 'keep', or 'drop' as published (see wrap.chunked)
 
     def __post_init__(self):
-        check_positive(chunk=self.chunk)
+        check_positive(chunk=self.chunk, backup_steps=self.backup_steps)
         check_unit(ema_rate=self.ema_rate)
         check_choice(CHUNK_ENDS, chunk_ends=self.chunk_ends)
 

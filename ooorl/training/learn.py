@@ -117,7 +117,7 @@ def _draw_from(agent, sources, known, streams, sampling):
         name: source._replace(storage=with_extras(source.storage, **known[name].columns)) for name, source in sources.items()
     }
     _check_columns(agent, sources)
-    windows = {} if agent.chunk == 1 else {'length': agent.chunk, 'streams': tuple(streams[name] for name in sources)}
+    windows = {} if agent.window == 1 else {'length': agent.window, 'streams': tuple(streams[name] for name in sources)}
     return _batches(sources, known, sampling, windows)
 
 

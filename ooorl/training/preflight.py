@@ -26,7 +26,7 @@ def check(setup: Setup) -> None:
             raise UsageError(f'phase {phase.name!r} trains offline and needs a data set; none was given; give one')
         if setup.dataset is not None and phase.num_updates and 'next_action' in phase.agent.reads:
             _check_order(phase, setup.dataset)
-        if phase.agent.chunk > 1:
+        if phase.agent.window > 1:
             _check_chunk(phase, setup)
         if phase.num_env_steps and phase.sampling.weighting != 'none':
             raise UsageError(f'weighting is for phases that collect nothing; phase {phase.name!r} does; set it to "none" there')
@@ -75,11 +75,13 @@ def _check_order(phase, dataset):
 
 def _check_chunk(phase, setup):
     """A chunk that no episode is long enough for is never carried out, and never seen whole."""
-    places = {one.name: one.horizon for one in (setup.environment, setup.evaluation) if one is not None}
+    chunk, window = phase.agent.chunk, phase.agent.window
+    places = {one.name: (one.horizon, chunk) for one in (setup.environment, setup.evaluation) if one is not None}
     if setup.dataset is not None and phase.num_updates:
         ends = np.flatnonzero(np.append(np.asarray(setup.dataset.extras['boundary'])[:-1] > 0, True))
-        places['the data set'] = int(np.diff(ends, prepend=-1).max())
-    for place, steps in places.items():
-        if phase.agent.chunk > steps:
-            most = f'chunk must be at most {steps} in phase {phase.name!r}, the longest episode of {place}'
-            raise UsageError(f'{most}; got {phase.agent.chunk}; lower it')
+        places['the data set'] = int(np.diff(ends, prepend=-1).max()), window
+    for place, (steps, given) in places.items():
+        if given > steps:
+            name = 'chunk' if given == chunk else 'backup_steps'
+            most = f'{name} must be at most {steps} in phase {phase.name!r}, the longest episode of {place}'
+            raise UsageError(f'{most}; got {given}; lower it')

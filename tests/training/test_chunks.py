@@ -31,6 +31,7 @@ from ooorl.training import collect as collection
 from ooorl.training import phases, replay, rounds
 from ooorl.training.evaluate import evaluate
 from ooorl.training.learn import Sampling, make_learn
+from ooorl.training.preflight import check
 from ooorl.training.run import iterate, run
 from ooorl.types import Spec, Transition
 from ooorl.wrap import chunked, one_decision
@@ -217,6 +218,32 @@ def test_only_what_is_known_of_an_action_is_imitated(name):
     np.testing.assert_allclose(known + rest, every, rtol=1e-5, atol=1e-5)
 
 
+def test_backups_of_several_steps_with_plain_actions():
+    windows = line_windows([[-1.0, -1.0, -1.0, 0.0]], [[1.0, 1.0, 1.0, 1.0]])
+    row = one_decision(windows, 0.9, 'keep', 1)
+    np.testing.assert_array_equal(row.action, windows.action[:, 0])
+    whole = one_decision(windows, 0.9, 'keep')
+    np.testing.assert_array_equal(whole.action, windows.action.reshape(1, -1))
+    np.testing.assert_allclose((row.reward + 0.9 * row.discount * 7.0)[0], 1.8827, rtol=1e-6)
+    assert trees_equal(row.extras | {'known': 0}, whole.extras | {'known': 0}) and row.extras['known'].shape == (1, 1)
+    agent = chunked(iql(LINE, SMALL), 1, gamma=0.9, backup_steps=4)
+    assert (agent.chunk, agent.window) == (1, 4)
+    state = schedules.begin(agent.init(jax.random.key(1)), 1)
+    plain, _ = iql(LINE, SMALL).update(state, row, jax.random.key(2))
+    assert trees_equal(agent.update(state, windows, jax.random.key(2))[0], plain)
+    # Collection and evaluation know nothing of it: no queue, plain actions.
+    learn = make_learn(agent, Sampling(batch_size=6), num_updates=1, streams={'dataset': 1})
+    new, metrics = learn(state, {'dataset': replay.full(line_data([6, 6]))}, jax.random.key(0))
+    assert metrics['chunk/steps'] > 1 and agent.sample_action(new, jnp.zeros((2, 1)), jax.random.key(0)).shape == (2, 1)
+
+
+def line_windows(reward, discount):
+    """Windows on the line whose rows all belong to them."""
+    shape = np.shape(reward)
+    noise = jax.random.uniform(jax.random.key(3), (3, *shape, 1), minval=-1.0)
+    return Transition(noise[0], noise[1], jnp.array(reward), jnp.array(discount), noise[2], {'valid': jnp.ones(shape)})
+
+
 @pytest.mark.parametrize('make', [
     lambda spec: chunked(iql(spec, SMALL), CHUNK, gamma=0.99),
     lambda spec: wrap.rescaled_reward(wrap.value_bounds(chunked(
@@ -279,6 +306,8 @@ def test_batches_of_a_phase_are_windows_of_its_own_streams():
 @pytest.mark.parametrize(('make', 'sentence'), [
     (lambda: chunked(bc(SPEC), 0, gamma=0.99), 'at least one step; got 0'),
     (lambda: chunked(bc(SPEC), 2.0, gamma=0.99), 'at least one step; got 2.0'),
+    (lambda: chunked(bc(SPEC), 3, gamma=0.99, backup_steps=2), 'backup_steps must be at least the chunk, 3; got 2'),
+    (lambda: chunked(chunked(bc(SPEC), 1, gamma=0.99, backup_steps=2), 2, gamma=0.99), 'agent of single steps'),
     (lambda: chunked(chunked(bc(SPEC), 2, gamma=0.99), 2, gamma=0.99), 'chunks of 2; wrap it once'),
     (lambda: chunked(replace(sac(SPEC), weighs=False), 2, gamma=0.99), 'weigh their rows'),
     (lambda: chunked(iql(SPEC, policy=replace(gaussian_policy(SPEC), masks=False)), 2, gamma=0.99), 'leaves out what'),
@@ -303,7 +332,7 @@ def test_chunks_that_cannot_be_are_refused_when_built(make, sentence):
 def test_chunks_longer_than_any_episode_are_refused(length, lengths, sentence):
     setup = setup_of(batched(line_task(), 2), length, line_data(lengths))
     if sentence is None:
-        phases.check(setup)
+        check(setup)
     else:
         with pytest.raises(UsageError, match=sentence):
-            phases.check(setup)
+            check(setup)

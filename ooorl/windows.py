@@ -1,0 +1,40 @@
+"""What a window of rows comes to: one row a decision, with the rewards of all its steps."""
+
+import jax.numpy as jnp
+
+from ooorl.types import Array, Transition
+
+
+def lived_steps(windows: Transition) -> Array:
+    """`[B, h]`: 1 on the steps that belong to the window and come before or at the MDP's end."""
+    going = jnp.cumprod((windows.discount > 0).astype(jnp.float32), axis=-1)
+    return windows.extras['valid'] * jnp.concatenate([jnp.ones_like(going[:, :1]), going[:, :-1]], axis=-1)
+
+
+def one_decision(windows: Transition, gamma: float, ends: str = 'keep', chunk: int | None = None) -> Transition:
+    """Windows `[B, h]` as of `replay.sample_windows` as the rows `[B]` that `wrap.chunked` makes of them.
+
+    `extras['weight']` `[B]` says how much a row counts and, where ends are kept, `extras['known']` which numbers of its action
+    were lived. The action `[B, chunk * A]` is that of the first `chunk` steps, None for all of them.
+    """
+    rows, length = windows.reward.shape
+    lived, reward = lived_steps(windows), jnp.zeros(rows)
+    for step in range(length):
+        reward = reward + gamma**step * (lived * windows.reward)[:, step]
+    ended = (lived * (windows.discount == 0)).max(axis=-1)
+    discount = gamma ** (length - 1) * jnp.where(lived > 0, windows.discount, 1.0).prod(axis=-1)
+    extras = {name: column[:, 0] for name, column in windows.extras.items() if name != 'valid'}
+    if 'label' in extras:
+        extras['label'] = windows.extras['label'][:, -1]
+    extras['weight'] = lived[:, -1] if ends == 'drop' else jnp.maximum(lived[:, -1], ended)
+    action = (windows.action * lived[..., None])[:, :chunk]
+    if ends == 'keep':
+        extras['known'] = jnp.broadcast_to(lived[:, :chunk, None], action.shape).reshape(rows, -1)
+    return Transition(
+        observation=windows.observation[:, 0],
+        action=action.reshape(rows, -1),
+        reward=reward,
+        discount=discount,
+        next_observation=windows.next_observation[:, -1],
+        extras=extras,
+    )
