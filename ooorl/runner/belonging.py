@@ -13,6 +13,7 @@ from ooorl.data.audit import info_names, replayed
 from ooorl.data.recorded_states import simulator, state_columns
 from ooorl.errors import UsageError
 from ooorl.runner import run_directory
+from ooorl.runner.settings import QUIET_SCHEMES
 from ooorl.types import Spec, Task
 
 ROWS = 300  # that are replayed, a few hundred milliseconds at most
@@ -47,7 +48,7 @@ class Place(NamedTuple):
 def settled(settings: Mapping) -> tuple[dict, str]:
     """The config with the environment that its data name, where it names none itself, and one line about that; or ''."""
     scheme, table, evaluation = settings['run']['scheme'], settings['environment'], settings['evaluation']
-    if table['id'] or (scheme == 'offline' and not evaluation['num_episodes']):
+    if table['id'] or (scheme in QUIET_SCHEMES and not evaluation['num_episodes']):
         return settings, ''
     source = settings['dataset']
     collected = next((text for text in (settings['run']['store'], source['path']) if text and run_directory.is_run(text)), '')
@@ -76,7 +77,7 @@ def opened(settings: Mapping):
     """A `Place` for the environment of a resolved config, or None where it names none or that cannot be made alone."""
     table, name = settings['environment'], settings['environment']['id']
     merged = dict(table['settings'])
-    if settings['run']['scheme'] == 'offline':  # otherwise the data belong to where more are collected
+    if settings['run']['scheme'] in QUIET_SCHEMES:  # otherwise the data belong to where more are collected
         merged |= settings['evaluation']['settings']
     if settings['dataset']['observation_keys'] and name not in envs.TASKS:
         merged['observation_keys'] = settings['dataset']['observation_keys']

@@ -17,7 +17,7 @@ from ooorl.nn.losses import ensemble_value
 from ooorl.policies import policy_kind
 from ooorl.runner import signal_tables
 from ooorl.runner.config import fields, gamma_of, parse
-from ooorl.runner.settings import AGENT_TABLES
+from ooorl.runner.settings import AGENT_TABLES, QUIET_SCHEMES
 from ooorl.training import phases, schemes
 from ooorl.training.evaluate import ScoreRange
 from ooorl.training.learn import Sampling
@@ -298,7 +298,7 @@ def score_range(config: Mapping) -> ScoreRange | None:
 
 def _task_of_file(config):
     changed = config['environment']['settings'] or config['evaluation']['settings']
-    if not config['dataset']['path'] or config['run']['scheme'] not in ('offline', 'finetune'):
+    if not config['dataset']['path'] or config['run']['scheme'] not in (*QUIET_SCHEMES, 'finetune'):
         return ''
     entries = [entry for entry in catalogue.ENTRIES.values() if entry.environment == config['environment']['id']]
     references = {(entry.reference_min, entry.reference_max, entry.scored) for entry in entries}

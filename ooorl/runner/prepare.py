@@ -15,7 +15,7 @@ from ooorl.data.pull import pull
 from ooorl.errors import UsageError
 from ooorl.runner import belonging, build, config, earlier_runs, memory, run_directory
 from ooorl.runner.return_range import with_return_ranges
-from ooorl.runner.settings import parse_seeds
+from ooorl.runner.settings import QUIET_SCHEMES, parse_seeds
 from ooorl.training.evaluate import evaluate
 from ooorl.training.phases import Setup, env_steps, round_sizes
 from ooorl.training.preflight import check
@@ -49,7 +49,7 @@ def prepare(settings: Mapping) -> Prepared:
         environment, evaluation = make_environments(settings, len(seeds))
         dataset, box = _dataset_for(settings, line)
     except UsageError as error:
-        if not (guessed and settings['environment']['id']) or settings['run']['scheme'] != 'offline':
+        if not (guessed and settings['environment']['id']) or settings['run']['scheme'] not in QUIET_SCHEMES:
             raise
         # Only the data name this environment, and training does without it; what is wrong with the data shows again.
         settings, line = belonging.without_environment(settings, error)
@@ -155,7 +155,7 @@ def make_environments(settings: Mapping, num_seeds: int):
     table, evaluation = settings['environment'], settings['evaluation']
     if not table['id']:
         return None, None
-    collects = settings['run']['scheme'] != 'offline' and not settings['run']['store']
+    collects = settings['run']['scheme'] not in QUIET_SCHEMES and not settings['run']['store']
     keys = settings['dataset']['observation_keys']
     environment = None
     if collects:

@@ -18,6 +18,7 @@ RETURN_RANGE = 'return_range'
 MOST_SEEDS = 10_000
 MOST_BINS = 10_000
 SCHEMES = ('offline', 'finetune', 'online', 'ooo', 'distil')
+QUIET_SCHEMES = ('offline', 'distil')  # those that collect nothing
 
 
 @dataclass(frozen=True, kw_only=True)
