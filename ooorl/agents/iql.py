@@ -14,8 +14,9 @@ l is `q_normalisation` over the advantage's deviation, or over the size of Q (`s
 gives every row the weight 1, which is DDPG+BC as published.
 
 One update takes the three steps in that order, then moves target_q by `polyak` towards q. The policy step reads the new V and
-the old target_q; the q step reads the new V. The bounds low and high (the `value_bounds` wrapper) enter the value
-regression and the Bellman target and leave the advantage alone; a bonus is added to the target after clipping.
+the old target_q; the q step reads the new V (all of them what was there before with `at_once`, as IFQL's code has it). The
+bounds low and high (the `value_bounds` wrapper) enter the value regression and the Bellman target and leave the advantage
+alone; a bonus is added to the target after clipping.
 
 Source: Kostrikov, Nair & Levine, "Offline Reinforcement Learning with Implicit Q-Learning", ICLR 2022, arXiv:2110.06169;
 order and constants of ikostrikov/implicit_q_learning@09d7002. OOO's code takes the mean over critics instead of the sum
@@ -48,11 +49,13 @@ from ooorl.agents.steps import (
 )
 from ooorl.nn.heads import scalar_head
 from ooorl.nn.losses import awr_weight, backup, bounded, ensemble_value, expectile_loss, weighted
-from ooorl.nn.networks import ensemble_q, mlp
+from ooorl.nn.networks import ACTIVATIONS, ensemble_q, mlp
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.gaussian import gaussian_policy
 from ooorl.types import Agent, Critic, Metrics, Params, Policy, Spec, Transition, ValueHead
 from ooorl.validation import check_choice, check_fraction, check_not_negative, check_positive, check_unit
+
+LAYER_NORMS = {False: None, True: 'before'}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,9 @@ class IQLConfig(Scheduled):
     num_critics: int = 2  # ensemble members E
     aggregate: str = 'min'  # of the slow members, where V and advantages read them: 'min', 'mean', or 'lower' = mean - rho std
     rho: float = 0.5  # of 'lower'
-    layer_norm: bool = False  # LayerNorm in V and Q, before the activation; not in the paper
+    activation: str = 'relu'  # of V and Q, as of `networks.mlp`; IFQL 'gelu'
+    layer_norm: bool | str = False  # in V and Q: false, 'before' (or true) / 'after' the activation (IFQL); not in the paper
+    at_once: bool = False  # all losses read the parameters from before the update, target_q follows the q from before: IFQL
     q_loss: str = 'sum'  # over members: 'sum' (official) or 'mean' (OOO)
 
     def __post_init__(self):
@@ -85,6 +90,8 @@ class IQLConfig(Scheduled):
         check_positive(max_weight=self.max_weight, learning_rate=self.learning_rate, num_critics=self.num_critics)
         check_not_negative(inverse_temperature=self.inverse_temperature, dropout=self.dropout)
         check_choice(('sum', 'mean'), q_loss=self.q_loss)
+        check_choice((False, True, 'before', 'after'), layer_norm=self.layer_norm)
+        check_choice(tuple(ACTIVATIONS), activation=self.activation)
         check_members(self)
         check_choice(('awr', 'ddpg_bc'), extraction=self.extraction)
         check_choice(Q_UNITS, q_unit=self.q_unit)
@@ -115,13 +122,13 @@ class _CriticParts(NamedTuple):
     value: Callable  # (params, observation) -> [...]
     q_values: Callable  # (params, observation, action) -> [E, ...]
     value_step: Callable  # (state, batch) -> (state, metrics)
-    q_step: Callable  # (state, batch) -> (state, metrics)
+    q_step: Callable  # (state, batch, parameters of V) -> (state, metrics)
 
 
 def _critic_parts(spec: Spec, config: IQLConfig, head: ValueHead, grad_transform) -> _CriticParts:
-    layer_norm = 'before' if config.layer_norm else None
-    value_network = mlp(config.hidden, 1, layer_norm=layer_norm)
-    q_network = ensemble_q(config.hidden, head.num_outputs, num_members=config.num_critics, layer_norm=layer_norm)
+    body = {'layer_norm': LAYER_NORMS.get(config.layer_norm, config.layer_norm), 'activation': config.activation}
+    value_network = mlp(config.hidden, 1, **body)
+    q_network = ensemble_q(config.hidden, head.num_outputs, num_members=config.num_critics, **body)
     optimizer = scheduled_adam(config, 'critic', config.learning_rate, grad_transform)
 
     def init(key):
@@ -149,16 +156,17 @@ def _critic_parts(spec: Spec, config: IQLConfig, head: ValueHead, grad_transform
         state, loss, prediction = descend(state, 'value', loss_fn, optimizer)
         return state, {'value/loss': loss, 'value/mean': prediction.mean()}
 
-    def q_step(state, batch):
-        target = backup(batch, value(state.value, batch.next_observation), config.gamma)
+    def q_step(state, batch, value_params):
+        target = backup(batch, value(value_params, batch.next_observation), config.gamma)
 
         def loss_fn(params):
             raw = q_network.apply(params, batch.observation, batch.action)
             members = weighted(batch, head.loss(raw, target)).mean(axis=-1)
             return getattr(members, config.q_loss)(), head.value(raw).mean()
 
+        before = state.q
         state, loss, mean = descend(state, 'q', loss_fn, optimizer)
-        slow = optax.incremental_update(state.q, state.target_q, config.polyak)
+        slow = optax.incremental_update(before if config.at_once else state.q, state.target_q, config.polyak)
         return state._replace(target_q=slow), {'q/loss': loss, 'q/mean': mean, 'q/target': target.mean()}
 
     return _CriticParts(init, value, q_values, value_step, q_step)
@@ -212,9 +220,11 @@ def iql(
         return state, {'policy/loss': loss, **climbed, **weight_facts(advantage, weight, config.max_weight)}
 
     def update(state: IQLState, batch: Transition, key) -> tuple[IQLState, Metrics]:
-        critic, value_metrics = parts.value_step(state.critic, batch)
-        state, policy_metrics = policy_step(state._replace(critic=critic), batch, key)
-        critic, q_metrics = parts.q_step(state.critic, batch)
+        before = state.critic
+        critic, value_metrics = parts.value_step(before, batch)
+        read = before if config.at_once else critic
+        state, policy_metrics = policy_step(state._replace(critic=read), batch, key)
+        critic, q_metrics = parts.q_step(critic, batch, read.value)
         return state._replace(critic=critic), value_metrics | policy_metrics | q_metrics
 
     return Agent(
@@ -238,9 +248,9 @@ def iql_critic(
 
     def update(state, batch, key, sampler):
         del key, sampler
-        state, value_metrics = parts.value_step(state, batch)
-        state, q_metrics = parts.q_step(state, batch)
-        return state, value_metrics | q_metrics
+        new, value_metrics = parts.value_step(state, batch)
+        new, q_metrics = parts.q_step(new, batch, (state if config.at_once else new).value)
+        return new, value_metrics | q_metrics
 
     return Critic(
         init=parts.init,

@@ -79,6 +79,7 @@ SCHEDULE_CHANGES = {
 IQL_CHANGES = SCHEDULE_CHANGES | {
     'gamma': 0.5, 'expectile': 0.9, 'inverse_temperature': 1.0, 'max_weight': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3,
     'hidden': (9,), 'dropout': 0.5, 'log_std_min': 0.5, 'num_critics': 3, 'layer_norm': True,
+    'activation': 'gelu', 'at_once': True,
     # Adam hides the factor of a loss except from gradients as small as its epsilon.
     'q_loss': 'mean', 'aggregate': 'mean', 'rho': Given(0.1, {'aggregate': 'lower'}),
 }  # fmt: skip

@@ -15,9 +15,11 @@ from small import blank
 from ooorl.agents.dsrl import DSRLConfig, dsrl
 from ooorl.agents.expo import EXPOConfig, expo
 from ooorl.agents.fql import FQLConfig, FQLCriticState, fql_critic
+from ooorl.agents.iql import IQLConfig, iql
 from ooorl.policies.averaged import Averaged, averaged
 from ooorl.policies.flow import FlowConfig, flow_policy
 from ooorl.types import Spec
+from ooorl.windows import one_decision
 from ooorl.wrap import chunked
 
 pytestmark = pytest.mark.usefixtures('highest_precision')
@@ -192,3 +194,57 @@ def test_the_released_policies_act(golden_dir, name):
         numbers = [arrays[f'act/{key}'][number][(None,) * lead] for key, lead in case.acting]
         action = replayed.run(agent.best_action, numbers, state, jnp.asarray(observation), jax.random.key(0))
         golden.Comparison(arrays).check_numbers('value', 'act/action', action, arrays['act/action'][number])
+
+
+def ifql_parts(arrays, prefix):
+    """Recorded parameters by the fields of `IQLState`."""
+    q, target_q = (golden.ensemble_tree(arrays, f'{prefix}/{net}') for net in ('q', 'tq'))
+    return {'value': golden.dense_tree(arrays, f'{prefix}/v'), 'q': q, 'target_q': target_q}, flow_of('flow')(arrays, prefix)
+
+
+def test_the_released_updates_of_ifql(golden_dir):
+    arrays = golden.load(golden_dir, 'qam_ifql_h3_e4')
+    comparison, gamma = golden.Comparison(arrays), golden.decimal(arrays, 'hp_discount')
+    replayed = draws.Replay('normal', 'uniform')
+    config = IQLConfig(
+        gamma=gamma, polyak=golden.decimal(arrays, 'hp_tau'), learning_rate=golden.decimal(arrays, 'hp_lr'), hidden=(8, 8),
+        expectile=golden.decimal(arrays, 'hp_kappa'), aggregate='lower', rho=golden.decimal(arrays, 'hp_rho'), num_critics=4,
+        inverse_temperature=0.0, activation='gelu', layer_norm='after', at_once=True, q_loss='mean',
+    )  # fmt: skip
+    agent = iql(SPEC, config, policy=flow_policy(SPEC, FLOW), grad_transform=replayed.grad_transform)
+    critic, policy = ifql_parts(arrays, 'init')
+    state = blank(agent.init)
+    state = state._replace(critic=state.critic._replace(**critic), policy=policy)
+    for number in range(1, 6):
+        numbers = [arrays['noise/flow_x0'][number - 1], arrays['noise/flow_t'][number - 1][:, 0]]
+        windows = golden.windows(arrays, number, gamma)
+        rows = one_decision(windows, gamma, 'drop')
+        # There the steps behind an end are part of the action, and V is fitted to rows that count for nothing else. As all losses
+        # read what was there before, V's part of an update without weights is that of the record, and the rest of one with them.
+        rows = rows._replace(action=windows.action.reshape(7, -1))
+        everywhere = rows._replace(extras={'weight': jnp.ones(7)})
+        weighed, metrics = replayed.run(agent.update, numbers, state, rows, jax.random.key(0))
+        gradients = replayed.gradients
+        whole, of_v = replayed.run(agent.update, numbers, state, everywhere, jax.random.key(0))
+        gradients[0] = replayed.gradients[0]
+        found = {'q/loss': 'critic_critic_loss', 'value/loss': 'value_value_loss'}
+        for ours, theirs in found.items():
+            comparison.check('scalar', f'step{number}/{theirs}', (metrics | {'value/loss': of_v['value/loss']})[ours])
+        np.testing.assert_allclose(metrics['policy/loss'] / 9, arrays[f'step{number}/actor_actor_loss'], rtol=1e-5)
+        np.testing.assert_allclose(metrics['q/target'], arrays[f'step{number}/td_target'].mean(), rtol=1e-5, atol=1e-6)
+        for gradient, net, factor in zip(gradients, ('v', 'flow', 'q'), (1, 9, 1), strict=True):
+            norm = optax.tree.norm(gradient) / factor  # ours sums over the numbers of an action
+            comparison.check('scalar', f'step{number}/gnorm_{net}', norm)
+        critic = weighed.critic._replace(value=whole.critic.value, value_opt=whole.critic.value_opt)
+        state = weighed._replace(critic=critic)
+        if f'after{number}/q/w0' in arrays:
+            critic, policy = ifql_parts(arrays, f'after{number}')
+            compare(comparison, 'parameter', f'after{number}/flow', state.policy, policy)
+            for field, theirs in critic.items():
+                compare(comparison, 'parameter', f'after{number}/{field}', getattr(state.critic, field), theirs)
+    acted = (arrays[f'act/{name}'] for name in ('obs', 'noise', 'candidate_q_min', 'index'))
+    for observation, noise, values, index in zip(*acted, strict=True):
+        candidates = flow_policy(SPEC, FLOW).decode(state.policy, jnp.asarray(observation), jnp.asarray(noise))
+        found = agent.q(state, jnp.broadcast_to(observation, (8, 5)), candidates).min(axis=0)
+        comparison.check_numbers('value', 'act/candidate_q_min', found, values)
+        assert found.argmax() == index  # what `wrap.reranked` acts with
