@@ -582,4 +582,31 @@ TABLE = [
         ('a missing seed is left out', 'if not np.isfinite(values).all():', 'if not np.isfinite(values).any():'),
         ('nearly yes or no by one score', '<= NEAR + 1e-6).all()', '<= NEAR + 1e-6).any()'),
     ),
+    *mutants(
+        'data/ogbench.py', ('data/test_ogbench.py::test_labels_and_rows_are_those_of_the_package',),
+        ('the last row of an episode is kept', 'kept = ~ends', 'kept = np.ones(len(ends), bool)'),
+        ('ends are marked a row late', 'boundary=ends[following]', 'boundary=ends[kept]'),
+        ('labels are of the successor', 'column[kept] for column in labeller', 'column[np.flatnonzero(kept) + 1] for column in labeller'),
+    ),
+    *mutants(
+        'data/shards.py', ('data/test_ogbench.py::test_a_make_is_the_same_for_every_number_of_processes_and_after_an_interruption',),
+        ('parts of another plan are taken', "elif kept.read_text(encoding='utf-8') != text:", "elif not text:"),
+    ),
+    *mutants(
+        'envs/ogbench/single_task.py', ('data/test_ogbench.py::test_rewards_are_those_of_the_state_that_is_acted_in', 'data/test_ogbench.py::test_sparse_rewards_tell_only_whether_all_is_done', 'data/test_ogbench.py::test_recorded_actions_from_recorded_states_give_the_same'),
+        ('sparse rewards pay for parts', "-(labels['rewards'] != 0)", "-(labels['rewards'] < -1)"),
+        ('sparse steps pay for parts', 'reward = -float(reward != 0.0)', 'reward = -float(reward < -1.0)'),
+        ('success of an earlier state', 'self._inner.post_step()', 'self._inner.pre_step()'),
+    ),
+    *mutants(
+        'envs/ogbench/repeatable.py', ('data/test_ogbench.py::test_episodes_follow_from_the_seed_whatever_was_before',),
+        ('the action space is not seeded', 'env.action_space.seed(second)', 'env.action_space.seed(None)'),
+        ("numpy's generator is left as the environment had it", 'np.random.set_state(outside)', 'np.random.set_state(self._state)'),
+    ),
+    *mutants(
+        'envs/ogbench/oracles.py', ('data/test_ogbench.py::test_scenes_whose_cube_is_out_of_sight_are_made_anew', 'data/test_ogbench.py::test_stitched_goals_lie_four_cells_away'),
+        ('cubes out of sight are kept', 'return not ((y >= 0.29)', 'return not ((y >= 2.9)'),
+        ('a cube in the drawer is out of sight', '(z < 0.06) | (z > 0.08)', '(z < 0.08) | (z > 0.08)'),
+        ('goals a cell further', 'for _ in range(distance):', 'for _ in range(distance + 1):'),
+    ),
 ]

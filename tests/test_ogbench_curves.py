@@ -1,0 +1,73 @@
+"""The experiment beside published OGBench curves: which settings a cell has, what its result and table say."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from ooorl.errors import UsageError
+
+FOLDER = Path(__file__).parent.parent / 'experiments'
+
+
+@pytest.fixture(scope='module')
+def curves():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        yield importlib.import_module('ogbench_curves')
+
+
+@pytest.mark.parametrize('method', ['ifql', 'fql', 'edit'])
+def test_a_cell_has_its_size_and_its_tuned_settings(curves, method):
+    cell = curves.parse_cell(f'puzzle-3x3:2:{method}:full')
+    settings = curves.settings_of(cell, 'data.npz', '0:3', 100, ['evaluation.num_episodes=7'])
+    agent, critic = settings['agent'], settings['agent'].get('critic', settings['agent'])
+    assert settings['environment'] == {'id': 'puzzle-3x3-play-singletask-task2-v0', 'settings': {'reward': 'sparse'}}
+    assert (settings['run']['seeds'], settings['evaluation']['num_episodes'], settings['run']['evaluate_every']) == ('0:3', 7, 50)
+    assert critic['hidden'] == agent['hidden'] == agent['policy']['hidden'] == [512] * 4
+    assert (critic['num_critics'], agent['sampling']['batch_size'], agent['chunk']) == (10, 256, 5)
+    assert agent.get('expectile', 0.95) == 0.95
+
+
+BAD = ['scene:1:ifql', 'scene:6:ifql:small', 'ant:1:ifql:small', 'scene:1:ifql:small:x', 'scene:1:x:full']
+
+
+@pytest.mark.parametrize('text', BAD)
+def test_cells_that_there_are_not(curves, text):
+    with pytest.raises(UsageError, match='--cells takes FAMILY:TASK:METHOD:SIZE'):
+        curves.parse_cell(text)
+
+
+def test_results_are_collected_from_a_run_directory_and_compared(curves, tmp_path):
+    cell = curves.parse_cell('scene:1:ifql:small')
+    settings = curves.settings_of(cell, '/home/somebody/scene.npz', '0:2', 100_000, [])
+    run = tmp_path / 'run'
+    run.mkdir()
+    (run / 'config.toml').write_text(tomli_w.dumps(settings | {'offline': {'num_updates': 100_000}}))
+    rows = [
+        {'kind': 'eval', 'updates': updates, 'seed': seed, 'success': success + 0.1 * seed, 'length': 9.0, 'return': -9.0}
+        for updates, success in ((50_000, 0.5), (100_000, 0.9))
+        for seed in (0, 1)
+    ]
+    rows.append({'kind': 'eval', 'updates': 150_000, 'seed': 0, 'success': 1.0})  # the other seed has not come so far
+    (run / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, rows)) + '\n')
+    result = curves.collected(cell, run)
+    assert result['curve']['updates'] == [50_000, 100_000] and result['curve']['success'] == [[0.5, 0.6], [0.9, 1.0]]
+    assert 'somebody' not in json.dumps(result) and result['config']['dataset']['path'] == 'scene.npz'
+    (tmp_path / 'published.csv').write_text(
+        'task,method,updates,seeds,success_mean,success_std\n'
+        'scene-play-singletask-task1-v0,IFQL,50000,12,0.96,0.04\nscene-play-singletask-task1-v0,IFQL,100000,12,0.99,0.03\n'
+    )
+    (tmp_path / 'ogbench_curves-x.json').write_text(json.dumps(result))
+    text = curves.table(curves.read_results(tmp_path), curves.published(tmp_path / 'published.csv'))
+    assert '| scene 1 | IFQL | small | 50,000 | 0.50 0.60 | 0.55 | 0.96 ± 0.04 | no, by -0.41 |' in text
+    assert '| 0.95 | 0.99 ± 0.03 | yes |' in text
+    assert 'no point there' in curves.table({str(cell): result}, {})
+
+
+def test_long_curves_are_thinned_and_keep_their_end(curves):
+    rows = [{'kind': 'train', 'updates': 10 * n, 'seed': 0, 'q/mean': n} for n in range(1, 94)]
+    curve = curves._curve(rows, 'train', (0,), ('q/mean', 'value/mean'))
+    assert curve['updates'][-1] == 930 and len(curve['updates']) <= 20 and set(curve) == {'updates', 'q/mean'}
