@@ -599,7 +599,7 @@ TABLE = [
         ('success of an earlier state', 'self._inner.post_step()', 'self._inner.pre_step()'),
     ),
     *mutants(
-        'envs/ogbench/repeatable.py', ('data/test_ogbench.py::test_episodes_follow_from_the_seed_whatever_was_before',),
+        'envs/ogbench/repeatable.py', ('data/test_ogbench.py::test_an_episode_follows_from_its_words', 'data/test_ogbench.py::test_episodes_follow_from_the_seed_whatever_was_before'),
         ('the action space is not seeded', 'env.action_space.seed(second)', 'env.action_space.seed(None)'),
         ("numpy's generator is left as the environment had it", 'np.random.set_state(outside)', 'np.random.set_state(self._state)'),
     ),

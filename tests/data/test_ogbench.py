@@ -11,7 +11,7 @@ ogbench = pytest.importorskip('ogbench')
 from ooorl import catalogue, data, envs  # noqa: E402
 from ooorl.catalogue.ogbench import FAMILIES  # noqa: E402
 from ooorl.data.make import RECIPES, make, num_rows  # noqa: E402
-from ooorl.envs.ogbench.oracles import cells_at  # noqa: E402
+from ooorl.envs.ogbench.oracles import cells_at, episode  # noqa: E402
 from ooorl.errors import UsageError  # noqa: E402
 from ooorl.runner import build, config  # noqa: E402
 from ooorl.runner.cli import main  # noqa: E402
@@ -127,6 +127,15 @@ def test_a_make_is_the_same_for_every_number_of_processes_and_after_an_interrupt
     found.append(make(recipe, cut, num_threads=1, advance=counted.append, **size)['sha256'])
     assert len(set(found)) == 1 and counted == [30, 30, 5] and not parts.exists()
     assert make(recipe, tmp_path / 'other.npz', num_threads=1, **{**size, 'seed': 3})['sha256'] != found[0]
+
+
+def test_an_episode_follows_from_its_words():
+    options = {**RECIPES['cube-single-noisy'].options, 'p_random_action': 0.5}
+    del options['episode_rows']
+    one, same, other = (episode('cube-single', 'noisy', 12, words, options)[0] for words in ((0, 1), (0, 1), (0, 2)))
+    for name, column in one.items():
+        np.testing.assert_array_equal(column, same[name])
+    assert not np.array_equal(one['actions'], other['actions'])
 
 
 def test_scenes_whose_cube_is_out_of_sight_are_made_anew():
