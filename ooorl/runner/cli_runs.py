@@ -1,6 +1,8 @@
-"""The verbs of the command line that look at one run: eval, choose."""
+"""The verbs of the command line that look at one run: eval, choose, bound."""
 
 from pathlib import Path
+
+from ooorl.errors import UsageError
 
 
 def add_parsers(commands) -> None:
@@ -17,6 +19,12 @@ def add_parsers(commands) -> None:
     choose.add_argument('--episodes', type=int, default=5, help='per seed and candidate (5)')
     choose.set_defaults(command=_choose)
 
+    bound = commands.add_parser('bound', help='the best that recorded steps allow, by dynamic programming over a few columns')
+    bound.add_argument('run', metavar='RUN_DIR[:STORE]')
+    bound.add_argument('--columns', required=True, metavar='0,1', help='of the observation, that cells are made of')
+    bound.add_argument('--bins', type=int, default=20, help='cells along each column (20)')
+    bound.set_defaults(command=_bound)
+
 
 def _eval(arguments):
     from ooorl.runner.evaluate_run import evaluate_run
@@ -29,4 +37,15 @@ def _choose(arguments):
     from ooorl.runner.choice import choose_run
 
     for line in choose_run(arguments.run_dir, arguments.episodes):
+        print(line)
+
+
+def _bound(arguments):
+    from ooorl.runner.bound import bound_run
+
+    try:
+        columns = tuple(int(part) for part in arguments.columns.split(','))
+    except ValueError:
+        raise UsageError(f"--columns takes numbers such as '0,1'; got {arguments.columns!r}") from None
+    for line in bound_run(arguments.run, columns, arguments.bins):
         print(line)

@@ -7,6 +7,7 @@ from tiny_configs import TINY, changed
 
 from ooorl.errors import UsageError
 from ooorl.runner import earlier_runs
+from ooorl.runner.bound import bound_run
 from ooorl.runner.prepare import prepare
 from ooorl.runner.session import execute
 from ooorl.training import run as running
@@ -93,3 +94,11 @@ def test_boxes_of_actions_are_compared():
     small, unit = box(-0.4, 0.4, 'x'), box([-1.0, -1.0], 1.0, 'y')
     assert same(None, unit) and same(small, box(-0.4, 0.4, 'z')) and not same(small, unit) and not same(None, small)
     assert shown(small) == '[-0.4, 0.4]' and shown(None) == '[-1, 1]'
+
+
+def test_the_bound_of_a_run_is_told_with_and_without_its_store(finished):
+    out, _ = finished
+    lines = bound_run(str(out), (0, 1), 6)
+    assert lines[0].startswith('20 rows a seed') and lines[1].startswith('data alone: ') and 'with the store: ' in lines[2]
+    with pytest.raises(UsageError, match='2 or more'):
+        bound_run(str(out), (0, 1), 1)
