@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ooorl.errors import UsageError
-from ooorl.reporting import arms, diagnostics, figures, maps, page, series, tables, writers
+from ooorl.reporting import arms, diagnostics, figures, maps, page, remedies, series, tables, writers
 from ooorl.reporting.intervals import score_difference
 from ooorl.reporting.stored import load
 from ooorl.reporting.tables import headline, phase_table, phase_text, primary_metric
@@ -109,7 +109,7 @@ def _run(summary, rows, states, metric):
         parts += ["<h2>Learning curves</h2>", page.panels(drawn, _CURVES)]
         text = "Means over seeds of all arms against environment steps; a single mark is the result of training without steps."
         parts.append(page.panels(figures.against_steps(summary, rows, metric), text))
-    parts.append(_online(summary, rows, metric))
+    parts += [_online(summary, rows, metric), _settings(summary, rows)]
     states = states or {}
     text = "States in the data set and states visited online."
     text += " Black lines are walls." * ("walls" in states) + " The star is the goal." * ("goal" in states)
@@ -201,6 +201,17 @@ def _online(summary, rows, metric):
     if measured and not found:
         parts.append("<p>No cause of a dip was found in what was measured.</p>")
     return "\n".join([*parts, drawn, _facts_table(summary, rows)])
+
+
+def _settings(summary, rows):
+    """What the rows say against the settings, with the one to change."""
+    found = remedies.remedies(summary, rows)
+    lines = [
+        f"<p class=note><b>{escape(one.name.capitalize())}</b> ({len(one.seeds)} of {len(summary['seeds'])} seeds). "
+        f"{escape(one.sentence)}</p>"
+        for one in found
+    ]
+    return "\n".join(["<h2>Settings to look at</h2>", *lines]) if lines else ""
 
 
 def _finding(finding, summary):

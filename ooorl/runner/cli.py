@@ -142,7 +142,8 @@ def _parser():
     report.add_argument('--out', type=Path, required=True, metavar='FILE.html')
     report.set_defaults(command=_report)
 
-    doctor = commands.add_parser('doctor', help='say what this machine has and what is missing')
+    doctor = commands.add_parser('doctor', help='say what this machine has and what is missing; of a run, what to set otherwise')
+    doctor.add_argument('run_dir', type=Path, nargs='?', metavar='RUN_DIR', help='a run to look at instead')
     doctor.set_defaults(command=_doctor)
     cli_runs.add_parsers(commands)
     cli_presets.add_parsers(commands)
@@ -220,8 +221,9 @@ def _is_task(name):
 
 
 def _start(table, arguments, out):
+    from ooorl.reporting.remedies import remedies
     from ooorl.reporting.report import headline, phase_table
-    from ooorl.reporting.writers import times_text
+    from ooorl.reporting.writers import read_rows, times_text
     from ooorl.runner import config, session
     from ooorl.runner.cli_header import print_header
     from ooorl.runner.prepare import prepare
@@ -243,6 +245,9 @@ def _start(table, arguments, out):
     console.print(phase_table(summary))
     console.print(headline(summary))
     console.print(f'time: {times_text(summary["wall_seconds"], summary["times"])}', highlight=False)
+    advice = len(remedies(summary, read_rows(Path(out) / 'metrics.jsonl')))
+    if advice:
+        console.print(f'{advice} of its settings should be looked at: ooorl doctor {out}', highlight=False)
     console.print(f'report: {Path(out) / "report.html"}', highlight=False)
     return _diverged(summary)
 
@@ -285,10 +290,9 @@ def _report(arguments):
 
 
 def _doctor(arguments):
-    del arguments
-    from ooorl.runner.doctor import diagnose
+    from ooorl.runner.doctor import diagnose, of_run
 
-    lines, healthy = diagnose()
+    lines, healthy = diagnose() if arguments.run_dir is None else (of_run(arguments.run_dir), True)
     print('\n'.join(lines))
     return 0 if healthy else 1
 

@@ -32,6 +32,21 @@ def diagnose() -> tuple[list[str], bool]:
     return lines, not missing
 
 
+def of_run(directory: Path) -> list[str]:
+    """What a finished run's rows say of its settings, in sentences.
+
+    Raises:
+      UsageError: if the directory holds no finished run.
+    """
+    from ooorl.reporting.remedies import remedies
+    from ooorl.reporting.stored import load
+
+    summary, rows, _ = load(directory)
+    found = remedies(summary, rows)
+    lines = [f'{one.name} ({len(one.seeds)} of {len(summary["seeds"])} seeds): {one.sentence}' for one in found]
+    return lines or [f'nothing that the rows of {directory} show speaks against its settings']
+
+
 def _device():
     import jax
 

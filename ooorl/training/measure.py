@@ -16,6 +16,7 @@ without `wrap.edited` or `sees` is invisible here. Rows of kind "diagnostics" ho
                                         more than one range of the data outside of it
     match/share, difference, noise      share of online rows close to a row of the data; median of r' there minus r' of the row
                                         of the data; median size of the same difference inside the data
+    <source>/episodes, successes, longest_success, longest_stay, median_stay   of a phase that collects nothing: see `walks`
     bonus/size, spread, reward_size     mean and deviation of the bonus, as scaled; mean size of r'
     q/<source>, q_minus_return/<source> mean Q; mean of Q minus the Monte-Carlo return, in the agent's reward units. Where a
                                         time limit cut the return, Q of the deployed action stands for the rest.
@@ -34,7 +35,7 @@ import numpy as np
 
 from ooorl.mapping import index_seed
 from ooorl.nn.optimizers import adams, moments
-from ooorl.training import learn, replay, selection
+from ooorl.training import learn, replay, walks
 from ooorl.training.phases import Phase
 from ooorl.training.probe_rows import Probe, answers, dataset_probe, online_probes, questions, window_steps
 from ooorl.training.rounds import Programs, RunState, store_of
@@ -54,7 +55,7 @@ class Gauge:
     def __init__(self, programs: Programs):
         self.programs = programs
         self._dataset_probes = {}
-        self._dataset_wins = {}
+        self._dataset_wins, self._walks = {}, {}
 
     def begin(self, state: RunState, phase: Phase) -> dict[str, np.ndarray]:
         """What `measure` needs to know of the state before the first round of a phase, which destroys it."""
@@ -80,7 +81,7 @@ class Gauge:
             found.append(facts(phase, own, look, *here))
         names = sorted({name for one in found for name in one})
         columns = {name: np.asarray([one.get(name, np.nan) for one in found], np.float32) for name in names}
-        return {**columns, **self._selected(phase, store), **self._optimizers(state, phase, before)}
+        return {**columns, **self._of_episodes(phase, store), **self._optimizers(state, phase, before)}
 
     def _probes(self, phase, store):
         """For each seed the rows to look at by source."""
@@ -129,21 +130,14 @@ class Gauge:
             wins['online'] = np.asarray(programs.call(name, jax.vmap(number('online')), store, rare=True))
         return wins
 
-    def _selected(self, phase, store):
-        """How many rows `[S]` the weights of whole episodes come down to, where a phase draws by them."""
-        programs, sampling = self.programs, phase.sampling
-        if sampling.weighting == 'none':
+    def _of_episodes(self, phase, store):
+        """What is known of whole episodes, for phases whose rows stay as they are: a pass over them, once a phase."""
+        name = (phase.name, phase.store, phase.online_limit)
+        if phase.num_env_steps:
             return {}
-        counts = programs.setup.streams(phase.store)
-
-        def one(dataset, store):
-            sources = {name: source for name, source in (('dataset', dataset), ('online', store)) if source is not None}
-            known = [learn.know(source, counts[name], (), sampling).worth for name, source in sources.items()]
-            return selection.effective_rows(selection.row_weights(known, sampling))
-
-        mapped = jax.vmap(one, in_axes=(None, None if store is None else 0), axis_size=len(programs.setup.seeds))
-        name = ('selected', repr(sampling), None if store is None else store.storage.reward.shape)
-        return {'mix/effective_rows': np.asarray(programs.call(name, mapped, programs.dataset, store, rare=True))}
+        if name not in self._walks:
+            self._walks = {name: walks.selected(self.programs, phase, store) | walks.walked(self.programs.setup, phase, store)}
+        return self._walks[name]
 
     def _ask(self, state, phase, probes, ranges):
         """For each seed what the agent is given of the rows to look at, and what it believes of them."""
