@@ -81,12 +81,15 @@ IQL_CHANGES = SCHEDULE_CHANGES | {
     'hidden': (9,), 'dropout': 0.5, 'log_std_min': 0.5, 'num_critics': 3, 'layer_norm': True,
     'activation': 'gelu', 'at_once': True,
     # Adam hides the factor of a loss except from gradients as small as its epsilon.
-    'q_loss': 'mean', 'aggregate': 'mean', 'rho': Given(0.1, {'aggregate': 'lower'}),
+    'q_loss': 'mean', 'aggregate': 'mean', 'rho': Given(0.1, {'aggregate': 'lower'}), 'extraction': 'ddpg_bc',
+    'cloning_weight': Given(0.5, {'extraction': 'ddpg_bc'}), 'q_normalisation': Given(2.0, {'extraction': 'ddpg_bc'}),
+    'q_unit': Given('size', {'extraction': 'ddpg_bc'}),
 }  # fmt: skip
 TD3_CHANGES = SCHEDULE_CHANGES | {
     'gamma': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3, 'adam_eps': 1e-3, 'policy_delay': 3, 'split_batch': True,
     'target_noise': 1.0, 'noise_clip': 0.01, 'target_policy': False, 'policy_action': 'sample', 'policy_value': 'min',
     'q_normalisation': 2.5, 'cloning_weight': 1.0, 'cloning_reduce': 'mean', 'critic_cloning_weight': 0.5,
+    'q_unit': Given('advantage', {'q_normalisation': 2.5}),
     'exploration_noise': 0.5, 'hidden': (9,), 'num_critics': 3, 'critic_layer_norm': 'after', 'policy_layer_norm': 'before',
     'q_loss': 'mean', 'aggregate': 'mean', 'rho': Given(0.1, {'aggregate': 'lower'}),
 }  # fmt: skip
@@ -205,7 +208,10 @@ SIGNALS = {
     'state_action_counts': Row(lambda config: state_action_counts([-2.0] * 3, [2.0] * 3, (4, 4, 4), (3, 3))),
     'ensemble_disagreement': Row(
         lambda config: ensemble_disagreement(SPEC, config), DisagreementConfig, {'hidden': (8,)},
-        {'hidden': (9,), 'num_members': 3, 'learning_rate': 1e-3, 'mask_probability': 0.9, 'clip': 0.5},
+        {
+            'hidden': (9,), 'num_members': 3, 'learning_rate': 1e-3, 'mask_probability': 0.9, 'clip': 0.5,
+            'normaliser': 'deviation',
+        },
     ),
 }  # fmt: skip
 
