@@ -21,6 +21,7 @@ from ooorl.agents.prdc import PRDCConfig, prdc
 from ooorl.agents.returns import ReturnsConfig, returns
 from ooorl.agents.sac import SACConfig, sac, sac_critic
 from ooorl.agents.td3 import TD3Config, td3
+from ooorl.agents.wsrl import WSRLConfig, wsrl
 from ooorl.errors import UsageError
 from ooorl.types import Agent
 
@@ -97,6 +98,11 @@ ALGORITHMS = {
         PARLConfig, parl, BOTH, 'a critic (sub-table `critic`; Cal-QL where none is given) and any policy (diffusion)',
         '`imitate = "data"` and `learning_rate = 3e-4`: the policy is cloned; `imitate = "nothing"` and `num_steps = 0`: V-GPS',
         critic='calql',
+    ),
+    'wsrl': Algorithm(
+        WSRLConfig, wsrl, 'online', 'a policy with a density; scheme `wsrl`, which pretrains it with Cal-QL',
+        '`num_critics = 10`, `num_target_critics = 2`, `critic_layer_norm = "before"`, `learning_rate = 3e-4`; '
+        '`calibrate = false` for locomotion', ('hidden',),
     ),
     'prdc': Algorithm(
         PRDCConfig, prdc, 'offline', 'a data set to search', '`beta` with `q_normalisation`: 2 and 2.5, antmaze 7.5 and 7.5',

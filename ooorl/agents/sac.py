@@ -65,6 +65,7 @@ class SACConfig(Scheduled):
     gamma: float = 0.99  # discount factor
     polyak: float = 0.005  # share of q in target_q after each q step
     learning_rate: float = 3e-4  # Adam, policy, Q and temperature
+    policy_learning_rate: float | None = None  # of policy and temperature, where it is another one; WSRL 1e-4
     utd: int = 1  # q steps per update; RLPD 20
     num_critics: int = 2  # ensemble members E; RLPD 10
     num_target_critics: int | None = None  # members drawn for each target; None means all; RLPD 2
@@ -83,6 +84,7 @@ class SACConfig(Scheduled):
         super().__post_init__()
         check_unit(gamma=self.gamma, polyak=self.polyak)
         check_positive(learning_rate=self.learning_rate, utd=self.utd, num_critics=self.num_critics)
+        check_positive(policy_learning_rate=self.policy_learning_rate)
         check_positive(num_target_critics=self.num_target_critics, init_temperature=self.init_temperature)
         check_choice(AGGREGATES, policy_value=self.policy_value)
         check_choice((None, 'before', 'after'), critic_layer_norm=self.critic_layer_norm)
@@ -152,7 +154,8 @@ class _Parts(NamedTuple):
 
 def _parts(spec: Spec, config: SACConfig, policy: DensityPolicy, head: ValueHead, grad_transform) -> _Parts:
     critic = _critic_parts(spec, config, head, grad_transform)
-    optimizer = scheduled_adam(config, 'policy', config.learning_rate, grad_transform)
+    rate = config.learning_rate if config.policy_learning_rate is None else config.policy_learning_rate
+    optimizer = scheduled_adam(config, 'policy', rate, grad_transform)
     target_entropy = -spec.action_dim / 2 if config.target_entropy is None else config.target_entropy
 
     def init(key):

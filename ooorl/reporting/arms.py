@@ -52,6 +52,7 @@ def _of_scheme(summary, phase):
         'offline': ('offline', f'{agent}, {updates} updates on the data set alone.'),
         'finetune': ('fine-tuned', f'The same {agent}, {updates} more updates on {data}{steps} environment steps of its own.'),
         'online': ('online', f'{agent}, {updates} updates on {steps} environment steps of its own.'),
+        'warm-up': ('warm-up', f'{steps} environment steps of the pretrained policy, nothing trained.'),
         'random': ('random steps', f'{steps} uniformly random environment steps, nothing trained.'),
         'teacher': ('teacher', f'{agent}, {updates} updates on the data set alone.'),
         'returns': ('model of returns', f'{agent}, {updates} updates on the data set alone; it acts at random.'),

@@ -168,6 +168,8 @@ def build_phases(config: Mapping, spec: Spec, dataset, stores: Mapping = {}, irr
     if scheme == 'distil':
         return _distil_phases(config, spec, dataset, settings)
     table = config['agent']
+    if scheme == 'wsrl':
+        return _wsrl_phases(table, spec, dataset, settings)
     agent = build_agent(table, spec, dataset, irreversible=irreversible)
     samplings = {'sampling': _sampling(table, gamma_of(table) or 0.99)}
     if scheme == 'finetune':
@@ -177,6 +179,17 @@ def build_phases(config: Mapping, spec: Spec, dataset, stores: Mapping = {}, irr
     if scheme == 'online':
         settings['random_agent'] = uniform(spec)
     return getattr(phases, scheme)(agent, **settings, **samplings)
+
+
+def _wsrl_phases(table, spec, dataset, settings):
+    if table['agent'] != 'wsrl':
+        raise UsageError(f"scheme 'wsrl' needs agent = 'wsrl', whose settings hold those of Cal-QL; got {table['agent']!r}")
+    sampling = _sampling(table, table['gamma'])
+    online = dataclasses.replace(sampling, mix={'online': 1.0}, batch_size=table['utd'] * sampling.batch_size)
+    if 'online_sampling' in table:
+        online = _sampling(table, table['gamma'], 'online_sampling')
+    pessimist = build_agent({**table, 'agent': 'calql'}, spec, dataset)
+    return schemes.wsrl(pessimist, build_agent(table, spec, dataset), **settings, sampling=sampling, online_sampling=online)
 
 
 def _distil_phases(config, spec, dataset, settings):

@@ -17,7 +17,7 @@ from ooorl.wrap import CHUNK_ENDS
 RETURN_RANGE = 'return_range'
 MOST_SEEDS = 10_000
 MOST_BINS = 10_000
-SCHEMES = ('offline', 'finetune', 'online', 'ooo', 'distil')
+SCHEMES = ('offline', 'finetune', 'online', 'ooo', 'distil', 'wsrl')
 QUIET_SCHEMES = ('offline', 'distil')  # those that collect nothing
 
 
@@ -25,7 +25,7 @@ QUIET_SCHEMES = ('offline', 'distil')  # those that collect nothing
 class RunConfig:
     """The `[run]` table."""
 
-    scheme: str = 'ooo'  # 'offline', 'finetune', 'online', 'ooo' or 'distil'
+    scheme: str = 'ooo'  # 'offline', 'finetune', 'online', 'ooo', 'distil' or 'wsrl'
     seeds: str = '0:1'  # 'a:b' counts from a to b - 1; or a comma-separated list
     updates_per_round: int = 1_000  # updates in one dispatch
     evaluate_every: int = 0  # updates between evaluations within a phase; 0 means at the end of each phase only
@@ -158,6 +158,17 @@ class DistilSchemeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WSRLSchemeConfig:
+    """The `[wsrl]` table, scheme 'wsrl'; [agent] is of agent 'wsrl', whose settings are also those of the pretraining."""
+
+    offline_updates: int = 1_000_000  # of Cal-QL (`calibrate = false`: CQL) on the data set
+    warm_up_steps: int = 5_000  # of the pretrained policy, before anything learns online
+    num_env_steps: int = 1_000_000  # environment steps a seed, all copies together, the warm-up's among them
+    num_updates: int = 995_000  # online, of `utd` q steps each, without the data set
+    cycle_steps: int = 1  # steps of every copy between two blocks of updates
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportConfig:
     """The `[report]` table: what the map of visited states shows."""
 
@@ -279,6 +290,7 @@ TABLES = {
     'online': OnlineConfig,
     'ooo': OOOConfig,
     'distil': DistilSchemeConfig,
+    'wsrl': WSRLSchemeConfig,
     'report': ReportConfig,
 }
 # Tables of agents that a scheme takes, where these are not [agent] alone; those in OPTIONAL may be left out.

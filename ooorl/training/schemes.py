@@ -1,5 +1,6 @@
-"""Schemes of phases beside those in `phases`: distillation."""
+"""Schemes of phases beside those in `phases`: distillation, WSRL."""
 
+from ooorl.errors import UsageError
 from ooorl.training.learn import Sampling
 from ooorl.training.phases import Phase
 from ooorl.types import Agent
@@ -34,5 +35,42 @@ def distil(
         Phase(
             name='distil', agent=student, num_updates=num_updates, sources=('teacher', *(phase.name for phase in helping)),
             sampling=student_sampling or sampling,
+        ),
+    )
+
+
+def wsrl(
+    offline: Agent,
+    online: Agent,
+    *,
+    offline_updates: int,
+    warm_up_steps: int,
+    num_env_steps: int,
+    num_updates: int,
+    cycle_steps: int = 1,
+    sampling: Sampling = Sampling(),
+    online_sampling: Sampling,
+    store: str = 'online',
+) -> tuple[Phase, ...]:
+    """WSRL: pessimistic pretraining, a few steps of the pretrained policy, then online learning without the data set.
+
+    1. `offline`: the pessimist learns on the data set.
+    2. `warm-up`: `warm_up_steps` of its own stochastic policy, in which nothing learns; not the random steps of other schemes.
+    3. `online`: another agent with states of the same form goes on with all of it, optimisers included, and collects what is left
+       of `num_env_steps`; `online_sampling` leaves the data set out.
+
+    Source: Zhou et al., arXiv:2412.07762.
+
+    Raises:
+      UsageError: if the warm-up takes all steps.
+    """
+    if not 0 < warm_up_steps < num_env_steps:
+        raise UsageError(f'warm_up_steps must lie between 0 and num_env_steps, {num_env_steps}; got {warm_up_steps}')
+    return (
+        Phase(name='offline', agent=offline, num_updates=offline_updates, sampling=sampling),
+        Phase(name='warm-up', agent=online, num_updates=0, num_env_steps=warm_up_steps, start='offline', store=store),
+        Phase(
+            name='online', agent=online, num_updates=num_updates, num_env_steps=num_env_steps - warm_up_steps,
+            cycle_steps=cycle_steps, start='warm-up', store=store, sampling=online_sampling,
         ),
     )

@@ -25,6 +25,7 @@ from ooorl.agents.parl import PARLConfig, parl
 from ooorl.agents.prdc import PRDCConfig, prdc
 from ooorl.agents.sac import SACConfig, sac, sac_critic
 from ooorl.agents.td3 import TD3Config, td3
+from ooorl.agents.wsrl import WSRLConfig, wsrl
 from ooorl.nn import schedules
 from ooorl.nn.heads import hl_gauss_head
 from ooorl.policies.autoregressive import AutoregressiveConfig, autoregressive_policy
@@ -94,7 +95,8 @@ TD3_CHANGES = SCHEDULE_CHANGES | {
     'q_loss': 'mean', 'aggregate': 'mean', 'rho': Given(0.1, {'aggregate': 'lower'}),
 }  # fmt: skip
 SAC_CHANGES = SCHEDULE_CHANGES | {
-    'gamma': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3, 'utd': 2, 'num_critics': 3, 'num_target_critics': 1,
+    'gamma': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3, 'policy_learning_rate': 1e-2, 'utd': 2, 'num_critics': 3,
+    'num_target_critics': 1,
     'entropy_backup': False, 'policy_value': 'mean', 'init_temperature': 0.5, 'learn_temperature': False,
     'target_entropy': -3.0, 'hidden': (9,), 'critic_layer_norm': 'before', 'kernel_init': 'xavier_uniform',
     'aggregate': 'mean', 'rho': Given(0.1, {'aggregate': 'lower'}),
@@ -158,6 +160,7 @@ AGENTS = {
     'rebrac': Row(lambda config: td3(SPEC, config), TD3Config, REBRAC, extras={'next_action': jnp.zeros((ROWS, 2))}),
     'sac': Row(lambda config: sac(SPEC, config), SACConfig, SMALL, SAC_CHANGES),
     'rlpd': Row(lambda config: sac(SPEC, config), SACConfig, RLPD),
+    'wsrl': Row(lambda config: wsrl(SPEC, config), WSRLConfig, SMALL_CALQL | {'utd': 2}),
     'odice': Row(lambda config: odice(SPEC, config), ODICEConfig, SMALL | {'policy_hidden': (8,)}, ODICE_CHANGES),
     'prdc': Row(_prdc, PRDCConfig, SMALL),
     'fql': Row(lambda config: fql(SPEC, config), FQLConfig, SMALL, FQL_CHANGES),
