@@ -10,11 +10,15 @@ and can be fitted to actions; no gradient of Q passes through it. Draws come fro
 Collection and evaluation act with a*(s), or with `acting='softmax'` with a draw in proportion to exp(Q).
 
 What is imitated is a setting: 'search' as above; 'data', the data's own actions, which is how a policy is pretrained (behaviour
-cloning) beside its critic; 'nothing', for a policy that is given: re-ranking and climbing at test time alone.
+cloning) beside its critic; 'nothing', for a policy that is given: re-ranking and climbing at test time alone. V-GPS is the last
+of these with `num_steps=0`, `acting='softmax'`, its own `temperature`, `slow_critic=True` and `aggregate='min'` of two critics.
 
 The published recipe: the policy cloned, then a million updates of the critic alone, then both online with the policy's rate at
 5e-5; Cal-QL's critic without importance sampling, 10 members of which 2 are drawn for targets and for the gap, HL-Gauss with 128
 bins, `conservative_weight=0.005` on cross-entropy. Targets are chosen by the online critics' mean and judged by slow ones.
+
+Offline and online phases may differ in all of this (`[agent.online]`, `phases.finetune(online_agent=...)`): the policy is cloned
+while the critic learns offline, and distilled from the search online.
 
 Source: Mark et al., "Policy-Agnostic RL: Offline RL and Online RL Fine-Tuning of Any Class and Backbone", arXiv:2412.06685;
 order and constants of MaxSobolMark/PolicyAgnosticRL@a26a192. There the data's action and the softmax are used for distillation,
@@ -71,8 +75,11 @@ def found(critic: Critic, policy: Policy, config: SearchConfig) -> Callable:
 
     def find(state: PARLState, observation: Array, key, data_action: Array | None = None):
         candidates = policy.sample(policy.deployed(state.policy), observation, key, config.num_candidates)
-        q = members_value(partial(critic.q, state.critic), observation, config.aggregate, config.rho)
-        return search(q, candidates, config, data_action=data_action)
+        judge = partial(critic.target_q if config.slow_critic else critic.q, state.critic)
+        q, climbed = members_value(judge, observation, config.aggregate, config.rho), None
+        if config.climb_aggregate is not None:
+            climbed = members_value(judge, observation, config.climb_aggregate, config.rho)
+        return search(q, candidates, config, data_action=data_action, climbed=climbed)
 
     return find
 
@@ -108,8 +115,8 @@ def parl(
             return batch.action, {}
         search_key, choice_key = jax.random.split(key)
         actions, values = find(state, batch.observation, search_key, batch.action)
-        action = choose(actions, values, choice_key, config.distil_choice)
-        share = jax.nn.softmax(values, axis=0)
+        action = choose(actions, values, choice_key, config.distil_choice, config.temperature)
+        share = jax.nn.softmax(values / config.temperature, axis=0)
         return action, {'search/q': values.max(axis=0).mean(), 'search/data_share': share[-1].mean()}
 
     def policy_step(state, batch, key):
@@ -137,7 +144,7 @@ def parl(
 
     def act(state, observation, key):
         search_key, choice_key = jax.random.split(key)
-        return choose(*find(state, observation, search_key), choice_key, config.acting)
+        return choose(*find(state, observation, search_key), choice_key, config.acting, config.temperature)
 
     return Agent(
         init=init,

@@ -4,9 +4,10 @@
     rank        keep the `num_kept` with the highest Q
     climb       a <- clip(a + step_size * grad_a Q(s, a), -1, 1), `num_steps` times, each candidate on its own; its result is the
                 best iterate that it visited, start and end included, so Q never falls; ties go to the later one
-    choose      the highest Q, or a draw in proportion to exp(Q)
+    choose      the highest Q, or a draw in proportion to exp(Q / temperature)
 
-Q is one value an action: the mean over the ensemble's members (`aggregate`), of its current parameters. A data action, where
+Q is one value an action: the mean over the ensemble's members (`aggregate`), of its current parameters or, with `slow_critic`, of
+its slow ones; climbing may have an aggregate of its own. A data action, where
 given, takes the place of the worst kept candidate before climbing. The gradient is raw: no normalisation, no momentum.
 
 Source: Mark et al., "Policy-Agnostic RL", arXiv:2412.06685; constants of MaxSobolMark/PolicyAgnosticRL@a26a192. The paper's
@@ -37,13 +38,17 @@ class SearchConfig:
     num_kept: int = 10  # of them, after ranking; OpenVLA 4
     num_steps: int = 10  # of climbing; 0 ranks only
     step_size: float = 3e-4  # of climbing, per unit of Q's gradient
+    temperature: float = 1.0  # of draws in proportion to exp(Q / temperature)
     aggregate: str = 'mean'  # over critics: 'mean', 'min', or 'lower' = mean - rho std
+    climb_aggregate: str | None = None  # the same where candidates climb and their best iterate is remembered; None: aggregate
     rho: float = 0.5  # of 'lower'
+    slow_critic: bool = False  # the slow critics judge, as in V-GPS, instead of the current ones
 
     def __post_init__(self):
-        check_positive(num_candidates=self.num_candidates, num_kept=self.num_kept)
+        check_positive(num_candidates=self.num_candidates, num_kept=self.num_kept, temperature=self.temperature)
         check_not_negative(num_steps=self.num_steps, step_size=self.step_size, rho=self.rho)
         check_choice(AGGREGATES, aggregate=self.aggregate)
+        check_choice((None, *AGGREGATES), climb_aggregate=self.climb_aggregate)
         if self.num_kept > self.num_candidates:
             raise UsageError(f'num_kept must be at most num_candidates, {self.num_candidates}; got {self.num_kept}')
 
@@ -93,7 +98,12 @@ def climb(
 
 
 def search(
-    q: Callable[[Array], Array], candidates: Array, config: SearchConfig, *, data_action: Array | None = None
+    q: Callable[[Array], Array],
+    candidates: Array,
+    config: SearchConfig,
+    *,
+    data_action: Array | None = None,
+    climbed: Callable[[Array], Array] | None = None,
 ) -> tuple[Array, Array]:
     """Ranks and climbs: actions with their values, `([M, ..., A], [M, ...])`, M = `config.num_kept`.
 
@@ -102,6 +112,7 @@ def search(
       candidates: `[N, ..., A]`, N `config.num_candidates`.
       config: settings.
       data_action: `[..., A]`, put in the place of the worst that was kept.
+      climbed: what is climbed, where that is not q; values are those of q all the same.
     """
     candidates = jnp.clip(candidates, -1.0, 1.0)
     if config.num_kept < candidates.shape[0] or data_action is not None:
@@ -109,7 +120,8 @@ def search(
         candidates = jnp.take_along_axis(candidates, order[..., None], axis=0)
     if data_action is not None:
         candidates = jnp.concatenate([candidates[1:], jnp.clip(data_action, -1.0, 1.0)[None]])
-    return climb(q, candidates, num_steps=config.num_steps, step_size=config.step_size)
+    actions, values = climb(climbed or q, candidates, num_steps=config.num_steps, step_size=config.step_size)
+    return actions, q(actions) if climbed else values
 
 
 def best_of(q: Callable[[Array], Array], candidates: Array) -> Array:
@@ -122,8 +134,8 @@ def members_value(q: Callable[[Array, Array], Array], observation: Array, aggreg
     return lambda action: ensemble_value(q(beside(action, observation), action), aggregate, rho)
 
 
-def choose(actions: Array, values: Array, key, how: str) -> Array:
-    """One action `[..., A]` of `[M, ..., A]`: the one of highest value, or with 'softmax' a draw in proportion to exp(value)."""
+def choose(actions: Array, values: Array, key, how: str, temperature: float = 1.0) -> Array:
+    """One action `[..., A]` of `[M, ..., A]`: that of highest value, or with 'softmax' a draw by exp(value / temperature)."""
     check_choice(CHOICES, choice=how)
-    index = values.argmax(axis=0) if how == 'best' else jax.random.categorical(key, values, axis=0)
+    index = values.argmax(axis=0) if how == 'best' else jax.random.categorical(key, values / temperature, axis=0)
     return jnp.take_along_axis(actions, index[None, ..., None], axis=0)[0]

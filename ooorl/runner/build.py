@@ -16,7 +16,7 @@ from ooorl.nn.heads import hl_gauss_head
 from ooorl.nn.losses import ensemble_value
 from ooorl.policies import policy_kind
 from ooorl.runner import signal_tables
-from ooorl.runner.config import fields, gamma_of, parse
+from ooorl.runner.config import fields, gamma_of, online_table, parse
 from ooorl.runner.settings import AGENT_TABLES, QUIET_SCHEMES
 from ooorl.training import phases, schemes
 from ooorl.training.evaluate import ScoreRange
@@ -174,6 +174,8 @@ def build_phases(config: Mapping, spec: Spec, dataset, stores: Mapping = {}, irr
     samplings = {'sampling': _sampling(table, gamma_of(table) or 0.99)}
     if scheme == 'finetune':
         samplings['online_sampling'] = _sampling(table, gamma_of(table) or 0.99, 'online_sampling')
+        if 'online' in table:
+            settings['online_agent'] = build_agent(online_table(table), spec, dataset, irreversible=irreversible)
     if stores:
         (settings['store'],) = stores
     if scheme == 'online':

@@ -31,6 +31,8 @@ def _transforms(table):
         parts.append(f'backups over {table["backup_steps"]} steps')
     if table['chunk'] > 1:
         parts.append(f'chunks of {table["chunk"]} steps, ends {"kept" if table["chunk_ends"] == "keep" else "dropped"}')
+    if 'online' in table:
+        parts.append('online ' + ' '.join(f'{key}={value}' for key, value in table['online'].items()))
     if 'reranked' in table:
         parts.append(f'best of {table["reranked"]["num_candidates"]} draws')
     if 'reward' in table:

@@ -17,6 +17,16 @@ from ooorl.errors import UsageError
 from ooorl.runner.settings import AGENT_TABLES, AGENTS_OF, CHOSEN, OPTIONAL, SCHEMES, SUB_TABLES, TABLES, AgentConfig, RunConfig
 from ooorl.validation import check_choice, check_named, converted
 
+# What an agent keeps for all of its life, and where else it is said.
+FIXED_ONLINE = {
+    'agent': 'the same agent goes on',
+    'sampling': 'write [agent.online_sampling]',
+    'online_sampling': 'write [agent.online_sampling]',
+    'chunk': 'chunks are those of both phases',
+    'normalise_observation': 'its statistics are part of the state',
+    'online': 'it is the sub-table itself',
+}
+
 
 def read(path: str | Path, overrides: typing.Sequence[str] = ()) -> dict:
     """Reads a TOML file and applies `section.key=value` overrides; values are TOML, or else taken as strings.
@@ -73,7 +83,9 @@ def resolve(table: Mapping) -> dict:
             continue
         if key not in rest:
             raise UsageError(f'scheme {scheme!r} needs the table [{key}]; the config has {", ".join(rest)}')
-        resolved[key] = _resolve_agent(rest[key], f'[{key}]')
+        resolved[key] = _resolve_agent({name: value for name, value in rest[key].items() if name != 'online'}, f'[{key}]')
+        if 'online' in rest[key]:
+            resolved[key] = _check_online(rest[key], resolved[key], scheme)
     unused = [key for key in AGENT_TABLES if key in rest and key not in resolved]
     if unused:
         raise UsageError(f'scheme {scheme!r} does not use the table [{unused[0]}]; remove it')
@@ -107,6 +119,29 @@ def _resolve_agent(table, where):
                 value = {'gamma': gamma_of(table | resolved), **value}
             resolved[key] = _plain(parse(SUB_TABLES[key], value, place))
     return _without_default_policy(own.agent, resolved, settings, where) if 'policy' in subs else resolved
+
+
+def online_table(table: Mapping) -> dict | None:
+    """An agent's resolved table with the changes of its sub-table `online`, for the online phase; None where there is none."""
+    if 'online' not in table:
+        return None
+    merged = {key: value for key, value in table.items() if key != 'online'}
+    for key, value in table['online'].items():
+        merged[key] = {**merged.get(key, {}), **value} if isinstance(value, Mapping) else value
+    return _resolve_agent(merged, '[agent.online]')
+
+
+def _check_online(table, resolved, scheme):
+    """A sub-table `online` says what is different online, and belongs to fine-tuning alone."""
+    if not isinstance(table['online'], Mapping):
+        raise UsageError(f'[agent.online] must be a table; got {table["online"]!r}')
+    if scheme != 'finetune':
+        raise UsageError(f"[agent.online] belongs to scheme 'finetune'; got scheme {scheme!r}; remove the sub-table")
+    for key, instead in FIXED_ONLINE.items():
+        if key in table['online']:
+            raise UsageError(f'[agent.online] must leave {key} as it is; {instead}')
+    online_table(resolved | {'online': table['online']})
+    return resolved | {'online': dict(table['online'])}
 
 
 def gamma_of(table: Mapping) -> float | None:

@@ -198,14 +198,18 @@ def finetune(
     sampling: Sampling = Sampling(),
     online_sampling: Sampling | None = None,
     store: str = 'online',
+    online_agent: Agent | None = None,
 ) -> tuple[Phase, ...]:
-    """Offline training, then collection and learning with the same agent and its whole state, optimisers included by default."""
+    """Offline training, then collection and learning with the same agent and its whole state, optimisers included by default.
+
+    `online_agent` is the same agent with settings that differ online; they must leave its state as it is.
+    """
     online_sampling = online_sampling or sampling
     return (
         Phase(name='offline', agent=agent, num_updates=offline_updates, sampling=sampling),
         Phase(
-            name='finetune', agent=agent, num_updates=num_updates, num_env_steps=num_env_steps, cycle_steps=cycle_steps,
-            start='offline', fresh_optimizers=fresh_optimizers, store=store, sampling=online_sampling,
+            name='finetune', agent=online_agent or agent, num_updates=num_updates, num_env_steps=num_env_steps,
+            cycle_steps=cycle_steps, start='offline', fresh_optimizers=fresh_optimizers, store=store, sampling=online_sampling,
         ),
     )
 

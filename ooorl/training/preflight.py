@@ -1,5 +1,6 @@
 """What about a run can be known to be wrong before it starts."""
 
+import jax
 import numpy as np
 
 from ooorl.errors import UsageError
@@ -18,6 +19,7 @@ def check(setup: Setup) -> None:
     for number, phase in enumerate(setup.phases):
         if phase.start is not None and phase.start not in names[:number]:
             raise UsageError(f'phase {phase.name!r} starts from {phase.start!r}, which is not an earlier phase of this run')
+        _check_continued(phase, setup.phases[:number])
         _check_sources(phase, names[:number])
         if phase.num_env_steps and setup.environment is None:
             raise UsageError(f'phase {phase.name!r} collects data and needs an environment; none was given')
@@ -31,6 +33,19 @@ def check(setup: Setup) -> None:
         if phase.num_env_steps and phase.sampling.weighting != 'none':
             raise UsageError(f'weighting is for phases that collect nothing; phase {phase.name!r} does; set it to "none" there')
         round_sizes(phase, setup)
+
+
+def _check_continued(phase, earlier):
+    """Another agent may go on with a state that it could have made itself."""
+    agents = [one.agent for one in earlier if one.name == phase.start and one.agent is not phase.agent]
+    if not agents:
+        return
+    made, own = (jax.eval_shape(lambda agent=agent: agent.init(jax.random.key(0))) for agent in (*agents, phase.agent))
+    if made != own:
+        raise UsageError(
+            f'phase {phase.name!r} continues {phase.start!r} with other settings, which must leave the state as it is (no other '
+            'networks, policies, critics or schedules); got another state; change only what losses and acting read'
+        )
 
 
 def _check_store(phase, number, setup):

@@ -122,6 +122,8 @@ PARL = {'num_candidates': 4, 'num_kept': 3, 'num_steps': 2, 'step_size': 0.1}
 PARL_CHANGES = SCHEDULE_CHANGES | {
     'learning_rate': 1e-3, 'imitate': 'data', 'distil_choice': 'best', 'acting': 'softmax', 'num_candidates': 5, 'num_kept': 2,
     'num_steps': 1, 'step_size': 1.0, 'aggregate': 'min', 'rho': Given(3.0, {'aggregate': 'lower'}),
+    'temperature': Given(9.0, {'acting': 'softmax', 'step_size': 1.0}), 'climb_aggregate': Given('min', {'step_size': 1.0}),
+    'slow_critic': True,
 }  # fmt: skip
 REBRAC = SMALL | {'critic_cloning_weight': 0.1, 'cloning_weight': 0.1, 'critic_layer_norm': 'after', 'policy_value': 'min'}
 RLPD = SMALL | {'num_critics': 4, 'num_target_critics': 2, 'utd': 2, 'critic_layer_norm': 'before', 'policy_value': 'mean'}

@@ -66,7 +66,7 @@ def test_climbing(golden_dir, critic, tag):
 
 @pytest.mark.usefixtures('highest_precision')
 @pytest.mark.parametrize('critic', CRITICS)
-@pytest.mark.parametrize('tag', ['a3e-4', 'a0.05', 'a0.05_dataaction'])
+@pytest.mark.parametrize('tag', ['a3e-4', 'a0.05', 'a0.05_dataaction', 'a0.05_mingrad'])
 def test_the_whole_operator(golden_dir, monkeypatch, critic, tag):
     arrays = golden.load(golden_dir, 'parl_action_optimization')
     prefix, q = f'{critic}/operator/{tag}', reduced(arrays, critic, tag)
@@ -76,7 +76,9 @@ def test_the_whole_operator(golden_dir, monkeypatch, critic, tag):
     monkeypatch.setattr(jnp, 'clip', clip_to_the_box_alone(jnp.clip))
     given = jnp.asarray(arrays['dataset_action']) if tag.endswith('dataaction') else None
     config = SearchConfig(num_candidates=6, num_kept=3, num_steps=10, step_size=golden.decimal(arrays, f'{prefix}/step_size'))
-    actions, values = search(q, jnp.swapaxes(jnp.asarray(arrays['candidates']), 0, 1), config, data_action=given)
+    climbed = reduced(arrays, critic, 'a0.05_min') if tag.endswith('mingrad') else None
+    start = jnp.swapaxes(jnp.asarray(arrays['candidates']), 0, 1)
+    actions, values = search(q, start, config, data_action=given, climbed=climbed)
     np.testing.assert_allclose(jnp.swapaxes(actions, 0, 1), arrays[f'{prefix}/kept_actions_improved'], rtol=1e-3, atol=2e-5)
     np.testing.assert_allclose(jax.nn.softmax(values, axis=0).T, arrays[f'{prefix}/probs'], rtol=1e-3, atol=1e-6)
     best = choose(actions, values, jax.random.key(0), 'best')
@@ -122,6 +124,8 @@ def test_the_softmax_draws_in_proportion():
     drawn = jax.vmap(lambda key: choose(actions, values, key, 'softmax'))(keys)
     assert abs(drawn.mean() - 0.75) < 0.03
     assert choose(actions, values, keys[0], 'best') == 1.0
+    cool = jax.vmap(lambda key: choose(actions, values, key, 'softmax', 0.5))(keys)
+    assert abs(cool.mean() - 0.9) < 0.03
 
 
 @pytest.mark.parametrize(
