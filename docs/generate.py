@@ -105,8 +105,8 @@ CONFIG_INTRODUCTION = """A config is a TOML file; every key is checked, an unkno
 that is absent by default can be left out, not set to nothing.
 
 Schemes `offline`, `finetune` and `online` use `[agent]`; `ooo` uses `[explore]` and `[exploit]`. An agent table holds its own
-keys, those of its algorithm, and sub-tables. With `finetune`, `[agent.online]` holds what is different in the online phase: any of
-these keys that leave the agent's state as it is.
+keys, those of its algorithm, and sub-tables. With `finetune`, `[agent.online]` holds what is different in the online phase: any
+of these keys that leaves the agent's state as it is.
 
 A config is code as far as trust goes: `module:Id` of an environment and `module:builder` of an agent are imported. Run only what
 you would also run as a program.
