@@ -7,6 +7,7 @@ from pathlib import Path
 import ooorl
 from ooorl import catalogue
 from ooorl.agents import ALGORITHMS
+from ooorl.envs import one_way
 from ooorl.envs.d4rl import TABLE
 from ooorl.envs.registry import TASKS
 from ooorl.runner import settings
@@ -94,7 +95,8 @@ def _algorithms():
 
 def _environments():
     tasks = [f'| `{name}` | compiled | {_first(builder)} |' for name, (builder, _) in TASKS.items()]
-    ours = [f'| `{name}` | MuJoCo | at most {entry.max_episode_steps:,} steps an episode |' for name, entry in TABLE.items()]
+    made = {**TABLE, **one_way.TABLE}
+    ours = [f'| `{name}` | MuJoCo | at most {entry.max_episode_steps:,} steps an episode |' for name, entry in made.items()]
     scored = ', '.join(f'`{name}`' for name in catalogue.ENTRIES)
     table = '\n'.join(['| id | kind | what |', '|---|---|---|', *tasks, *ours])
     return f'{table}\n\nAnd every gymnasium id, also `module:Id`.\n\nTasks with data sets and reference scores: {scored}.\n'

@@ -1,9 +1,9 @@
 """Environments: compiled tasks, gymnasium environments on the host, and names for both.
 
-Importing this package also registers the compiled tasks and D4RL's and OGBench's environments with gymnasium.
+Importing this package also registers the compiled tasks and D4RL's, OGBench's and our own MuJoCo environments with gymnasium.
 """
 
-from ooorl.envs import d4rl, ogbench
+from ooorl.envs import d4rl, ogbench, one_way
 from ooorl.envs.batched import batched
 from ooorl.envs.gymnasium_adapter import host
 from ooorl.envs.gymnasium_tasks import register
@@ -15,3 +15,4 @@ __all__ = ['HOSTS', 'TASKS', 'batched', 'host', 'make', 'make_task', 'own_name',
 register()
 d4rl.register()
 ogbench.register()
+one_way.register()

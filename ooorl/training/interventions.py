@@ -12,7 +12,6 @@ forward and backward agents learn from all rows, whoever acted; only success end
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -227,16 +226,5 @@ def wandering(spec: Spec) -> Agent:
 
     return Agent(
         init=lambda key: {'unused': jax.random.uniform(key)}, update=lambda state, batch, key: (state, {}), sample_action=act,
-        best_action=act,
+        best_action=lambda state, observation, key: act(state, observation, key)[..., :-1],
     )
-
-
-def deployed(agent: Agent) -> Agent:
-    """The agent for a run without evaluation in the task itself: its deployed action has the wish behind it, too, and never
-    asks."""
-
-    def best(state, observation, key):
-        action = agent.best_action(state, observation[..., :-WIDTH], key)
-        return jnp.concatenate([action, -jnp.ones((*action.shape[:-1], 1))], axis=-1)
-
-    return replace(agent, best_action=best)
