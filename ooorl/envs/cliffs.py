@@ -16,11 +16,12 @@ import numpy as np
 
 from ooorl.envs.pictures import BODY, DANGER, GOAL, START, WALL, Canvas
 from ooorl.types import Array, Spec, Task
-from ooorl.validation import check_not_negative, check_positive
+from ooorl.validation import check_choice, check_not_negative, check_positive
 
 CANYON_X = (0.3, 0.7)
 CANYON_TOP = 0.2
 RIM = 1.0
+TIP = ((CANYON_X[0] - 0.1, CANYON_TOP + 0.1), (CANYON_X[1] + 0.1, CANYON_TOP + 0.1))  # corners of the way round it
 SEEN = 1.2  # half-width of what is drawn
 START_PLACE = (-0.7, -0.7)
 START_NOISE = 0.05
@@ -54,16 +55,35 @@ def picture(observation: np.ndarray) -> np.ndarray:
     return canvas.picture()
 
 
-def point_mass_cliffs(*, horizon: int = 100, noise: float = 0.02, terminate_on_success: bool = True) -> Task:
-    """The point between cliffs; reward 1 in a step that ends at the goal, else 0.
+def way_left(position: Array) -> Array:
+    """Length of the way to the goal round the canyon's tip, corner to corner: `[..., 2] -> [...]`; 0 to 2.4."""
+    near, far, goal = (jnp.broadcast_to(jnp.array(place), position.shape) for place in (*TIP, GOAL_PLACE))
+
+    def apart(a, b):
+        return jnp.sqrt(((a - b) ** 2).sum(axis=-1))
+
+    along = apart(near, far), apart(far, goal)
+    left = apart(position, near) + along[0] + along[1]
+    middle = apart(position, far) + along[1]
+    x = position[..., 0]
+    return jnp.where(x < CANYON_X[0], left, jnp.where(x < CANYON_X[1], middle, apart(position, goal)))
+
+
+def point_mass_cliffs(
+    *, horizon: int = 100, noise: float = 0.02, reward: str = 'sparse', terminate_on_success: bool = True
+) -> Task:
+    """The point between cliffs.
 
     Args:
       horizon: steps of an episode.
       noise: deviation of what is added to every step, in units of the position.
+      reward: 'sparse', 1 in a step that ends at the goal, else 0; or 'way', besides by how much the step shortened `way_left`
+        (0 in steps that end below), which leads along the edge and past every point of no return.
       terminate_on_success: whether the goal ends the episode.
     """
     check_positive(horizon=horizon)
     check_not_negative(noise=noise)
+    check_choice(('sparse', 'way'), reward=reward)
     start, goal = np.array(START_PLACE, np.float32), np.array(GOAL_PLACE, np.float32)
 
     def reset(key):
@@ -76,7 +96,11 @@ def point_mass_cliffs(*, horizon: int = 100, noise: float = 0.02, terminate_on_s
         position = jnp.where(fallen, state.position, jnp.clip(state.position + move, -SEEN, SEEN))
         success = (jnp.sum((position - goal) ** 2) < GOAL_RADIUS**2) & ~is_irreversible(position)
         terminated = success if terminate_on_success else jnp.zeros_like(success)
-        return CliffState(position), position, success.astype(jnp.float32), terminated, success
+        gained = success.astype(jnp.float32)
+        if reward == 'way':
+            shortened = way_left(state.position) - way_left(position)
+            gained = gained + jnp.where(is_irreversible(position), 0.0, shortened)
+        return CliffState(position), position, gained, terminated, success
 
     return Task(
         spec=Spec(observation_dim=2, action_dim=2), horizon=horizon, reset=reset, step=step, state_at=CliffState,

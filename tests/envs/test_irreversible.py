@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ooorl.envs import TASKS, make, make_task
-from ooorl.envs.cliffs import CliffState, is_irreversible
+from ooorl.envs.cliffs import CliffState, is_irreversible, way_left
 
 WITH_TRUTH = ['ooorl/IrreversibleMaze-v0', 'ooorl/TabletopNoWalls-v0', 'ooorl/PointMassCliffs-v0']
 
@@ -66,6 +66,17 @@ def test_cliffs_end_where_they_are_drawn():
     assert sum(succeeded) >= 1
     fallen = step(CliffState(jnp.array([0.5, 0.0])), jnp.array([0.0, 1.0]), jax.random.key(0))
     assert fallen[1].tolist() == [0.5, 0.0] and not fallen[4]
+
+
+def test_the_way_round_the_canyon_is_paid_by_length():
+    # (0.2, 0.3) is the first corner: 0.6 to the second and sqrt(0.01 + 1) to the goal.
+    places = jnp.array([[0.2, 0.3], [0.8, 0.3], [0.9, -0.7], [0.2, -0.7]])
+    np.testing.assert_allclose(way_left(places), [0.6 + 1.01**0.5, 1.01**0.5, 0.0, 1.0 + 0.6 + 1.01**0.5], atol=1e-6)
+    task = make_task('ooorl/PointMassCliffs-v0', noise=0.0, reward='way')
+    up = task.step(CliffState(jnp.array([0.2, -0.7])), jnp.array([0.0, 1.0]), jax.random.key(0))
+    assert up[2] == pytest.approx(0.08, abs=1e-6)
+    fall = task.step(CliffState(jnp.array([0.29, 0.0])), jnp.array([1.0, 0.0]), jax.random.key(0))
+    assert fall[2] == 0.0 and bool(task.irreversible(fall[1]))
 
 
 @pytest.mark.parametrize('name', [name for name in TASKS if 'Probe' not in name])
