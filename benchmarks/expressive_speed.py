@@ -14,6 +14,7 @@ ml_collections, of which FQL uses no more than a dictionary: where they cannot b
 """
 
 import argparse
+import json
 import statistics
 import sys
 import time
@@ -37,6 +38,7 @@ from ooorl.types import Spec, Transition
 
 SPEC = Spec(observation_dim=17, action_dim=6)
 ROWS, BATCH = 100_000, 256
+MOST_SECONDS = 15.0  # of timing single calls of one size
 OURS, CONTROL, PEER = 'FQL, 4 x 512', 'FQL, once more', 'FQL, 4 x 512, public code'
 
 
@@ -145,14 +147,17 @@ def _stand_in(name):
 
 
 def latency(contender, rows, calls):
-    """Median and 99th percentile of the milliseconds of `calls` single calls."""
+    """Median and 99th percentile of the milliseconds of at most `calls` single calls, and how many `MOST_SECONDS` allowed."""
     observation = jnp.ones((rows, SPEC.observation_dim))
     spans = []
     for key in list(jax.random.split(jax.random.key(2), calls + 3)):
         began = time.perf_counter()
         jax.block_until_ready(contender.act(observation, key))
         spans.append(1e3 * (time.perf_counter() - began))
-    return [round(float(np.percentile(spans[3:], q)), 3) for q in (50, 99)]
+        if sum(spans[3:]) > 1e3 * MOST_SECONDS:
+            break
+    half, most = (round(float(np.percentile(spans[3:], q)), 3) for q in (50, 99))
+    return {f'p50_ms_of_{rows}': half, f'p99_ms_of_{rows}': most, f'calls_of_{rows}': len(spans) - 3}
 
 
 def measure(arguments):
@@ -172,11 +177,26 @@ def measure(arguments):
     for name, contender in contenders.items():
         settings = {'compile_seconds': round(contender.compile_seconds, 2), **shared}
         for num in (1, 256):
-            settings |= dict(zip((f'p50_ms_of_{num}', f'p99_ms_of_{num}'), latency(contender, num, arguments.calls), strict=True))
+            settings |= latency(contender, num, arguments.calls)
         if arguments.dry:
             print(name, timing.summary(rates[name]), settings, flush=True)
         else:
             timing.record(Path(__file__).stem, unit='updates/s', contender=name, values=rates[name], **settings)
+
+
+def table() -> str:
+    """The newest measurement of every contender as Markdown."""
+    path = timing.RESULTS / f'{Path(__file__).stem}.jsonl'
+    rows = {row['contender']: row for row in map(json.loads, path.read_text(encoding='utf-8').splitlines())}
+    head = ('', 'updates/s, median (least to most)', 'one action, ms: median, 99 %', '256 actions, ms: median, 99 %')
+    lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
+    for name, row in rows.items():
+        spans = [f'{row[f"p50_ms_of_{num}"]:.3g}, {row[f"p99_ms_of_{num}"]:.3g}' for num in (1, 256)]
+        rate = f'{row["median"]:.3g} ({row["min"]:.3g} to {row["max"]:.3g})'
+        lines.append(f'| {name} | {rate} | {spans[0]} | {spans[1]} |')
+    last = list(rows.values())[-1]
+    beside = f'our FQL makes {last["ratio_to_peer"]:.2f} of the updates of its public code; ' if 'ratio_to_peer' in last else ''
+    return '\n'.join([*lines, '', f'By turns in one process, {beside}our FQL beside itself {last["control"]:.2f}.'])
 
 
 def main():
@@ -184,8 +204,12 @@ def main():
     parser.add_argument('--peer', type=Path, metavar='CHECKOUT', help='of github.com/seohongpark/fql; without it, only ours')
     parser.add_argument('--calls', type=int, default=200, help='single calls whose times give the percentiles')
     parser.add_argument('--repeats', type=int, default=5)
+    parser.add_argument('--table', action='store_true', help='only print the newest results as a table')
     parser.add_argument('--dry', action='store_true', help='print, and write no results')
     arguments = parser.parse_args()
+    if arguments.table:
+        print(table())
+        return
     jax.config.update('jax_enable_compilation_cache', False)
     measure(arguments)
 

@@ -32,8 +32,10 @@ from ooorl.training.run import Diverged
 HERE = Path(__file__).resolve().parent
 CONFIGS = HERE.parent / 'configs' / 'parl'
 
-# One search for critic, distillation and acting. Published: 32 candidates, 10 kept, 10 steps of 3e-4.
-SEARCH = {'num_candidates': 8, 'num_kept': 3, 'num_steps': 4, 'step_size': 7.5e-4}
+# One search for critic, distillation and acting. Published: 32 candidates, 10 kept, 10 steps of 3e-4, a draw in proportion to
+# exp(Q) to imitate. Those constants belong to values in [-100, 0]; here Q differs by 0.1 between the candidates of a state and
+# rises by 0.5 a unit of action: such draws are uniform and such steps reach 0.001. 'best' is the published choice for CALVIN.
+SEARCH = {'num_candidates': 8, 'num_kept': 3, 'num_steps': 2, 'step_size': 0.1, 'distil_choice': 'best'}
 RATES = {'cloning': 1e-3, 'imitating': 3e-4}  # published: 3e-4 and 5e-5
 NETWORK = {'hidden': [64, 64], 'ema_rate': 0.01}
 POLICIES = {
@@ -41,11 +43,10 @@ POLICIES = {
         'kind': 'diffusion', 'process': 'cosine', 'num_levels': 5, 'network': 'mlp', 'dropout': 0.0,
         'time_features': 'sinusoidal', 'num_time_features': 16, 'time_hidden': [32, 16], **NETWORK,
     },
-    'flow': {'kind': 'flow', 'num_steps': 5, **NETWORK},
+    'flow': {'kind': 'flow', 'num_steps': 4, **NETWORK},
     'autoregressive': {
-        'kind': 'autoregressive', 'num_bins': 41, 'num_layers': 2, 'num_heads': 2, 'width': 32, 'dropout': 0.0, 'ema_rate': 0.01,
+        'kind': 'autoregressive', 'num_bins': 41, 'num_layers': 1, 'num_heads': 2, 'width': 32, 'dropout': 0.0, 'ema_rate': 0.01,
     },
-    'gaussian': {'kind': 'gaussian', 'hidden': [64, 64]},
 }  # fmt: skip
 OF_ANY_AGENT = ('reward', 'bounds', 'sampling', 'online_sampling', 'normalise_observation')  # keys that are not the critic's
 KEPT_METRICS = ('q/mean', 'q/target', 'q/gap', 'policy/loss', 'policy/entropy', 'search/q', 'search/data_share')
