@@ -65,7 +65,7 @@ def against_steps(summary, rows, metric):
         if phase['name'] in found:
             x, values = found[phase['name']]
             shown.append((names[phase['name']].label, *((x, values) if phase['name'] in online else (x[-1:], values[:, -1:]))))
-    return [_overlay('all arms', shown, metric, 'env_steps')]
+    return [overlay('all arms', shown, metric, 'env_steps')]
 
 
 def comparison(summaries, rows, metric, labels):
@@ -79,10 +79,10 @@ def comparison(summaries, rows, metric, labels):
         for x, values in list(found.values())[-1:] if has_steps else ():  # trained afterwards: a point
             lines.append((x[-1:], values[:, -1:]))
         shown += [(label, x, values) for x, values in lines]
-    return [_overlay('all runs', shown, metric, axis)] if shown else []
+    return [overlay('all runs', shown, metric, axis)] if shown else []
 
 
-def _overlay(title, shown, metric, axis):
+def overlay(title, shown, metric, axis):
     """Mean lines and points of several things over each other, told apart by colour, dashes and marker."""
     labels = list(dict.fromkeys(label for label, *_ in shown))
     drawn, panel = figure(2.5 + 0.17 * -(-len(labels) // 2))

@@ -35,6 +35,11 @@ def median_of_runs(scores):
     return np.median(scores, axis=(-2, -1))
 
 
+def optimality_gap(scores, best):
+    """`[..., S, T] -> [...]`: rliable's, how far the runs stay below `best` on average, those above it counting as at it."""
+    return best - np.mean(np.minimum(scores, best), axis=(-2, -1))
+
+
 def rliable_interval(scores, statistic=iqm_of_runs, *, level=0.95, num=5000, seed=0):
     """rliable's interval of an aggregate over all tasks: percentiles over seeds resampled within each task.
 

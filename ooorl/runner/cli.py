@@ -1,4 +1,4 @@
-"""The command line: `ooorl demo | run | eval | choose | bound | report | export | explain | data | doctor`.
+"""The command line: `ooorl demo | run | eval | choose | bound | report | table | export | explain | sweep | data | doctor`.
 
 Bad input prints one sentence and exits with status 2; SIGTERM checkpoints and exits with 143, Ctrl-C with 130; a run that
 diverges exits with 1.
@@ -16,7 +16,7 @@ from importlib import metadata, resources
 from pathlib import Path
 
 from ooorl.errors import UsageError
-from ooorl.runner import cli_data, cli_presets, cli_results, cli_runs
+from ooorl.runner import cli_data, cli_presets, cli_results, cli_runs, cli_sweep
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -147,6 +147,7 @@ def _parser():
     doctor.set_defaults(command=_doctor)
     cli_runs.add_parsers(commands)
     cli_presets.add_parsers(commands)
+    cli_sweep.add_parsers(commands, main)
     cli_results.add_parsers(commands)
     cli_data.add_parser(commands)
     return parser
@@ -170,54 +171,14 @@ def _demo(arguments):
 
 
 def _run(arguments):
-    from ooorl.runner import config
+    from ooorl.runner import chosen, config
 
-    table = _table_of(arguments)
+    keys = [text.partition('=')[0].strip() for text in arguments.set]
+    table = chosen.table_of(str(arguments.config), arguments.dataset, arguments.env, arguments.family, keys)
     for text in arguments.set:
         config.override(table, text)
-    if arguments.dataset is not None:
-        found = _is_task(arguments.dataset)
-        cleared = {k: v for k, v in table.get('dataset', {}).items() if k not in ('path', 'task', 'scripted', 'settings')}
-        table['dataset'] = {**cleared, 'task' if found else 'path': arguments.dataset}
-        if found and not any(text.startswith('evaluation.task=') for text in arguments.set):
-            table.get('evaluation', {}).pop('task', None)  # the config's own speaks of the data it was written for
-    if arguments.env is not None:
-        _use_environment(table, arguments.env, arguments.set)
+    table = chosen.placed(table, arguments.dataset, arguments.env, keys)
     return _start(table, arguments, arguments.out or Path('runs') / str(table.get('name', arguments.config.stem)))
-
-
-def _table_of(arguments):
-    """The config table of a file, of one of the wheel's by its name, or of a preset."""
-    from ooorl.runner import config, presets
-
-    text = str(arguments.config)
-    if arguments.config.suffix == '.toml' or arguments.config.is_file():
-        return config.read(arguments.config)
-    if presets.is_preset(text):
-        task = presets.task_of(arguments.dataset, arguments.env, arguments.family)
-        return presets.preset(text, task, [one.partition('=')[0].strip() for one in arguments.set]).table
-    packed = presets.directory() / f'{text}.toml'
-    if not packed.is_file():
-        known = ', '.join(presets.names())
-        raise UsageError(f'run needs a config file or a preset ({known}); got {text!r}; `ooorl explain` lists presets')
-    return config.read(packed)
-
-
-def _use_environment(table, name, overrides):
-    """Puts the environment into a config; what the config says of another one goes, unless `overrides` say it."""
-    environment, evaluation = table.setdefault('environment', {}), table.get('evaluation', {})
-    if environment.get('id', '') not in ('', name):
-        for section, key in ((environment, 'settings'), (evaluation, 'settings'), (evaluation, 'task')):
-            where = 'environment' if section is environment else 'evaluation'
-            if not any(text.startswith(f'{where}.{key}') for text in overrides):
-                section.pop(key, None)
-    environment['id'] = name
-
-
-def _is_task(name):
-    from ooorl import catalogue
-
-    return not os.path.exists(name) and name in catalogue.ENTRIES
 
 
 def _start(table, arguments, out):
@@ -274,13 +235,6 @@ def _use_all_cores(seeds):
     if 'xla_force_host_platform_device_count' not in os.environ.get('XLA_FLAGS', '') and 'JAX_NUM_CPU_DEVICES' not in os.environ:
         with contextlib.suppress(RuntimeError):  # a backend is already running: somebody else decides
             jax.config.update('jax_num_cpu_devices', min(num_cores(), len(parse_seeds(seeds))))
-
-
-def _eval(arguments):
-    from ooorl.runner.evaluate_run import evaluate_run
-
-    for line in evaluate_run(arguments.run_dir, arguments.episodes, arguments.phase, arguments.video):
-        print(line)
 
 
 def _report(arguments):

@@ -54,11 +54,16 @@ def override(table: dict, text: str) -> None:
         value = tomllib.loads(f'v = {value}')['v']
     except tomllib.TOMLDecodeError:
         pass
-    *sections, key = name.strip().split('.')
+    put(table, name.strip(), value)
+
+
+def put(table: dict, name: str, value) -> None:
+    """Sets `section.key` of a config."""
+    *sections, key = name.split('.')
     for section in sections:
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
-            raise UsageError(f'--set takes section.key=value; {section!r} in {text!r} is a value, not a section')
+            raise UsageError(f'--set takes section.key=value; {section!r} in {name!r} is a value, not a section')
     table[key] = value
 
 

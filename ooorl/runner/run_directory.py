@@ -74,6 +74,19 @@ def opened(out: Path, text: str, resume: bool) -> Iterator[Held]:
                 out.rmdir()  # which it does only where nothing came of the run
 
 
+def is_held(out: Path) -> bool:
+    """Whether a process writes in a run directory at this moment."""
+    from filelock import FileLock, Timeout
+
+    if not (out / LOCK).exists():
+        return False
+    try:
+        with FileLock(out / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 def read_config(directory: Path, purpose: str) -> dict:
     """The resolved config that a run directory keeps.
 
