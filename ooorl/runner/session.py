@@ -14,6 +14,7 @@ import numpy as np
 import tomli_w
 
 from ooorl.errors import UsageError
+from ooorl.mapping import num_cores
 from ooorl.reporting import writers
 from ooorl.runner import place, run_directory
 from ooorl.runner.prepare import Prepared
@@ -141,7 +142,8 @@ class _Session:
 
     def _loop(self, caught, quiet):
         setup = self.prepared.setup
-        events = running.iterate(setup, resume=self.state, stopped=lambda: bool(caught.number), watch=self.watch)
+        stopped, ahead = lambda: bool(caught.number), num_cores() > 1
+        events = running.iterate(setup, resume=self.state, stopped=stopped, watch=self.watch, ahead=ahead)
         first = 0 if self.state is None else self.state.phase
         for number in range(first, len(setup.phases)):
             self._phase(events, setup.phases[number], caught, quiet)

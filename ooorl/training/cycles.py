@@ -15,6 +15,7 @@ from ooorl.training import learn as learning
 from ooorl.training import replay
 from ooorl.training.learn import make_learn, make_learn_ahead
 from ooorl.training.loops import loop_part, packed
+from ooorl.training.programs import Job
 
 FINITE = 'finite'  # metric: 1 if every number of the agent's state is finite
 
@@ -26,10 +27,17 @@ def compiled_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles,
       the new state; packed rows `[S, n]` of metrics ('train') and of finished episodes ('episodes'), of which the first `count`
       count; whether the agents are finite `[S]`, None where nothing is learnt.
     """
+    known = _known_before(programs, phase, state)
+    job = cycles_job(programs, state, phase, keys, updates_per_cycle, num_cycles, count, *known)
+    agent, store, collector, online, rows, sound = programs.run(job)
+    return _collected(state, phase, agent, store, collector, online), rows, sound
+
+
+def cycles_job(programs, state, phase, keys, updates_per_cycle, num_cycles, count, online, known) -> Job:
+    """The program of `compiled_cycles`; `online` and `known` are what is known of store and data set."""
     environment = programs.setup.environment
     learn = make_learn(phase.agent, phase.sampling, num_updates=updates_per_cycle, streams=programs.setup.streams(phase.store))
     _, keep_up = _knowing(programs.setup, phase)
-    online, known = _known_before(programs, phase, state)
 
     def one(agent, store, collector, online, key, dataset, known, first, count):
         def cycle(carry, key):
@@ -56,14 +64,14 @@ def compiled_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles,
         # Once a part: a number that is not finite stays, and the check costs a third of a small update.
         return *carry, rows, finite(carry[0]) if updates_per_cycle else None
 
-    mapped = programs.over_seeds(one, (0, 0, 0, 0, 0, None, None, None, None))
-    rows = state.stores[phase.store].storage.reward.shape
-    name = ('cycles', phase.agent, id(phase.sampling), updates_per_cycle, num_cycles, phase.cycle_steps, rows)
-    agent, store, collector, online, rows, sound = programs.call(
-        name, mapped, state.agent, state.stores[phase.store], state.collectors[phase.store], online, keys, programs.dataset,
-        known, np.int32(state.done), np.int32(count), donate=(0, 1, 2, 3),
+    store, collector = state.stores[phase.store], state.collectors[phase.store]
+    sizes = (updates_per_cycle, num_cycles, phase.cycle_steps, store.storage.reward.shape)
+    return Job(
+        ('cycles', phase.agent, id(phase.sampling), *sizes),
+        programs.over_seeds(one, (0, 0, 0, 0, 0, None, None, None, None)),
+        (state.agent, store, collector, online, keys, programs.dataset, known, np.int32(state.done), np.int32(count)),
+        donate=(0, 1, 2, 3),
     )
-    return _collected(state, phase, agent, store, collector, online), rows, sound
 
 
 def _knowing(setup, phase):
@@ -158,19 +166,28 @@ def _known_before(programs, phase, state):
 
     Of the store a pass is made once a round: what a part leaves is kept for the next, since its last digits depend on its past.
     """
+    if learning.needs_passes(phase.agent, phase.sampling):
+        online, known = programs.run(known_job(programs, phase, state.stores[phase.store]))
+    else:
+        online, known = nothing_known(programs)
+    return state.known if state.done else online, known
+
+
+def nothing_known(programs):
+    """What is known where nothing needs to be."""
+    nothing = learning.Known({}, None, {})
+    return nothing, {} if programs.dataset is None else {'dataset': nothing}
+
+
+def known_job(programs, phase, store) -> Job:
+    """A pass over the stores `[S]` of a phase and over the data set."""
     know, _ = _knowing(programs.setup, phase)
-    store = state.stores[phase.store]
 
     def all_known(store, dataset):
         return known_of(programs.setup, phase, store), {} if dataset is None else {'dataset': know('dataset', dataset)}
 
-    name = ('known', phase.agent, id(phase.sampling), store.storage.reward.shape)
-    if learning.needs_passes(phase.agent, phase.sampling):
-        online, known = programs.call(name, all_known, store, programs.dataset)
-    else:
-        nothing = learning.Known({}, None, {})
-        online, known = nothing, {} if programs.dataset is None else {'dataset': nothing}
-    return state.known if state.done else online, known
+    key = ('known', phase.agent, id(phase.sampling), store.storage.reward.shape)
+    return Job(key, all_known, (store, programs.dataset))
 
 
 def known_of(setup, phase, store):

@@ -7,7 +7,8 @@ import jax
 
 from ooorl.training.chunks import arrays_of, empty_queue, next_action
 from ooorl.training.collect import step_keys
-from ooorl.types import Array, Environment, Key
+from ooorl.training.programs import Job
+from ooorl.types import Agent, Array, Environment, Key, State
 
 
 class ScoreRange(NamedTuple):
@@ -59,6 +60,16 @@ def evaluate(environment: Environment, act: Callable[[Array, Key], Array], key: 
     _, _, _, total, best, length, success, (_, decisions) = carry
     counted = {} if decisions is None else {'decisions': decisions}
     return {'return': total, 'reward_max': best, 'length': length, 'success': xp.asarray(success, xp.float32), **counted}
+
+
+def evaluation_job(programs, agent: Agent, agent_state: State, keys) -> Job:
+    """`evaluate` of the deployed actions of every seed's agent in the compiled evaluation environment of a run."""
+    environment = programs.setup.evaluation
+
+    def one(state, key):
+        return evaluate(environment, lambda obs, k: agent.best_action(state, obs, k), key, agent.chunk)
+
+    return Job(('evaluate', agent), programs.over_seeds(one, (0, 0)), (agent_state, keys), rare=True)
 
 
 def with_normalised(scores: Mapping, score_range: ScoreRange | None) -> dict:

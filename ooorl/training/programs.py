@@ -1,9 +1,15 @@
-"""Compiled programs of a run: each compiled once, timed, given up when somebody asks for it, and run in parts of seconds."""
+"""Compiled programs of a run: each compiled once, timed, given up when somebody asks for it, and run in parts of seconds.
+
+Programs of later phases can be made while the first one trains (`Programs.expect`): threads of their own trace and compile them
+for shapes alone. What is compiled is the same, so no number depends on who made a program, or when.
+"""
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +20,33 @@ from ooorl.training import replay
 from ooorl.training.stopwatch import Stopwatch, total
 
 PART_SECONDS = 2.0  # how long a part of a round should take
+NUM_AHEAD = 2  # threads that make programs ahead: while one compiles, which Python has no part in, the other traces
 
 
 class Stopped(Exception):
     """What was going on was given up because somebody asked for it; the last complete state stands."""
+
+
+class Job(NamedTuple):
+    """A program, and what it is called with: arrays, or shapes where it is only to be compiled.
+
+    Attributes:
+      key: what tells it from other programs of this run.
+      function: pure.
+      args: arrays.
+      donate: numbers of the arguments whose memory it may take.
+      rare: whether it runs so seldom that optimising it would cost more than it brings (`mapping.seldom`).
+    """
+
+    key: Any
+    function: Callable
+    args: tuple
+    donate: tuple[int, ...] = ()
+    rare: bool = False
+
+    def lower(self):
+        """Traced and lowered, ready to be compiled."""
+        return (seldom if self.rare else jax.jit)(self.function, donate_argnums=self.donate).lower(*self.args)
 
 
 class Programs:
@@ -27,27 +56,42 @@ class Programs:
         self.setup, self.watch = setup, watch or Stopwatch()
         self.dataset = None if setup.dataset is None else replay.full(setup.dataset)
         self._stopped, self._compiled = stopped, {}
+        self._ahead = _Ahead()
 
     @property
     def compile_seconds(self) -> float:
         """Wall time spent on compiling so far."""
         return total(self.watch.spent, 'compile')
 
-    def call(self, key, function, *args, donate=(), rare=False):
-        """Compiles `function` for these arguments once under `key`, then calls it.
+    def expect(self, jobs: Iterable[Job]) -> None:
+        """Has threads of their own compile these programs, in this order; those that are wanted before are not made twice."""
+        self._ahead.begin(jobs)
 
-        Args:
-          key: what tells it from other programs of this run.
-          function: pure.
-          *args: arrays.
-          donate: numbers of the arguments whose memory it may take.
-          rare: whether it runs so seldom that optimising it would cost more than it brings (`mapping.seldom`).
-        """
-        if key not in self._compiled:
-            with self.watch.on('compile'):
-                self.heed()
-                program = (seldom if rare else jax.jit)(function, donate_argnums=donate)
-                self._compiled[key] = self._compile(program.lower(*args))
+    def close(self) -> None:
+        """Whatever is expected and not begun is forgotten."""
+        self._ahead.close()
+
+    def run(self, job: Job):
+        """`call` of a job."""
+        return self.call(job.key, job.function, *job.args, donate=job.donate, rare=job.rare)
+
+    def call(self, key, function, *args, donate=(), rare=False):
+        """Compiles `function` for these arguments once under `key`, then calls it; see `Job`."""
+        if key in self._compiled:
+            return self._compiled[key](*args)
+        with self.watch.on('compile'):
+            self.heed()
+            program = self._ahead.claim(key, self.heed)
+        if program is not None:
+            try:  # arguments are checked before anything is done with them
+                results = program(*args)
+            except (TypeError, ValueError):  # made for others
+                del program
+            else:
+                self._compiled[key] = program
+                return results
+        with self.watch.on('compile'):
+            self._compiled[key] = self._compile(Job(key, function, args, donate, rare).lower())
         return self._compiled[key](*args)
 
     def heed(self):
@@ -94,6 +138,48 @@ class Programs:
             return key
 
         return jax.vmap(fold)(jnp.asarray(self.setup.seeds, jnp.uint32))
+
+
+class _Ahead:
+    """Programs made by threads of their own, each by whoever comes first: them, or the one who wants it."""
+
+    def __init__(self):
+        self._lock, self._turn = threading.Lock(), threading.Lock()
+        self._made, self._closed = {}, False
+
+    def begin(self, jobs):
+        jobs = iter(jobs)
+        for _ in range(NUM_AHEAD):
+            # Not as daemons: the interpreter must not be taken away from a thread that compiles.
+            threading.Thread(target=self._work, args=(jobs,), name='compile').start()
+
+    def close(self):
+        self._closed = True
+
+    def claim(self, key, heed):
+        """The program once it is made; None if nobody has begun to make it, who then need not."""
+        with self._lock:
+            made = self._made.setdefault(key, None)  # None: left to who wants it
+        if made is None:
+            return None
+        while True:
+            try:
+                return made.result(timeout=0.1)
+            except TimeoutError:
+                heed()
+
+    def _work(self, jobs):
+        while True:
+            with self._turn:  # one traces at a time, lest the thread that trains waits for Python behind several
+                job, _ = (None, None) if self._closed else _answer(lambda: next(jobs, None))
+                if job is None:
+                    return
+                with self._lock:
+                    made = None if job.key in self._made else self._made.setdefault(job.key, Future())
+                lowered, error = (None, None) if made is None else _answer(job.lower)
+            if made is not None:
+                program, error = (None, error) if error else _answer(lowered.compile)
+                made.set_result(program)  # None after an error: who wants it meets it, too, and tells it
 
 
 def _answer(function):

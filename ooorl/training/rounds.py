@@ -20,7 +20,7 @@ from ooorl.training.cycles import FINITE, compiled_cycles, finite, host_cycles, 
 from ooorl.training.learn import make_learn_part
 from ooorl.training.loops import unpacked
 from ooorl.training.phases import Setup, rows_known
-from ooorl.training.programs import Programs
+from ooorl.training.programs import Job, Programs
 from ooorl.types import State, Transition, ignore_data
 
 
@@ -79,8 +79,13 @@ def store_of(setup: Setup, state: RunState, phase) -> replay.ReplayState | None:
 
 def _fresh(programs, state, phase):
     keys = programs.keys(state.phase, 0, 1)
-    fresh = _distinct(programs.call(('init', phase.agent), jax.vmap(phase.agent.init), keys, rare=True))
+    fresh = _distinct(programs.run(init_job(phase.agent, keys)))
     return schedules.begin(fresh, phase.num_updates)
+
+
+def init_job(agent, keys) -> Job:
+    """A new agent for every seed."""
+    return Job(('init', agent), jax.vmap(agent.init), (keys,), rare=True)
 
 
 def _distinct(tree):
@@ -113,9 +118,14 @@ def _new_store(setup, phase):
 def _start_collection(programs, keys):
     environment = programs.setup.environment
     if environment.compiled:
-        begin = programs.over_seeds(lambda key: collection.start(environment, key), (0,))
-        return programs.call('start', begin, keys, rare=True)
+        return programs.run(start_job(programs, keys))
     return collection.start(environment, keys[0])
+
+
+def start_job(programs, keys) -> Job:
+    """Where collection in the compiled environment begins."""
+    environment = programs.setup.environment
+    return Job('start', programs.over_seeds(lambda key: collection.start(environment, key), (0,)), (keys,), rare=True)
 
 
 def _observe_stored(programs, state, phase, agent):
@@ -201,6 +211,12 @@ def _reads_store(setup, phase):
 
 
 def _offline(programs, state, phase, keys, num_updates, count):
+    agent, metrics, sound = programs.run(learn_job(programs, state, phase, keys, num_updates, count))
+    return state._replace(agent=agent), {'train': metrics}, sound
+
+
+def learn_job(programs, state, phase, keys, num_updates, count) -> Job:
+    """`count` updates of a round of `num_updates` or fewer without collection."""
     learn = make_learn_part(phase.agent, phase.sampling, num_updates=num_updates, streams=programs.setup.streams(phase.store))
     sources, axes = _sources(programs, phase, store_of(programs.setup, state, phase))
 
@@ -216,8 +232,7 @@ def _offline(programs, state, phase, keys, num_updates, count):
     rows = {name: source.storage.reward.shape for name, source in sources.items()}
     key = ('learn', phase.agent, repr(phase.sampling), num_updates, tuple(sorted(rows.items())))
     arguments = (state.agent, shared, own, keys, np.int32(state.done), np.int32(count))
-    agent, metrics, sound = programs.call(key, seeded, *arguments, donate=(0,))
-    return state._replace(agent=agent), {'train': metrics}, sound
+    return Job(key, seeded, arguments, donate=(0,))
 
 
 def shapes_of(sums: Mapping) -> dict:

@@ -13,8 +13,9 @@ import jax
 import numpy as np
 
 from ooorl.errors import UsageError
+from ooorl.training.ahead import upcoming
 from ooorl.training.cycles import FINITE, over_seeds_split
-from ooorl.training.evaluate import evaluate, with_normalised
+from ooorl.training.evaluate import evaluate, evaluation_job, with_normalised
 from ooorl.training.finite import Diverged, inherited, judged, mask_scores
 from ooorl.training.measure import Gauge
 from ooorl.training.phases import Phase, Setup, env_steps, round_sizes
@@ -58,6 +59,7 @@ def iterate(
     resume: RunState | None = None,
     stopped: Callable[[], bool] | None = None,
     watch: Stopwatch | None = None,
+    ahead: bool = False,
 ) -> Iterator[Event]:
     """Runs the phases round by round, and rounds in parts of a second or two.
 
@@ -70,6 +72,7 @@ def iterate(
       stopped: asked while something takes long (compiling, evaluating): once it says True that is given up, and a last event
         brings the state that stands. It is not asked between events.
       watch: counts the time by phase and activity.
+      ahead: make the programs of later phases in threads of their own, while the first ones train.
 
     Raises:
       UsageError: if the setup cannot be run, or an environment raises or gives a number that is not finite.
@@ -77,8 +80,17 @@ def iterate(
     """
     check(setup)
     programs = Programs(setup, stopped=stopped, watch=watch)
-    gauge, pace = Gauge(programs), Pace()
     state = resume if resume is not None else initial(setup)
+    if ahead:
+        programs.expect(upcoming(programs, state.phase))
+    try:
+        yield from _events(programs, state)
+    finally:
+        programs.close()
+
+
+def _events(programs, state):
+    setup, gauge, pace = programs.setup, Gauge(programs), Pace()
     while state.phase < len(setup.phases):
         phase, number, steps, rows, whole = setup.phases[state.phase], state.phase, 0, [], False
         programs.watch.enter(phase.name)
@@ -190,10 +202,7 @@ def evaluate_agent(programs: Programs, agent: Agent, agent_state: State, keys) -
     environment = programs.setup.evaluation
     if environment.compiled:
 
-        def one(state, key):
-            return evaluate(environment, lambda obs, k: agent.best_action(state, obs, k), key, agent.chunk)
-
-        scores = programs.call(('evaluate', agent), programs.over_seeds(one, (0, 0)), agent_state, keys, rare=True)
+        scores = programs.run(evaluation_job(programs, agent, agent_state, keys))
     else:
         act = over_seeds_split(programs, agent.best_action)
 
