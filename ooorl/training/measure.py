@@ -41,6 +41,7 @@ from ooorl.training.probe_rows import Probe, answers, dataset_probe, online_prob
 from ooorl.training.rounds import Programs, RunState, store_of
 
 NUM_MATCHED = 128  # rows compared with their nearest row of the data
+SMALL_PRODUCT = 2**17  # multiplications
 BETA2 = 0.999
 KEY_PURPOSE = 5
 
@@ -326,6 +327,9 @@ def _matched(probes, given):
 
 def _nearest(query, base, allowed):
     """Distance to, and index of, the nearest allowed row of `base` for each row of `query`."""
-    squares = (query**2).sum(-1)[:, None] + (base**2).sum(-1)[None, :] - 2.0 * query @ base.T
+    # In products so small that numpy's BLAS wakes no threads: these spin, and cost a hundred times what they compute.
+    step = max(1, SMALL_PRODUCT // base.size // 16) * 16
+    products = np.concatenate([2.0 * query[i : i + step] @ base.T for i in range(0, len(query), step)])
+    squares = (query**2).sum(-1)[:, None] + (base**2).sum(-1)[None, :] - products
     squares = np.where(allowed, np.maximum(squares, 0.0), np.inf)
     return np.sqrt(squares.min(axis=1)), squares.argmin(axis=1)

@@ -40,6 +40,9 @@ class Reused(programs.Programs):
 
     compiled = {}
 
+    def expect(self, jobs):
+        """Nothing is made ahead: that would be made for one run."""
+
     def call(self, key, function, *args, donate=(), **options):
         name = key if isinstance(key, str) else tuple(part for part in key if isinstance(part, str | int | tuple))
         if name not in self.compiled:
