@@ -10,6 +10,7 @@ import numpy as np
 
 from ooorl import catalogue, wrap
 from ooorl.agents import CRITICS, algorithm
+from ooorl.agents.monte_carlo import monte_carlo_start
 from ooorl.agents.slow_policy import slow_policy
 from ooorl.errors import UsageError
 from ooorl.nn.heads import hl_gauss_head
@@ -62,6 +63,9 @@ def build_agent(
     agent = builder(spec, config, **seams)
     if table.get('ema_rate') is not None:
         agent = slow_policy(agent, table['ema_rate'])
+    if table.get('monte_carlo_share'):
+        _refuse_without_values(table, 'monte_carlo_share', 'start', 'key')
+        agent = monte_carlo_start(agent, table['monte_carlo_share'])
     if 'bonus' in table and with_bonus:
         agent = signal_tables.with_bonus(agent, table['bonus'], spec)
     if 'cautious' in table:
@@ -81,9 +85,9 @@ def build_agent(
     return _reranked(agent, table) if 'reranked' in table else agent
 
 
-def _refuse_without_values(table, name, what):
+def _refuse_without_values(table, name, what, kind='sub-table'):
     if gamma_of(table) is None:
-        raise UsageError(f'{table["agent"]} learns no values to {what}; remove the sub-table {name}')
+        raise UsageError(f'{table["agent"]} learns no values to {what}; remove the {kind} {name}')
 
 
 def _chunked(agent, table):

@@ -196,13 +196,14 @@ class AgentConfig:
     normalise_observation: bool = False  # by mean and deviation of the data set
     terminal_reward: float | None = None  # raw reward that alone ends the MDP; None: as stored
     ema_rate: float | None = None  # share of the policy in the slow copy of it that acts, after each update; absent: no copy
+    monte_carlo_share: float = 0.0  # share of each phase's updates, its first ones, whose targets are the returns that were seen
     chunk: int = 1  # steps that one decision covers, whole chunks being learnt and carried out; 5 for OGBench's manipulation
     backup_steps: int | None = None  # steps that one Bellman backup spans, at least chunk; absent: chunk. More is biased
     chunk_ends: str = 'keep'  # a chunk that an episode's end cuts short: 'keep', or 'drop' as published (see wrap.chunked)
 
     def __post_init__(self):
         check_positive(chunk=self.chunk, backup_steps=self.backup_steps)
-        check_unit(ema_rate=self.ema_rate)
+        check_unit(ema_rate=self.ema_rate, monte_carlo_share=self.monte_carlo_share)
         check_choice(CHUNK_ENDS, chunk_ends=self.chunk_ends)
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from ooorl import signals, wrap
 from ooorl.errors import UsageError
+from ooorl.signals.fading import fading
 from ooorl.types import Agent, Spec
-from ooorl.validation import check_choice, check_not_negative
+from ooorl.validation import check_choice, check_not_negative, check_unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,9 +17,11 @@ class BonusConfig:
 
     signal: str = 'rnd'  # rnd, counts or disagreement
     scale: float = 10.0  # of the bonus in the Bellman target
+    scale_end: float = 1.0  # share of it that is left at the end of each phase, to which it falls in a line
 
     def __post_init__(self):
         check_not_negative(scale=self.scale)
+        check_unit(scale_end=self.scale_end)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,8 @@ def _signal(table, spec, kinds):
 
 def with_bonus(agent: Agent, table: Mapping, spec: Spec) -> Agent:
     """The agent with the bonus that a resolved table says."""
-    return wrap.bonus(agent, _signal(table, spec, SIGNALS), scale=table['scale'])
+    signal, end = _signal(table, spec, SIGNALS), table.get('scale_end', 1.0)
+    return wrap.bonus(agent, signal if end == 1.0 else fading(signal, end), scale=table['scale'])
 
 
 def with_caution(agent: Agent, table: Mapping, spec: Spec) -> Agent:
