@@ -23,7 +23,7 @@ def add_parsers(commands) -> None:
 def _table(arguments):
     from ooorl.reporting.comparison import compare
     from ooorl.reporting.comparison_pages import write
-    from ooorl.runner.collected import results_in
+    from ooorl.runner.gathered import results_in
     from ooorl.validation import check_positive
 
     check_positive(last=arguments.last)

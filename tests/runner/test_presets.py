@@ -81,7 +81,7 @@ def test_what_a_task_changes():
     (('run', 'iql@mine', '--dataset', 'hopper-medium-v2'), "iql has the variants paper, finetune, corl, small; got 'mine'"),
     (('run', 'rebrac', '--dataset', 'hopper-random-v2'), 'rebrac knows no agent.cloning_weight for hopper-random-v2'),
     (('run', 'iql', '--env', 'Nowhere-v0'), 'needs the family of its task; Nowhere-v0 tells none'),
-    (('run', 'iqll', '--dataset', 'x'), "run needs a config file or a preset (bc, calql"),
+    (('run', 'iqll', '--dataset', 'x'), 'a config file or a preset is needed (bc, calql'),
     (('explain', 'iql', 'nothing'), 'preset iql sets no nothing'),
 ])  # fmt: skip
 def test_a_preset_that_does_not_fit_is_one_sentence(asked, told, capsys, tmp_path, monkeypatch):

@@ -218,6 +218,6 @@ def test_ray_is_asked_for_in_a_sentence(capsys, monkeypatch):
     assert main(['sweep', sweep_file(presets=['bc@small'], tasks=[TASK], seeds='0:1'), '--engine', 'ray']) == 2
     assert '--engine ray needs the package ray' in capsys.readouterr().err
     with pytest.raises(UsageError, match='a table needs the directory'):
-        from ooorl.runner.collected import results_in
+        from ooorl.runner.gathered import results_in
 
         results_in(Path('nowhere'))
