@@ -62,7 +62,9 @@ def test_a_missing_or_broken_config(capsys):
             file.write(content)
         assert f'{number}.toml cannot be read as one' in refusal(capsys, 'run', f'{number}.toml')
     os.mkdir('folder')
-    assert 'folder cannot be read as one' in refusal(capsys, 'run', 'folder')
+    assert 'a config file or a preset' in refusal(capsys, 'run', 'folder')
+    os.mkdir('folder.toml')
+    assert 'folder.toml cannot be read as one' in refusal(capsys, 'run', 'folder.toml')
 
 
 BAD_SETTINGS = [
@@ -78,7 +80,7 @@ BAD_SETTINGS = [
     ({'run': 5}, '[run] must be a table; got 5'),
     ({'explore__agent': 'iqll'}, "agent must be one of bc, iql"),
     ({'explore__bonus': {'signal': 'rdn'}}, "signal must be one of 'rnd'"),
-    ({'run__scheme': 'oo'}, "scheme must be one of 'offline', 'finetune', 'online', 'ooo'; got 'oo'"),
+    ({'run__scheme': 'oo'}, "scheme must be one of 'offline', 'finetune', 'online', 'ooo', 'distil', 'wsrl'; got 'oo'"),
     ({'exploit': None}, "scheme 'ooo' needs the table [exploit]"),
     ({'agent': {}}, "scheme 'ooo' does not use the table [agent]"),
     ({'offline': {}}, "[offline] belongs to scheme 'offline'; got scheme 'ooo'"),
