@@ -36,7 +36,7 @@ class Transition(NamedTuple):
       next_observation: `[..., O]` the true successor, never the observation after a reset.
       extras: named columns `[...]`. Stored: `boundary` (1 on the last row of an episode, however it ended).
         Added when sampling: `return_to_go`, `discounted_horizon`, `next_action` `[..., A]` (NaN where unknown), `bonus`,
-        `irreversible`, `floor`, `value_low`, `value_high`, `reward_low`, `reward_high`.
+        `irreversible`, `floor`, `value_low`, `value_high`, `reward_low`, `reward_high`, `source` (0 data set, 1 online).
     """
 
     observation: Array
@@ -244,7 +244,7 @@ class Agent:
       observe: `(state, transitions[n]) -> state`, called once with every transition that enters the store;
         the default ignores it.
       reads: names of the columns it needs in `batch.extras`; `learn` computes `return_to_go`, `discounted_horizon`,
-        `next_action`, `reward_low` and `reward_high` on demand, others must be stored in the data.
+        `next_action`, `source`, `reward_low` and `reward_high` on demand, others must be stored in the data.
       sees: `(state, batch) -> batch`, the batch as it reaches the losses: every wrapper that edits batches says so here, which
         is how `ooorl.training.measure` knows what an agent is given.
       q: `(state, observation[..., O], action[..., A]) -> [E, ...]`, raw observations in, the agent's own reward units out; None

@@ -11,6 +11,7 @@ import numpy as np
 from ooorl import catalogue, wrap
 from ooorl.agents import CRITICS, algorithm
 from ooorl.agents.monte_carlo import monte_carlo_start
+from ooorl.agents.prior_data import PriorDataConfig, prior_data
 from ooorl.agents.slow_policy import slow_policy
 from ooorl.errors import UsageError
 from ooorl.nn.heads import hl_gauss_head
@@ -66,6 +67,9 @@ def build_agent(
     if table.get('monte_carlo_share'):
         _refuse_without_values(table, 'monte_carlo_share', 'start', 'key')
         agent = monte_carlo_start(agent, table['monte_carlo_share'])
+    if 'prior' in table:
+        _refuse_without_values(table, 'prior', 'reward')
+        agent = prior_data(agent, spec, parse(PriorDataConfig, table['prior'], '[prior]'))
     if 'bonus' in table and with_bonus:
         agent = signal_tables.with_bonus(agent, table['bonus'], spec)
     if 'cautious' in table:

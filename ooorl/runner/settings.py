@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ooorl.agents import CRITICS
+from ooorl.agents.prior_data import PriorDataConfig
 from ooorl.data.action_box import stated
 from ooorl.errors import UsageError
 from ooorl.nn.losses import AGGREGATES
@@ -303,6 +304,7 @@ SUB_TABLES = {
     'bounds': BoundsConfig,
     'head': HeadConfig,
     'reranked': RerankedConfig,
+    'prior': PriorDataConfig,
     'sampling': Sampling,
     'online_sampling': Sampling,
 }

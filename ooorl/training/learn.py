@@ -29,6 +29,7 @@ from ooorl.training.selection import Worth, row_weights, worth
 from ooorl.types import Agent, Array, Metrics, State, Transition
 from ooorl.wrap import with_extras
 
+SOURCES = {'dataset': 0.0, 'online': 1.0}  # the column `source`, for agents that read it
 COMPUTED = ('return_to_go', 'discounted_horizon', 'next_action', 'reward_low', 'reward_high')
 
 
@@ -113,9 +114,10 @@ def _updates(agent, state, inputs, batch_of):
 
 def _draw_from(agent, sources, known, streams, sampling):
     known = known or {name: know(source, streams[name], agent.reads, sampling) for name, source in sources.items()}
-    sources = {
-        name: source._replace(storage=with_extras(source.storage, **known[name].columns)) for name, source in sources.items()
-    }
+    columns = {name: own.columns for name, own in known.items()}
+    if 'source' in agent.reads:
+        columns = {name: {**own, 'source': jnp.full(capacity(sources[name]), SOURCES[name])} for name, own in columns.items()}
+    sources = {name: own._replace(storage=with_extras(own.storage, **columns[name])) for name, own in sources.items()}
     _check_columns(agent, sources)
     windows = {} if agent.window == 1 else {'length': agent.window, 'streams': tuple(streams[name] for name in sources)}
     return _batches(sources, known, sampling, windows)

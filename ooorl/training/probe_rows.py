@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from ooorl.training.learn import SOURCES
 from ooorl.types import Array, Transition
 from ooorl.wrap import with_extras
 
@@ -143,7 +144,7 @@ def questions(probes, low, high, collects):
     First the probes, the online one filled up with rows of zeros, then the first probe three times with a column set by hand.
     How many rows these are depends on the data set alone, so that one program answers in every round.
     """
-    parts = {name: _with_columns(probe, low, high) for name, probe in probes.items()}
+    parts = {name: _with_columns(probe, low, high, name) for name, probe in probes.items()}
     if 'online' in parts:
         parts['online'] = jax.tree.map(lambda leaf: _filled(leaf, _rows_asked(collects)), parts['online'])
     first = next(iter(parts.values()))
@@ -161,9 +162,10 @@ def _filled(leaf, num):
     return np.concatenate([leaf, np.zeros((num - len(leaf), *leaf.shape[1:]), np.float32)])
 
 
-def _with_columns(probe, low, high):
+def _with_columns(probe, low, high, name):
     """The rows with every column that `learn` computes; the return moves with the reward."""
-    columns = {'return_to_go': probe.returns, 'discounted_horizon': probe.horizon, 'reward_low': low, 'reward_high': high}
+    columns = {'return_to_go': probe.returns, 'discounted_horizon': probe.horizon, 'reward_low': low, 'reward_high': high,
+               'source': SOURCES[name]}  # fmt: skip
     columns = {name: np.broadcast_to(np.float32(value), probe.rows.reward.shape) for name, value in columns.items()}
     return with_extras(probe.rows, **columns)
 
