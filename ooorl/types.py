@@ -184,7 +184,8 @@ class Critic:
 
     Attributes:
       init: `(key) -> state`.
-      update: `(state, batch, key, sampler) -> (state, metrics)`; `sampler(observation, key, num) -> [num, ..., A]`.
+      update: `(state, batch, key, sampler) -> (state, metrics)`; `sampler(observation, key, num) -> [num, ..., A]`. A batch with
+        the columns `candidates` and `next_candidates` gives those of its rows as a fourth argument of that name.
       q: `(state, observation[..., O], action[..., A]) -> [E, ...]`.
       target_q: the same with the slow parameters.
       reads: names of the columns it needs in `batch.extras`, as for `Agent`.

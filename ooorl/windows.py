@@ -24,8 +24,9 @@ def one_decision(windows: Transition, gamma: float, ends: str = 'keep', chunk: i
     ended = (lived * (windows.discount == 0)).max(axis=-1)
     discount = gamma ** (length - 1) * jnp.where(lived > 0, windows.discount, 1.0).prod(axis=-1)
     extras = {name: column[:, 0] for name, column in windows.extras.items() if name != 'valid'}
-    if 'label' in extras:
-        extras['label'] = windows.extras['label'][:, -1]
+    for name in ('label', 'next_candidates'):
+        if name in extras:
+            extras[name] = windows.extras[name][:, -1]
     extras['weight'] = lived[:, -1] if ends == 'drop' else jnp.maximum(lived[:, -1], ended)
     action = (windows.action * lived[..., None])[:, :chunk]
     if ends == 'keep':

@@ -9,13 +9,13 @@
     dual         with a `target_gap`, w becomes p * w and D_e becomes D_e - target_gap, p = clip(exp(log_dual), 0, 1e6), and
                  log_dual ascends p * w * mean_e (E[ D_e ] - target_gap)
 
-Cal-QL is the default, CQL is `calibrate=False`. With `importance_sampling` every x is corrected by the log-density with
-which its action was drawn; without, the plain values and the data's action enter the soft maximum. All actions live in
-[-1, 1]^A, so the log-density of a uniform action is -A log 2; boxes of other shapes are the environment adapter's business.
+Cal-QL is the default, CQL is `calibrate=False`. With `importance_sampling` every x is corrected by the log-density with which its
+action was drawn; without, the plain values and the data's action enter the soft maximum. All actions live in [-1, 1]^A, so the
+log-density of a uniform action is -A log 2; boxes of other shapes are the environment adapter's business.
 
-All losses of one update read the parameters from before it, then all optimisers step, then target_q moves by `polyak`. Each
-loss moves its own parameters only. The policy is run once at s (1 + N draws: the first for its own loss, the others without
-gradient) and once at s' (N or 1 draws for the target, N for the gap).
+All losses of one update read the parameters from before it, then all optimisers step, then target_q moves by `polyak`. Each loss
+moves its own parameters only. The policy is run once at s (1 + N draws: the first for its own loss, the others without gradient)
+and once at s' (N or 1 draws for the target, N for the gap).
 
 | | antmaze | adroit binary | kitchen (OOO, WSRL) |
 |---|---|---|---|
@@ -25,13 +25,13 @@ gradient) and once at s' (N or 1 draws for the target, N for the gap).
 | reward | 10 r - 5 | 10 r + 5 | r - 4 |
 | share of the data set online | 0.5 | 0.5 | 0.25 |
 
-Source: Kumar et al., arXiv:2006.04779; Nakamoto et al., arXiv:2303.05479; numbers of nakamotoo/Cal-QL@ac6eafe. Deviations:
-there each loss draws its own actions and so each critic has its own target, here the draws are shared; no clipping of the
-gap and no entropy in the target (both off there by default). OOO bounds v' alone; a `value_bounds` wrapper bounds the whole
-target. With more critics than two, subsets for target and gap are drawn anew each update, without replacement (PA-RL: with),
-and the gap of a subset stands for all. OOO asks for `critic_unit_features`, features over max(|features|, 1e-8), wherever it
-retrains, though its released script (MaxSobolMark/OOO@b1424a2) drops the flag on the way to the network. A bonus
-enters the target and leaves the calibration alone.
+Source: Kumar et al., arXiv:2006.04779; Nakamoto et al., arXiv:2303.05479; numbers of nakamotoo/Cal-QL@ac6eafe. Deviations: there
+each loss draws its own actions and so each critic has its own target, here the draws are shared; no clipping of the gap and no
+entropy in the target (both off there by default). OOO bounds v' alone; a `value_bounds` wrapper bounds the whole target. With
+more critics than two, subsets for target and gap are drawn anew each update, without replacement (PA-RL: with), and the gap of a
+subset stands for all. OOO asks for `critic_unit_features`, features over max(|features|, 1e-8), wherever it retrains, though its
+released script (MaxSobolMark/OOO@b1424a2) drops the flag on the way to the network. A bonus enters the target and leaves the
+calibration alone.
 """
 
 from collections.abc import Callable
@@ -50,6 +50,7 @@ from ooorl.agents.steps import (
     descend_policy,
     draw_members,
     init_q,
+    kept,
     learner,
     pick_members,
     require_density,
@@ -218,10 +219,8 @@ def _critic_parts(spec: Spec, config: CalQLConfig, head: ValueHead, grad_transfo
 
 def _check_columns(config, batch):
     if config.calibrate and 'return_to_go' not in batch.extras:
-        raise UsageError(
-            f"calql reads batch.extras['return_to_go']; this batch has {sorted(batch.extras)}; train with `learn`, which "
-            'computes it, or set calibrate=False'
-        )
+        columns = f"calql reads batch.extras['return_to_go']; this batch has {sorted(batch.extras)}"
+        raise UsageError(f'{columns}; train with `learn`, which computes it, or set calibrate=False')
 
 
 def _num_backup(config):
@@ -335,9 +334,10 @@ def calql_critic(
     def update(state, batch, key, sampler):
         _check_columns(config, batch)
         uniform_key, now_key, next_key, members_key = jax.random.split(key, 4)
-        at_next = sampler(batch.next_observation, next_key, _num_backup(config) + config.num_actions)
-        at_now = sampler(batch.observation, now_key, config.num_actions)
-        draws = _gather(spec, config, _uniform(uniform_key, config, batch), at_next, at_now)
+        num_next = _num_backup(config) + config.num_actions
+        then = sampler(batch.next_observation, next_key, num_next, *kept(batch, 'next_candidates'))
+        now = sampler(batch.observation, now_key, config.num_actions, *kept(batch, 'candidates'))
+        draws = _gather(spec, config, _uniform(uniform_key, config, batch), then, now)
         return parts.step(state, batch, jax.lax.stop_gradient(draws), members_key)
 
     return Critic(

@@ -146,7 +146,8 @@ def dsrl(
         critic_key, noise_key, policy_key, steering_key = jax.random.split(key, 4)
         before = state
 
-        def sampler(observation, key, num):
+        def sampler(observation, key, num, candidates=None):
+            del candidates
             action = act(before, observation, key)
             return jnp.broadcast_to(action, (num, *action.shape))
 

@@ -131,7 +131,8 @@ def expo(
         critic_key, policy_key, edit_key = jax.random.split(key, 3)
         before = state
 
-        def sampler(observation, key, num):
+        def sampler(observation, key, num, candidates=None):
+            del candidates
             action = best(before, Edited(before.policy, before.edit), observation, key)
             return jnp.broadcast_to(action, (num, *action.shape))
 

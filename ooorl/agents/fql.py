@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import optax
 
 from ooorl.agents.search import best_of, members_value
-from ooorl.agents.steps import check_members, descend, descend_policy, imitation, init_q, learner, require_decode
+from ooorl.agents.steps import check_members, descend, descend_policy, imitation, init_q, kept, learner, require_decode
 from ooorl.nn.heads import scalar_head
 from ooorl.nn.losses import backup, ensemble_value, weighted
 from ooorl.nn.networks import ensemble_q, mlp
@@ -220,7 +220,8 @@ def fql_critic(
     parts = _critic_parts(spec, config, head or scalar_head(), grad_transform)
 
     def update(state, batch, key, sampler):
-        return parts.step(state, batch, jax.lax.stop_gradient(sampler(batch.next_observation, key, 1)[0]))
+        drawn = sampler(batch.next_observation, key, 1, *kept(batch, 'next_candidates'))
+        return parts.step(state, batch, jax.lax.stop_gradient(drawn[0]))
 
     return Critic(
         init=lambda key: FQLCriticState(**parts.init(key)),

@@ -34,6 +34,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ooorl.agents.cached import COLUMNS
 from ooorl.agents.calql import calql_critic
 from ooorl.agents.search import CHOICES, SearchConfig, choose, members_value, search
 from ooorl.agents.steps import descend_policy, imitation, learner
@@ -53,6 +54,7 @@ class PARLConfig(Scheduled, SearchConfig):
     imitate: str = 'search'  # what the policy is fitted to: 'search', 'data' (pretraining) or 'nothing' (a given policy)
     distil_choice: str = 'softmax'  # of what the search found: 'softmax' (antmaze, kitchen) or 'best' (CALVIN)
     acting: str = 'best'  # of what the search found: 'best' or 'softmax'
+    cached: bool = False  # the data's columns `candidates` and `next_candidates` hold the draws to learn from (agents.cached)
 
     def __post_init__(self):
         Scheduled.__post_init__(self)
@@ -71,10 +73,16 @@ class PARLState(NamedTuple):
 
 
 def found(critic: Critic, policy: Policy, config: SearchConfig) -> Callable:
-    """`(state, observation[..., O], key, data_action=None) -> ([M, ..., A], [M, ...])`: what the search finds, with values."""
+    """`(state, observation[..., O], key, data_action=None, cached=None) -> ([M, ..., A], [M, ...])`: what the search finds.
 
-    def find(state: PARLState, observation: Array, key, data_action: Array | None = None):
-        candidates = policy.sample(policy.deployed(state.policy), observation, key, config.num_candidates)
+    With values; `cached` `[..., N, A]` are candidates that need not be drawn.
+    """
+
+    def find(state: PARLState, observation: Array, key, data_action: Array | None = None, cached: Array | None = None):
+        if cached is None:
+            candidates = policy.sample(policy.deployed(state.policy), observation, key, config.num_candidates)
+        else:
+            candidates = jnp.moveaxis(cached, -2, 0)
         judge = partial(critic.target_q if config.slow_critic else critic.q, state.critic)
         q, climbed = members_value(judge, observation, config.aggregate, config.rho), None
         if config.climb_aggregate is not None:
@@ -114,7 +122,8 @@ def parl(
         if config.imitate == 'data':
             return batch.action, {}
         search_key, choice_key = jax.random.split(key)
-        actions, values = find(state, batch.observation, search_key, batch.action)
+        cached = batch.extras['candidates'] if config.cached else None
+        actions, values = find(state, batch.observation, search_key, batch.action, cached)
         action = choose(actions, values, choice_key, config.distil_choice, config.temperature)
         share = jax.nn.softmax(values / config.temperature, axis=0)
         return action, {'search/q': values.max(axis=0).mean(), 'search/data_share': share[-1].mean()}
@@ -135,8 +144,9 @@ def parl(
         if config.imitate != 'nothing':
             state, metrics = policy_step(state, batch, policy_key)
 
-        def sampler(observation, key, num):
-            action = choose(*find(state, observation, key), key, 'best')
+        def sampler(observation, key, num, candidates=None):
+            candidates = candidates if config.cached else None
+            action = choose(*find(state, observation, key, cached=candidates), key, 'best')
             return jnp.broadcast_to(action, (num, *action.shape))
 
         critic_state, critic_metrics = critic.update(state.critic, batch, critic_key, sampler)
@@ -152,6 +162,6 @@ def parl(
         sample_action=act,
         best_action=act,
         q=lambda state, observation, action: critic.q(state.critic, observation, action),
-        reads=critic.reads,
+        reads=(*critic.reads, *(COLUMNS if config.cached else ())),
         weighs=critic.weighs and (policy.masks or config.imitate == 'nothing'),
     )

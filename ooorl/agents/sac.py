@@ -43,6 +43,7 @@ from ooorl.agents.steps import (
     draw_members,
     init_q,
     interleaved_slices,
+    kept,
     last_slice,
     learner,
     pick_members,
@@ -257,7 +258,8 @@ def sac_critic(
             rows, step_key = inputs
             members_key, action_key = jax.random.split(step_key)
             members = draw_members(members_key, config.num_critics, config.num_target_critics)
-            action = jax.lax.stop_gradient(sampler(rows.next_observation, action_key, 1)[0])
+            drawn = sampler(rows.next_observation, action_key, 1, *kept(rows, 'next_candidates'))
+            action = jax.lax.stop_gradient(drawn[0])
             return parts.step(state, rows, members, action, 0.0)
 
         steps = (interleaved_slices(batch, config.utd), jax.random.split(key, config.utd))

@@ -74,6 +74,11 @@ def imitation(policy: Policy, params: Params, batch: Transition, key: Key, actio
     return weighted(batch, policy.loss(params, batch.observation, batch.action if action is None else action, key, *known))
 
 
+def kept(batch: Transition, column: str) -> tuple[Array, ...]:
+    """What a critic tells its sampler last: the draws kept in that column, or nothing where there is none."""
+    return (batch.extras[column],) if column in batch.extras else ()
+
+
 def check_members(config) -> None:
     """Raises unless a config's `aggregate`, `rho` and the critics that it draws of its `num_critics` make sense."""
     check_choice(AGGREGATES, aggregate=config.aggregate)

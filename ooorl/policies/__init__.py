@@ -30,14 +30,18 @@ from ooorl.policies.gaussian import (
     tanh_gaussian_policy,
 )
 from ooorl.policies.opaque import OpaqueConfig, named_policy
-from ooorl.types import Policy, Spec
+from ooorl.types import Policy
 
 
 class PolicyKind(NamedTuple):
-    """A frozen config dataclass, every field with a default, and the builder `(spec, config) -> Policy`."""
+    """A frozen config dataclass, every field with a default, and the builder `(spec, config) -> Policy`.
+
+    `given` policies know observations in their own units alone, and their builder takes `observation_mean` and `observation_std`.
+    """
 
     config: type
-    builder: Callable[[Spec, object], Policy]
+    builder: Callable[..., Policy]
+    given: bool = False
 
 
 def _gaussian(spec, config):
@@ -54,7 +58,7 @@ POLICIES = {
     'diffusion': PolicyKind(DiffusionConfig, diffusion_policy),
     'consistency': PolicyKind(ConsistencyConfig, consistency_policy),
     'autoregressive': PolicyKind(AutoregressiveConfig, autoregressive_policy),
-    'opaque': PolicyKind(OpaqueConfig, named_policy),
+    'opaque': PolicyKind(OpaqueConfig, named_policy, given=True),
 }
 
 

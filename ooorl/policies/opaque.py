@@ -1,6 +1,9 @@
 """A policy that is somebody else's function: nothing is known of it but the actions that it answers with.
 
-    sample(s) = clip(function(s, num, seed), -1, 1)
+    sample(s) = clip(2 (function(s * std + mean, num, seed) - low) / (high - low) - 1, -1, 1)
+
+low and high are the box of the function's own actions; mean and std undo the normalisation of observations that the agent around
+it may have, so that critic and policy each see the units they were made for.
 
 The function runs in Python, outside of the compiled program, so every call waits for it; it must depend on its arguments alone,
 because a call may be left out or made twice. It cannot be fitted: `loss` is 0, and agents that climb Q through the action refuse
@@ -11,7 +14,7 @@ Source of the idea: Nakamoto et al., "Steering Your Generalists", arXiv:2410.138
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -27,22 +30,46 @@ class OpaqueConfig:
     """Settings of `opaque_policy`."""
 
     function: str = ''  # "module:function", called as function(observation[n, O], num, seed) -> [num, n, A]; needed
+    action_low: tuple[float, ...] = ()  # box of the function's actions, one number for all dimensions or one each; absent: -1
+    action_high: tuple[float, ...] = ()  # likewise; absent: 1
 
 
-def opaque_policy(spec: Spec, function: Callable[[np.ndarray, int, int], np.ndarray]) -> Policy:
-    """The policy that `function(observation[n, O] float32, num, seed) -> [num, n, A]` is; actions of a box of half-width 1.
+def opaque_policy(
+    spec: Spec,
+    function: Callable[[np.ndarray, int, int], np.ndarray],
+    *,
+    action_low: Sequence[float] = (),
+    action_high: Sequence[float] = (),
+    observation_mean: np.ndarray | None = None,
+    observation_std: np.ndarray | None = None,
+) -> Policy:
+    """The policy that `function(observation[n, O] float32, num, seed) -> [num, n, A]` is.
 
-    It is tried once, here, on observations of zeros.
+    It is tried once, here, on the observations that zeros stand for.
+
+    Args:
+      spec: sizes.
+      function: whose actions it gives.
+      action_low: of the box of the function's actions, one number or A; empty: -1. What the environment's box is is the
+        environment's business: actions [-1, 1] here are all of it.
+      action_high: likewise; empty: 1.
+      observation_mean: `[O]` subtracted from observations before they reach the policy, added again for the function.
+      observation_std: `[O]` that they were divided by, likewise.
 
     Raises:
-      UsageError: if it raises, or answers with another shape, with NaN or with infinity; here, or at the call where it does (then
-        wrapped by jax in an error that holds the sentence).
+      UsageError: if the box is none, or if the function raises, or answers with another shape, with NaN or with infinity; here,
+        or at the call where it does (then wrapped by jax in an error that holds the sentence).
     """
 
+    (low, high), boxed = _box(spec, action_low, action_high), bool(len(action_low) or len(action_high))
+    mean = np.float32(0.0 if observation_mean is None else observation_mean)
+    std = np.float32(1.0 if observation_std is None else observation_std)
+
     def answer(observation, seed, num):
-        flat = np.asarray(observation, np.float32).reshape(-1, spec.observation_dim)
+        flat = np.asarray(observation, np.float32).reshape(-1, spec.observation_dim) * std + mean
         shape = (num, *np.shape(observation)[:-1], spec.action_dim)
-        return _checked(function, flat, num, int(seed), spec).reshape(shape)
+        action = _checked(function, flat, num, int(seed), spec)
+        return (2.0 * (action - low) / (high - low) - 1.0 if boxed else action).reshape(shape)
 
     def sample(params, observation, key, num):
         del params
@@ -64,6 +91,16 @@ def opaque_policy(spec: Spec, function: Callable[[np.ndarray, int, int], np.ndar
     )
 
 
+def _box(spec, low, high):
+    sides = [np.asarray(side if len(side) else [default], np.float32) for side, default in ((low, -1.0), (high, 1.0))]
+    if any(side.shape not in ((1,), (spec.action_dim,)) for side in sides) or not (sides[0] < sides[1]).all():
+        raise UsageError(
+            f'the box of a given policy needs action_low below action_high, one number or {spec.action_dim} each; got '
+            f'{list(low)} and {list(high)}'
+        )
+    return sides
+
+
 def _checked(function, observation, num, seed, spec):
     wanted = (num, len(observation), spec.action_dim)
     needed = f'a given policy must answer observations {observation.shape} with {num} actions each, {wanted} finite numbers'
@@ -78,8 +115,8 @@ def _checked(function, observation, num, seed, spec):
     return action
 
 
-def named_policy(spec: Spec, config: OpaqueConfig) -> Policy:
-    """`opaque_policy` of the function that a config names.
+def named_policy(spec: Spec, config: OpaqueConfig, **units) -> Policy:
+    """`opaque_policy` of the function that a config names; `units` are those of observations.
 
     Raises:
       UsageError: if it cannot be imported, or answers wrongly.
@@ -91,4 +128,4 @@ def named_policy(spec: Spec, config: OpaqueConfig) -> Policy:
         raise UsageError(
             f'function of a given policy must be "module:function"; got {config.function!r} ({error!r}); install or mend it'
         ) from None
-    return opaque_policy(spec, function)
+    return opaque_policy(spec, function, action_low=config.action_low, action_high=config.action_high, **units)

@@ -54,7 +54,7 @@ def build_agent(
     elif 'policy' in table:
         if 'policy' not in takes:
             raise UsageError(f'{table["agent"]} brings a policy of its own; remove the sub-table policy')
-        seams['policy'] = _policy(table['policy'], spec)
+        seams['policy'] = _policy(table['policy'], spec, dataset if table['normalise_observation'] else None)
     if 'critic' in table and 'critic' not in takes:
         raise UsageError(f'{table["agent"]} brings a critic of its own; remove the sub-table critic')
     if 'critic' in takes:
@@ -102,9 +102,12 @@ def _chunked(agent, table):
         raise UsageError(f'chunk with agent {table["agent"]}: {error}') from None
 
 
-def _policy(table, spec):
-    kind = policy_kind(table['kind'])
-    return kind.builder(spec, parse(kind.config, {k: v for k, v in table.items() if k in fields(kind.config)}, '[policy]'))
+def _policy(table, spec, normalised_by=None):
+    kind, units = policy_kind(table['kind']), {}
+    if kind.given and normalised_by is not None:
+        units = dict(zip(('observation_mean', 'observation_std'), _statistics(normalised_by), strict=True))
+    config = parse(kind.config, {k: v for k, v in table.items() if k in fields(kind.config)}, '[policy]')
+    return kind.builder(spec, config, **units)
 
 
 def _student(table, learns_from):

@@ -123,7 +123,7 @@ PARL_CHANGES = SCHEDULE_CHANGES | {
     'learning_rate': 1e-3, 'imitate': 'data', 'distil_choice': 'best', 'acting': 'softmax', 'num_candidates': 5, 'num_kept': 2,
     'num_steps': 1, 'step_size': 1.0, 'aggregate': 'min', 'rho': Given(3.0, {'aggregate': 'lower'}),
     'temperature': Given(9.0, {'acting': 'softmax', 'step_size': 1.0}), 'climb_aggregate': Given('min', {'step_size': 1.0}),
-    'slow_critic': True,
+    'slow_critic': True, 'cached': True,
 }  # fmt: skip
 REBRAC = SMALL | {'critic_cloning_weight': 0.1, 'cloning_weight': 0.1, 'critic_layer_norm': 'after', 'policy_value': 'min'}
 RLPD = SMALL | {'num_critics': 4, 'num_target_critics': 2, 'utd': 2, 'critic_layer_norm': 'before', 'policy_value': 'mean'}
@@ -182,7 +182,7 @@ AGENTS = {
         lambda config: parl(
             SPEC, config, critic=iql_critic(SPEC, IQLConfig(hidden=(8,))), policy=flow_policy(SPEC, FlowConfig(hidden=(8,)))
         ),
-        PARLConfig, PARL, PARL_CHANGES,
+        PARLConfig, PARL, PARL_CHANGES, {name: jnp.zeros((ROWS, 4, 2)) for name in ('candidates', 'next_candidates')},
     ),
     'parl_sac': Row(
         lambda config: parl(

@@ -1,5 +1,7 @@
 """PA-RL: limits that must coincide, and what reaches what."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,8 @@ import pytest
 from small import random_batch, trees_equal
 
 from ooorl.agents.bc import BCConfig, bc
+from ooorl.agents.cached import with_candidates
+from ooorl.agents.calql import CalQLCriticConfig, calql_critic
 from ooorl.agents.iql import IQLConfig, iql_critic
 from ooorl.agents.parl import PARLConfig, parl
 from ooorl.agents.sac import SACConfig, sac_critic
@@ -123,3 +127,51 @@ def test_targets_take_the_best_of_what_the_search_found():
     best = critic.q(state.critic, following, every).mean(axis=0).argmax(axis=0)
     value = critic.target_q(state.critic, following, every).min(axis=0)[best, jnp.arange(6)]
     np.testing.assert_allclose(metrics['q/target'], (BATCH.reward + 0.5 * BATCH.discount * value).mean(), rtol=1e-5)
+
+
+def row_data(num=7):
+    """A walk of two episodes, the first of which ends with row 3: there the successor is not the next row."""
+    walk = np.asarray(jax.random.normal(jax.random.key(4), (num + 2, 3)))
+    now = np.concatenate([walk[:4], walk[5 : num + 1]])
+    after = np.concatenate([walk[1:5], walk[6 : num + 2]])
+    return BATCH._replace(observation=now, next_observation=after, action=np.zeros((num, 2), np.float32))
+
+
+@pytest.mark.parametrize('rows_at_once', [3, 100])
+def test_draws_are_kept_once_for_each_state(rows_at_once):
+    asked = []
+
+    def draw(params, observation, key, num):
+        jax.debug.callback(lambda rows: asked.append(len(rows)), observation)
+        return jnp.broadcast_to(observation[..., :2], (num, *observation.shape[:-1], 2)) + params
+
+    policy = replace(fixed_policy(jnp.zeros(2)), sample=draw, deployed=lambda params: params + 1.0)
+    data = row_data()
+    found = with_candidates(data, policy, jnp.zeros(()), KEYS[0], 4, rows_at_once=rows_at_once)
+    for column, states in (('candidates', data.observation), ('next_candidates', data.next_observation)):
+        np.testing.assert_allclose(found.extras[column], np.broadcast_to(states[:, None, :2] + 1.0, (7, 4, 2)), rtol=1e-6)
+    jax.effects_barrier()
+    assert sum(asked) <= 7 + 2 + 2 * rows_at_once * (rows_at_once < 100)  # the row of the end and the last one, beside all states
+
+
+@pytest.mark.parametrize('critic', ['calql', 'sac', 'iql'])
+def test_kept_draws_take_the_place_of_the_policys(critic):
+    made = {
+        'calql': lambda: calql_critic(SPEC, CalQLCriticConfig(critic_hidden=(8,), num_actions=2)),
+        'sac': lambda: sac_critic(SPEC, SACConfig(hidden=(8,), utd=2)), 'iql': lambda: iql_critic(SPEC, IQLConfig(hidden=(8,))),
+    }[critic]()  # fmt: skip
+    settings = {'num_candidates': 2, 'num_kept': 2, 'num_steps': 0, 'learning_rate': 1e-2}
+    kept = jax.random.uniform(KEYS[2], (2, 6, 2, 2), minval=-0.5, maxval=0.5)
+    columns = {'candidates': kept[0], 'next_candidates': kept[1], 'return_to_go': jnp.zeros(6)}
+    agents = [
+        parl(SPEC, PARLConfig(**settings, cached=cached), critic=made, policy=policy)
+        for cached, policy in ((True, gaussian_policy(SPEC, (8,))), (False, gaussian_policy(SPEC, (8,))))
+    ]
+    assert {'candidates', 'next_candidates'} <= set(agents[0].reads) and 'candidates' not in agents[1].reads
+    state, batch = agents[0].init(KEYS[0]), BATCH._replace(extras=columns)
+    news = [agent.update(state, batch, KEYS[1])[0] for agent in agents]
+    assert not trees_equal(news[0].policy, news[1].policy)
+    assert trees_equal(news[0].critic, news[1].critic) == (critic == 'iql')  # which asks for no actions
+    # Another policy to draw from changes nothing where draws are kept, though it is itself what is fitted.
+    other = state._replace(policy=jax.tree.map(lambda leaf: leaf + 0.1, state.policy))
+    assert trees_equal(agents[0].update(other, batch, KEYS[1])[0].critic, news[0].critic)

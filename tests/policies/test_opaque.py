@@ -32,6 +32,25 @@ def test_actions_are_the_functions(shape):
     assert mapped.shape == (3, *shape, 2)
 
 
+def test_policy_and_critic_each_see_the_units_they_were_made_for():
+    seen = []
+
+    def policy_of_its_own(observation, num, seed):
+        seen.append(observation)
+        return np.broadcast_to(np.array([5.0, -0.25], np.float32), (num, len(observation), 2))
+
+    raw = np.array([[1.0, 20.0, -3.0]], np.float32)
+    mean, std = np.array([1.0, 10.0, 0.0], np.float32), np.array([2.0, 5.0, 3.0], np.float32)
+    units = {'observation_mean': mean, 'observation_std': std, 'action_low': (0.0, -0.5), 'action_high': (10.0, 0.5)}
+    policy = opaque_policy(SPEC, policy_of_its_own, **units)
+    action = policy.sample(policy.init(None), jnp.asarray((raw - mean) / std), jax.random.key(0), 2)
+    np.testing.assert_allclose(seen[-1], raw, rtol=1e-6)
+    np.testing.assert_allclose(action, np.broadcast_to([0.0, -0.5], (2, 1, 2)), atol=1e-6)
+    for box in ({'action_low': (1.0,)}, {'action_high': (1.0, 1.0, 1.0)}):
+        with pytest.raises(UsageError, match='needs action_low below action_high, one number or 2 each'):
+            opaque_policy(SPEC, policy_of_its_own, **box)
+
+
 def test_ranked_by_a_critic_it_acts_better():
     critic = iql_critic(SPEC, IQLConfig(hidden=(8,)))
     config = PARLConfig(imitate='nothing', num_candidates=9, num_kept=9, num_steps=0)

@@ -11,6 +11,7 @@ from ooorl.errors import UsageError
 from ooorl.policies.flow import FlowConfig, flow_policy
 from ooorl.runner import config
 from ooorl.runner.build import build_agent
+from ooorl.runner.kept_draws import with_kept_draws
 from ooorl.types import Spec
 from ooorl.wrap import reranked
 
@@ -43,3 +44,30 @@ def test_what_does_not_fit_is_one_sentence():
         built(agent='td3', policy={'kind': 'autoregressive'})
     with pytest.raises(UsageError, match='bc has no Q to rank candidates by'):
         built(agent='bc', reranked={})
+
+
+def leftmost(observation, num, seed):
+    """A given policy in raw observations: the first action is the observation's first number over 100."""
+    action = np.zeros((num, len(observation), 2), np.float32)
+    action[..., 0] = observation[:, 0] / 100
+    return action
+
+
+def test_a_given_policy_sees_raw_observations_and_is_asked_once_for_each_row():
+    given = {'kind': 'opaque', 'function': f'{__name__}:leftmost'}
+    settings = {'imitate': 'nothing', 'num_candidates': 2, 'num_kept': 2, 'num_steps': 0}
+    settings |= {'critic': {'kind': 'iql', 'hidden': [8]}}
+    data = random_batch(jax.random.key(1), 5)
+    data = data._replace(observation=10.0 * data.observation + 3.0)
+    tables = {'run': {'scheme': 'offline'}, 'dataset': {'path': 'x.hdf5'}}
+    agent = {'agent': 'parl', **settings, 'policy': given, 'normalise_observation': True, 'cached': True}
+    resolved = config.resolve(tables | {'agent': agent})
+    made = build_agent(resolved['agent'], SPEC, data)
+    action = made.best_action(made.init(jax.random.key(0)), data.observation, jax.random.key(1))
+    np.testing.assert_allclose(action[:, 0], data.observation[:, 0] / 100, rtol=1e-4, atol=1e-5)
+    kept = with_kept_draws(resolved, SPEC, data)
+    for column, states in (('candidates', data.observation), ('next_candidates', data.next_observation)):
+        np.testing.assert_allclose(kept.extras[column][..., 0], np.broadcast_to(states[:, :1] / 100, (5, 2)), rtol=1e-5)
+    assert with_kept_draws(config.resolve(tables | {'agent': agent | {'cached': False}}), SPEC, data) is data
+    with pytest.raises(UsageError, match="cached needs a policy that is given .kind = .opaque..; got 'flow'"):
+        with_kept_draws(config.resolve(tables | {'agent': agent | {'policy': {'kind': 'flow'}}}), SPEC, data)
