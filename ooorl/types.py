@@ -81,6 +81,12 @@ def as_optimised(before: Params, after: Params) -> Params:
     return after
 
 
+def no_facts(params: Params) -> Metrics:
+    """The default `facts`: nothing to report."""
+    del params
+    return {}
+
+
 def as_fitted(params: Params) -> Params:
     """The default `deployed`: the parameters being fitted."""
     return params
@@ -108,6 +114,7 @@ class Policy:
       noise_dim: numbers that one draw takes: A for a deterministic map of noise to action, more where steps add noise.
       after_update: `(before, after) -> params`, applied to the parameters by every step of their optimiser.
       deployed: `(params) -> params`, the parameters to act with, in place of those being fitted.
+      facts: `(params) -> metrics`, what the parameters themselves say that is worth a row of metrics.
     """
 
     init: Callable[[Key], Params]
@@ -119,6 +126,7 @@ class Policy:
     masks: bool = False
     after_update: Callable[[Params, Params], Params] = as_optimised
     deployed: Callable[[Params], Params] = as_fitted
+    facts: Callable[[Params], Metrics] = no_facts
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -111,3 +111,37 @@ def test_table_says_what_held(tables, tmp_path):
 
 def test_wall_is_scored_by_steps(tables):
     np.testing.assert_allclose(tables.score(tables.Cell('wall', 'iql', 'counts'), arm([1.0, 1.0])), 0.5)
+
+
+def test_a_recipe_keeps_what_belongs_to_the_problem(claims):
+    recipe = claims.recipes.read(FOLDER / 'recipe.toml')
+    cells = {name: config.read(claims.config_of(claims.parse_cell(name))) for name in ('umaze:iql:counts', 'umaze:rlpd:counts')}
+    own = claims.recipes.applied(cells['umaze:iql:counts'], recipe)
+    assert own['ooo']['retrain_updates'] == 2 * cells['umaze:iql:counts']['ooo']['retrain_updates']
+    assert own['exploit']['inverse_temperature'] == 3.0 and own['exploit']['schedule'] == 'cosine'
+    assert own['exploit']['sampling'] == {'mix': {'dataset': 0.5, 'online': 0.5}, 'batch_size': 64, 'success_rows': 8}
+    other = claims.recipes.applied(cells['umaze:rlpd:counts'], recipe)['exploit']
+    assert other['agent'] == 'iql' and other['expectile'] == 0.9 and 'num_critics' not in other and other['gamma'] == 0.97
+    climbing = claims.recipes.applied(cells['umaze:iql:counts'], recipe, 'climb')
+    assert climbing['exploit']['agent'] == 'td3' and 'expectile' not in climbing['exploit'] and 'bounds' in climbing['exploit']
+    for table in (own, climbing):
+        config.resolve(table)
+    table = {**cells['umaze:iql:counts'], 'exploit': {'agent': 'iql', 'sampling': {'mix': 'union'}}}
+    kept = claims.recipes.applied(table, recipe)
+    assert kept['exploit']['sampling'] == {'mix': 'union'}
+
+
+def test_old_and_new_side_by_side(tables, tmp_path):
+    seeds, ones, zeros = list(range(8)), [1.0] * 8, [0.0] * 8
+    own = {'explore': arm(zeros), 'retrain': arm(zeros), 'frozen': arm(zeros), 'td3': arm(ones)}
+    new = {**own, 'landed': arm(zeros), 'climb': arm(ones), 'data': arm(zeros), 'chosen': arm(ones)}
+    shared = {'offline': arm(zeros), 'plain-explore': arm(zeros), 'plain-retrain': arm(zeros)}
+    for prefix, arms in ((tables.PREFIX, own), (tables.RECIPE_PREFIX, new)):
+        for signal, held in (('none', shared), ('counts', arms)):
+            result = {'cell': f'umaze:iql:{signal}', 'seeds': seeds, 'arms': held, 'buffer': {}}
+            tables.writers.write_json(tables.Cell('umaze', 'iql', signal).path(tmp_path, prefix), result)
+    old, new = (tables.read_results(tmp_path, prefix) for prefix in (tables.PREFIX, tables.RECIPE_PREFIX))
+    last = tables.side_by_side(old, new).splitlines()[-1].split(' | ')
+    assert last[1].startswith('not separated: +0.00') and last[2].startswith('reversed: -1.00')
+    assert all(entry.startswith('held: +1.00') for entry in last[3:5])
+    assert last[5].startswith('not separated: +0.00') and '(retrained, TD3)' in last[5]

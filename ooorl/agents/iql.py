@@ -217,7 +217,8 @@ def iql(
             return config.cloning_weight * imitated - scale * weighted(batch, q).mean(), climbed
 
         state, loss, climbed = descend_policy(state, policy, loss_fn, policy_optimizer)
-        return state, {'policy/loss': loss, **climbed, **weight_facts(advantage, weight, config.max_weight)}
+        own = {f'policy/{name}': value for name, value in policy.facts(state.policy).items()}
+        return state, {'policy/loss': loss, **climbed, **own, **weight_facts(advantage, weight, config.max_weight)}
 
     def update(state: IQLState, batch: Transition, key) -> tuple[IQLState, Metrics]:
         before = state.critic

@@ -63,7 +63,7 @@ def averaged(policy: Policy, rate: float, *, lags: bool = False) -> Policy:
     def of_fitted(function):
         return function and (lambda params, *args: function(params.fitted, *args))
 
-    names = ('sample', 'mode', 'loss', 'decode', 'denoise', 'log_prob', 'sample_and_log_prob')
+    names = ('facts', 'sample', 'mode', 'loss', 'decode', 'denoise', 'log_prob', 'sample_and_log_prob')
     functions = {name: of_fitted(getattr(policy, name)) for name in names if hasattr(policy, name)}
     return replace(
         policy, **functions, init=init, after_update=after_update, deployed=lambda params: Averaged(params.slow, params.slow)

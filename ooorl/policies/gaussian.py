@@ -106,7 +106,7 @@ def gaussian_policy(
         return -gaussian_log_prob(action, centre, log_std(params), known)
 
     drawn = drawing(decode, spec.action_dim) | {'mode': lambda params, observation, key: mean(params, observation)}
-    return Policy(init=init, **drawn, loss=loss, masks=True)
+    return Policy(init=init, **drawn, loss=loss, masks=True, facts=lambda params: {'log_std': log_std(params).mean()})
 
 
 def tanh_gaussian_policy(

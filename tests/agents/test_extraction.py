@@ -93,3 +93,12 @@ def test_the_slow_copy_acts_and_the_policy_learns_as_ever():
     acted = slow.best_action(after, batch.observation, key)
     np.testing.assert_array_equal(acted, fast.best_action(alone._replace(policy=after.slow), batch.observation, key))
     assert not np.array_equal(acted, fast.best_action(alone, batch.observation, key))
+
+
+def test_a_gaussian_tells_how_wide_it_is():
+    agent = iql(LINE, IQLConfig(hidden=(), log_std_min=-1.0))
+    state = blank(agent.init)
+    state = state._replace(policy={**state.policy, 'log_std': jnp.array([-3.0])})
+    batch = one_row(observation=1.0, action=-0.5, reward=0.0, discount=1.0, next_observation=1.0)
+    _, metrics = jax.jit(agent.update)(state, batch, jax.random.key(0))
+    assert metrics['policy/log_std'] == -1.0  # at its floor
