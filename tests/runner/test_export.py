@@ -168,6 +168,8 @@ def test_what_cannot_leave_is_refused(tmp_path):
     drawing = deployed(agent='iql', hidden=[8], reranked={'num_candidates': 2}, policy=BINS)
     with pytest.raises(UsageError, match="noise as an input, .* phase 'offline' draws otherwise"):
         formats.npz(portable_of(drawing, 'x'), tmp_path)
+    with pytest.raises(UsageError, match="phase 'offline' draws otherwise"):
+        formats.stablehlo(portable_of(drawing, 'x'), tmp_path)
     pytest.importorskip('onnxruntime')
     with pytest.raises(UsageError, match='has no word for dynamic_update_slice'):
         formats.onnx(portable_of(deployed(agent='bc', policy=BINS), 'x'), tmp_path)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -143,6 +144,13 @@ def test_cells_are_named_by_what_decides_their_results():
     assert cells.read('s.toml')[1][0].id != same[0].id, 'other data are another cell'
     _, whole = cells.read(sweep_file(presets=['bc@small'], tasks=[TASK], seeds='0:5', seeds_per_cell=2))
     assert [cell.seeds for cell in whole] == ['0,1', '2,3', '4']
+
+
+def test_the_sweep_of_the_documentation_is_one():
+    code = re.search(r'^```toml\n(.*?)^```', (ROOT / 'docs' / 'sweeps.md').read_text(encoding='utf-8'), re.MULTILINE | re.DOTALL)
+    Path('sweep.toml').write_text(code[1])
+    name, found = cells.read('sweep.toml')
+    assert (name, len(found)) == ('first', 30) and found[0].table['offline']['num_updates'] == 5000
 
 
 @pytest.mark.parametrize(('table', 'told'), [

@@ -13,7 +13,7 @@ import numpy as np
 from ooorl.errors import UsageError
 from ooorl.reporting import writers
 from ooorl.runner.export import array_runner, draws, onnx_file
-from ooorl.runner.export.operations import operations_of
+from ooorl.runner.export.operations import operations_of, without_draws
 
 
 def npz(portable, folder: Path):
@@ -31,12 +31,14 @@ def stablehlo(portable, folder: Path):
     """`policy.stablehlo`, for `jax.export.deserialize`, and the same module as MLIR bytecode for others, `policy.mlirbc`.
 
     Raises:
-      UsageError: where the package `flatbuffers` is missing.
+      UsageError: where the package `flatbuffers` is missing, or the policy draws by itself.
     """
     try:
         import flatbuffers  # noqa: F401 - jax needs it to write its own container
     except ImportError:
         raise UsageError('export to stablehlo needs the package flatbuffers; pip install "ooorl[export]"') from None
+    # Draws that stay inside would be the same for ever.
+    without_draws(draws.traced(portable.function, *portable.shapes), portable.who, {})
     exported = jax.export.export(jax.jit(portable.function), platforms=('cpu', 'cuda', 'tpu'))(*portable.shapes)
     with writers.atomically(folder / 'policy.stablehlo', 'wb') as file:
         file.write(exported.serialize())

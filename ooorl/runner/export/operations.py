@@ -40,9 +40,8 @@ def operations_of(traced, who: str) -> tuple[Program, dict]:
       UsageError: where it draws by itself, or does something that the list of operations has no word for.
     """
     constants = {}
-    program = _pruned(_lowered(traced, constants), None)
+    program = without_draws(traced, who, constants)
     names = _names(program)
-    refuse_other_draws(names, who)
     unknown = sorted(name[1:] for name in names if name.startswith('?'))
     if unknown:
         raise UsageError(
@@ -51,6 +50,17 @@ def operations_of(traced, who: str) -> tuple[Program, dict]:
         )
     used = _references(program)
     return program, {name: value for name, value in constants.items() if name in used}
+
+
+def without_draws(traced, who: str, constants: dict) -> Program:
+    """The program of a traced function whose result depends on no key, with words for what is not known.
+
+    Raises:
+      UsageError: where it draws by itself.
+    """
+    program = _pruned(_lowered(traced, constants), None)
+    refuse_other_draws(_names(program), who)
+    return program
 
 
 class _Lowering:
