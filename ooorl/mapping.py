@@ -4,14 +4,19 @@ An accelerator wants one wide program; a CPU wants one copy after another, becau
 first from the cache. These decisions are taken here and nowhere else.
 """
 
+import itertools
 import os
 import pathlib
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
+
+from ooorl.errors import UsageError
 
 GROUPS = pathlib.Path('/sys/fs/cgroup')  # where Linux says how much processor time a container may use
 
@@ -138,3 +143,26 @@ def index_seed(tree, seed_index: int):
 
 def _take(leaf, index):
     return leaf[index]
+
+
+def host_scan(
+    f: Callable, init: Any, xs: Any, length: int | None = None, *, until: Callable[[Any], bool] | None = None
+) -> tuple[Any, Any]:
+    """`jax.lax.scan` as a Python loop: `f` may step host environments. Results are stacked into numpy arrays.
+
+    It ends early, with as many results as steps were taken, once `until(carry)` holds.
+    """
+    leaves, structure = jax.tree.flatten(xs)
+    length = len(leaves[0]) if leaves else length
+    if length is None:
+        raise UsageError('scan needs xs or length; got neither; pass length=...')
+    carry, results = init, []
+    # Iterating over a jax array takes it apart in one go; an index for each step would be a program each.
+    for items in zip(*leaves, strict=True) if leaves else itertools.repeat((), length):
+        carry, result = f(carry, jax.tree.unflatten(structure, items))
+        results.append(result)
+        if until is not None and until(carry):
+            break
+    if not results:
+        return carry, None
+    return carry, jax.tree.map(lambda *parts: np.stack([np.asarray(part) for part in parts]), *results)

@@ -21,7 +21,7 @@ ROOMS = {
     'types': (),
     'errors': (),
     'catalogue': (),
-    'mapping': (),
+    'mapping': ('errors',),
     'validation': ('errors',),
     'nn': GROUND,
     'policies': (*GROUND, 'nn'),

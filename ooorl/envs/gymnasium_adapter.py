@@ -8,10 +8,9 @@ a resume in a new process, or when an old state is stepped again), they are rebu
 
 import functools
 import importlib
-import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -21,7 +20,7 @@ from ooorl.envs.host_worker import Description, EnvironmentFailure
 from ooorl.envs.ogbench import own_name
 from ooorl.envs.worker_pool import Pool
 from ooorl.errors import UsageError
-from ooorl.mapping import num_cores
+from ooorl.mapping import host_scan, num_cores
 from ooorl.types import Environment, Spec, TimeStep
 
 
@@ -189,29 +188,6 @@ class _Live:
         )
         self._seed_resets(flat, np.flatnonzero(ended))
         return flat
-
-
-def host_scan(
-    f: Callable, init: Any, xs: Any, length: int | None = None, *, until: Callable[[Any], bool] | None = None
-) -> tuple[Any, Any]:
-    """`jax.lax.scan` as a Python loop: `f` may step host environments. Results are stacked into numpy arrays.
-
-    It ends early, with as many results as steps were taken, once `until(carry)` holds.
-    """
-    leaves, structure = jax.tree.flatten(xs)
-    length = len(leaves[0]) if leaves else length
-    if length is None:
-        raise UsageError('scan needs xs or length; got neither; pass length=...')
-    carry, results = init, []
-    # Iterating over a jax array takes it apart in one go; an index for each step would be a program each.
-    for items in zip(*leaves, strict=True) if leaves else itertools.repeat((), length):
-        carry, result = f(carry, jax.tree.unflatten(structure, items))
-        results.append(result)
-        if until is not None and until(carry):
-            break
-    if not results:
-        return carry, None
-    return carry, jax.tree.map(lambda *parts: np.stack([np.asarray(part) for part in parts]), *results)
 
 
 def _entropy(key, batch_shape: tuple[int, ...]) -> np.ndarray:

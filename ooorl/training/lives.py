@@ -137,30 +137,27 @@ def endless(
     """
     if task.irreversible is None or not task.absorbing:
         raise UsageError('endless needs a task that knows what is irreversible and never leaves it; this one does not')
-    parts = _Parts(task, rules, new_goal, returned)
-
-    def begin(copy, key):
-        state, observation = task.reset(key)
-        zero = jnp.zeros((), jnp.int32)
-        counts = Counts(*(zero for _ in Counts._fields))
-        fresh = LifeState(state, observation, copy, zero, zero, zero - 1, zero, zero, zero, zero - 1, zero, counts)
-        return fresh, jnp.concatenate([observation, _columns(fresh, rules.budget)])
+    parts = Parts(task, rules, new_goal, returned)
 
     def keys(key):
         return jax.random.split(key, num_envs)
 
-    spec = Spec(observation_dim=task.spec.observation_dim + WIDTH, action_dim=task.spec.action_dim + 1)
     return Environment(
-        spec=spec,
+        spec=life_spec(task),
         horizon=rules.horizon,
         batch_shape=(num_envs,),
         compiled=True,
-        reset=lambda key: jax.vmap(begin)(jnp.arange(num_envs, dtype=jnp.int32), keys(key)),
+        reset=lambda key: jax.vmap(parts.born)(jnp.arange(num_envs, dtype=jnp.int32), keys(key)),
         step=lambda state, action, key: jax.vmap(parts.step)(state, action, keys(key)),
         scan=jax.lax.scan,
         irreversible=lambda observation: task.irreversible(observation[..., :-WIDTH]),
         counts=totals,
     )
+
+
+def life_spec(task: Task) -> Spec:
+    """Sizes of what stands in a life: columns behind the observation, a wish behind the action."""
+    return Spec(observation_dim=task.spec.observation_dim + WIDTH, action_dim=task.spec.action_dim + 1)
 
 
 def totals(state: LifeState) -> dict[str, Array]:
@@ -171,14 +168,35 @@ def totals(state: LifeState) -> dict[str, Array]:
     return {**found, 'interventions': found['help'] + found['horizon'], 'most_over_bound': most}
 
 
-class _Parts(NamedTuple):
+class Lived(NamedTuple):
+    """What a step did, before anything ends: `help`: a request is granted; `hard`: the life is over; `over`: the turn is."""
+
+    reward: Array
+    terminated: Array
+    success: Array
+    help: Array
+    hard: Array
+    over: Array
+
+
+class Parts(NamedTuple):
+    """The functions that a step of one copy is made of."""
+
     task: Task
     rules: Rules
     new_goal: Callable | None
     returned: Callable | None
 
-    def advance(self, state: LifeState, action: Array, key: Key):
-        """One step of the task, nothing being ended yet: (state, its successor's fields, wants help)."""
+    def born(self, copy: Array, key: Key) -> tuple[LifeState, Array]:
+        """The first life of a copy and its first observation."""
+        state, observation = self.task.reset(key)
+        zero = jnp.zeros((), jnp.int32)
+        counts = Counts(*(zero for _ in Counts._fields))
+        fresh = LifeState(state, observation, copy, zero, zero, zero - 1, zero, zero, zero, zero - 1, zero, counts)
+        return fresh, jnp.concatenate([observation, _columns(fresh, self.rules.budget)])
+
+    def advance(self, state: LifeState, action: Array, key: Key) -> tuple:
+        """The step of the task: (state, reward, terminated, success, whether help is wanted)."""
         stepped, successor, reward, terminated, success = self.task.step(state.task, action[:-1], key)
         bad = self.task.irreversible(successor)
         first = jnp.where((state.first < 0) & bad, state.age, state.first)
@@ -197,8 +215,8 @@ class _Parts(NamedTuple):
         )
         return state, reward, terminated, success, action[-1] > 0
 
-    def turn(self, state, success, wish):
-        """(the turn is over, it failed): of the policy that acts, before the next one's mode is set."""
+    def turn(self, state: LifeState, success: Array, wish: Array) -> tuple[Array, Array]:
+        """Whether the turn of the policy that acts is over, and whether it failed to come home."""
         if not self.rules.switch_every:
             return success, jnp.zeros_like(success)
         late, back = state.clock >= self.rules.switch_every, jnp.zeros_like(success)
@@ -211,8 +229,14 @@ class _Parts(NamedTuple):
         return over, failed
 
     def step(self, before: LifeState, action: Array, key: Key):
-        step_key, goal_key, reset_key = jax.random.split(key, 3)
-        state, reward, terminated, success, wish = self.advance(before, action, step_key)
+        """A step whose life, where it ends, is labelled by bisection, with its own truth as the answers."""
+        state, lived = self.lived(before, action, key)
+        found = first_irreversible(lambda j: (state.first >= 0) & (j >= state.first), state.age, self.rules.horizon)
+        return self.closed(state, lived, found.high, found.queries, key)
+
+    def lived(self, before: LifeState, action: Array, key: Key) -> tuple[LifeState, Lived]:
+        """The step itself: nothing is ended or reset yet."""
+        state, reward, terminated, success, wish = self.advance(before, action, jax.random.split(key, 3)[0])
         over, failed = self.turn(state, success, wish)
         left = column(jnp.append(state.observation, _columns(state, self.rules.budget)), 'left')
         help_ = ((state.alarm >= self.rules.patience) & (state.alarm >= 0) | failed) & (left > 0)
@@ -224,21 +248,26 @@ class _Parts(NamedTuple):
         hard = help_ | last
         # A wish that will be granted suspends turns; where nothing is left to grant, life goes on.
         over = over & ((state.alarm < 0) | (left <= 0)) & ~hard
-        ended = self.ended(state, help_, hard, reset_key)
-        going = self.turned(state, over, goal_key)
-        after = jax.tree.map(lambda new, old: jnp.where(hard, new, old), ended, going)
-        seen = jnp.concatenate([state.observation, _columns(state, self.rules.budget)])
+        return state, Lived(reward, terminated, success, help_, hard, over)
+
+    def closed(self, state: LifeState, lived: Lived, first: Array, queries: Array, key: Key) -> tuple[LifeState, TimeStep]:
+        """What follows: the next life where one ended, whose first irreversible successor was `first` (-1: nobody knows)."""
+        _, goal_key, reset_key = jax.random.split(key, 3)
+        ended = self.begun(state, first, queries, lived.help, reset_key)
+        going = self.turned(state, lived.over, goal_key)
+        after = jax.tree.map(lambda new, old: jnp.where(lived.hard, new, old), ended, going)
         timestep = TimeStep(
             observation=jnp.concatenate([after.observation, _columns(after, self.rules.budget)]),
-            next_observation=seen,
-            reward=reward,
-            terminated=terminated,
-            truncated=(hard | over) & ~terminated,
-            success=success,
+            next_observation=jnp.concatenate([state.observation, _columns(state, self.rules.budget)]),
+            reward=lived.reward,
+            terminated=lived.terminated,
+            truncated=(lived.hard | lived.over) & ~lived.terminated,
+            success=lived.success,
         )
         return after, timestep
 
-    def turned(self, state, over, key):
+    def turned(self, state: LifeState, over: Array, key: Key) -> LifeState:
+        """The state with the next policy acting where a turn is over, and a new goal where that is the forward one."""
         mode = jnp.where(over, 1 - state.mode, state.mode) if self.rules.switch_every else state.mode
         state = state._replace(mode=mode, clock=jnp.where(over, 0, state.clock))
         if self.new_goal is None:
@@ -248,12 +277,8 @@ class _Parts(NamedTuple):
         # The forward policy's turn brings a new goal; a backward one keeps it until then.
         return jax.tree.map(lambda new, old: jnp.where(over & (mode == 0), new, old), aimed, state)
 
-    def ended(self, state, help_, hard, key):
-        """The first state of the next life; the life that ended is labelled by bisection, with its own truth as the answers."""
-        found = first_irreversible(lambda j: (state.first >= 0) & (j >= state.first), state.age, self.rules.horizon)
-        return self.begun(state, found.high, found.queries, help_, key)
-
-    def begun(self, state, first, queries, help_, key):
+    def begun(self, state: LifeState, first: Array, queries: Array, help_: Array, key: Key) -> LifeState:
+        """The first state of the next life."""
         task, observation = self.task.reset(key)
         bound = 1 + jnp.ceil(jnp.log2(jnp.maximum(state.age, 1))).astype(jnp.int32)
         counts = state.counts._replace(
