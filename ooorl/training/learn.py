@@ -293,6 +293,10 @@ def _batches(sources, known, sampling, windows) -> Callable[[jax.Array], Transit
     names = tuple(sources)
     views = tuple(view(source) for source in sources.values())
     weights, exact = shares(sampling.mix, names)
+    if sampling.mix_end is not None:
+        online = sources['online']
+        filled = online.size / capacity(online)
+        weights = weights + (shares(sampling.mix_end, names)[0] - weights) * filled
     reward_range = _widest([known[name].rewards for name in names])
     num_plain = sampling.batch_size - sampling.success_rows
     if sampling.success_rows:

@@ -75,11 +75,11 @@ class Gauge:
         probes = self._probes(phase, store)
         wins, sizes = self._wins(phase, store), self._sizes(store)
         ranges = [_reward_range(own) for own in probes]
-        looks = self._ask(state, phase, probes, ranges)
-        found = []
+        looks, found = self._ask(state, phase, probes, ranges), []
+        filled = 1.0 if store is None else float(np.max(store.size)) / store.storage.reward.shape[1]
         for number, (own, look) in enumerate(zip(probes, looks, strict=True)):
             here = [{name: value[number] for name, value in counts.items()} for counts in (sizes, wins)]
-            found.append(facts(phase, own, look, *here))
+            found.append(facts(phase, own, look, *here, filled))
         names = sorted({name for one in found for name in one})
         columns = {name: np.asarray([one.get(name, np.nan) for one in found], np.float32) for name in names}
         return {**columns, **self._of_episodes(phase, store), **self._optimizers(state, phase, before)}
@@ -183,12 +183,14 @@ class Gauge:
         return {f'optimizer/{name}': value for name, value in known.items()}
 
 
-def facts(phase: Phase, probes: Mapping[str, Probe], look, sizes: Mapping, wins: Mapping) -> dict[str, float]:
-    """The columns of the module's list for one seed, but for those of the optimiser."""
+def facts(
+    phase: Phase, probes: Mapping[str, Probe], look, sizes: Mapping, wins: Mapping, filled: float = 1.0
+) -> dict[str, float]:
+    """The columns of the module's list for one seed, but for those of the optimiser; `filled` is a share of the store."""
     gamma, (looks, varied) = phase.sampling.gamma, look
     given = {name: own.given for name, own in looks.items()}
     reference = next(iter(probes))
-    found = _mix(phase.sampling, sizes, wins)
+    found = _mix(phase.sampling, sizes, wins, filled)
     found |= _transforms(probes[reference], given[reference], *(own.given for own in varied))
     for name, p in probes.items():
         found |= {f'{name}/{k}': v for k, v in _rows(p, given[name]).items()}
@@ -228,11 +230,13 @@ def _mean(values, weight):
     return chosen.mean(axis=0) if len(chosen) else np.nan
 
 
-def _mix(sampling, sizes, wins):
+def _mix(sampling, sizes, wins, filled):
     stored = np.asarray(list(sizes.values()), np.float32)
     weights = stored
     if not isinstance(sampling.mix, str):
-        weights = np.asarray([sampling.mix.get(name, 0.0) for name in sizes]) * (stored > 0)
+        end = sampling.mix if sampling.mix_end is None else sampling.mix_end
+        ends = [np.asarray([own.get(name, 0.0) for name in sizes]) for own in (sampling.mix, end)]
+        weights = (ends[0] + (ends[1] - ends[0]) * filled) * (stored > 0)
     share = weights / max(weights.sum(), 1e-30)
     if wins:
         won = np.asarray([wins[name] for name in sizes], np.float32)

@@ -30,6 +30,8 @@ def check(setup: Setup) -> None:
             _check_order(phase, setup.dataset)
         if phase.agent.window > 1:
             _check_chunk(phase, setup)
+        if phase.num_updates and not phase.num_env_steps and phase.sampling.mix_end is not None:
+            raise UsageError(f'mix_end is for phases that collect; phase {phase.name!r} collects nothing; remove it there')
         if phase.num_env_steps and phase.sampling.weighting != 'none':
             raise UsageError(f'weighting is for phases that collect nothing; phase {phase.name!r} does; set it to "none" there')
         round_sizes(phase, setup)

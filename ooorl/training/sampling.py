@@ -16,6 +16,7 @@ class Sampling:
 
     batch_size: int = 256  # rows of a batch
     mix: Mapping[str, float] | str = 'union'  # 'union', 'growing', or fixed shares {'dataset': 0.5, 'online': 0.5}
+    mix_end: Mapping[str, float] | None = None  # what fixed shares come to, in a line, while collection fills the store
     success_rows: int = 0  # so many rows of each batch come from successes (none stored: from the mix)
     success_reward: float = 1.0  # a raw reward at least this high is a success
     success_unit: str = 'trajectory'  # draw from the whole 'trajectory' that succeeds, or only the 'transition'
@@ -39,6 +40,10 @@ class Sampling:
         check_positive(weight_temperature=self.weight_temperature, top_share=self.top_share)
         _check_mix('mix', self.mix, ('union', 'growing'))
         _check_mix('success_mix', self.success_mix, ('union',))
+        if self.mix_end is not None:
+            _check_mix('mix_end', self.mix_end, ())
+            if isinstance(self.mix, str):
+                raise UsageError(f'mix_end needs shares in mix to come from; got mix = {self.mix!r}; give shares there, too')
 
 
 def _check_mix(name, mix, words):

@@ -112,3 +112,15 @@ def test_a_phase_that_collects_weighs_no_episodes_and_one_that_does_not_reports_
     assert found['pretrain'] is None and found['retrain@20'] > 1.0
     with pytest.raises(UsageError, match='weighting is for phases that collect nothing'):
         prepare(changed(TINY, explore__sampling__weighting='top'))
+
+
+def test_shares_move_in_a_line_while_the_store_fills():
+    settings = {'batch_size': 8, 'mix': {'dataset': 1.0, 'online': 0.0}, 'mix_end': {'dataset': 0.0, 'online': 1.0}}
+    for size, online in ((3, 2), (6, 4), (12, 8)):
+        filling = store(REWARD + 100.0)._replace(size=jnp.asarray(size, jnp.int32))
+        seen = batches(Sampling(**settings), {'dataset': store(REWARD), 'online': filling}, num_updates=4)
+        assert ((seen >= 100.0).sum(axis=1) == online).all()  # a quarter of twelve rows: a quarter of the batch
+    with pytest.raises(UsageError, match='mix_end needs shares in mix'):
+        Sampling(mix_end={'online': 1.0})
+    with pytest.raises(UsageError, match='mix_end is for phases that collect'):
+        prepare(changed(TINY, exploit__sampling__mix={'dataset': 1.0}, exploit__sampling__mix_end={'online': 1.0}))
