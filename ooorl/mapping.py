@@ -60,17 +60,89 @@ def on_cpu() -> bool:
     return jax.default_backend() == 'cpu'
 
 
-def map_members(function: Callable, members: tuple, *args):
+def stacks_members() -> bool:
+    """Whether ensembles made now keep their members in one tree (`Stacked`) rather than in a tuple of trees.
+
+    An accelerator wants one wide product and one optimiser step for all members, a CPU products of their own.
+    """
+    return not on_cpu()
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Stacked:
+    """The members of an ensemble as one tree whose leaves carry a leading axis [E]; used like the tuple of E trees.
+
+    `members` is that tree, `num` is E. A slice or an array of indices gives the `Stacked` of these members.
+    """
+
+    def __init__(self, members, num: int):
+        self.members, self.num = members, num
+
+    def tree_flatten_with_keys(self):
+        """Its one child, and E."""
+        return ((jax.tree_util.GetAttrKey('members'), self.members),), self.num
+
+    @classmethod
+    def tree_unflatten(cls, num, children):
+        """The reverse."""
+        return cls(*children, num)
+
+    def __len__(self):
+        return self.num
+
+    def __getitem__(self, index):
+        chosen = jax.tree.map(lambda leaf: leaf[index], self.members)
+        if isinstance(index, slice):
+            return Stacked(chosen, len(range(*index.indices(self.num))))
+        return Stacked(chosen, index.shape[0]) if getattr(index, 'ndim', 0) else chosen
+
+    def __iter__(self):
+        return (self[number] for number in range(self.num))
+
+
+def _is_stacked(node):
+    return isinstance(node, Stacked)
+
+
+def split_members(tree, axis: int = 0):
+    """The tree with a tuple of E trees in the place of every `Stacked`, whose leaves have the members at `axis`.
+
+    Leaves may be arrays or shapes. This is how ensembles are stored, wherever they were trained.
+    """
+
+    def one(leaf, number):
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(leaf.shape[:axis] + leaf.shape[axis + 1 :], leaf.dtype)
+        return leaf[(slice(None),) * axis + (number,)]
+
+    def split(node):
+        if not _is_stacked(node):
+            return node
+        return tuple(jax.tree.map(partial(one, number=number), node.members) for number in range(node.num))
+
+    return jax.tree.map(split, tree, is_leaf=_is_stacked)
+
+
+def join_members(like, tree, axis: int = 0):
+    """The reverse of `split_members`: members are stacked where `like` has them so."""
+
+    def join(node, found):
+        if not _is_stacked(node):
+            return found
+        return Stacked(jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=axis), *found), node.num)
+
+    return jax.tree.map(join, like, tree, is_leaf=_is_stacked)
+
+
+def map_members(function: Callable, members, *args):
     """`stack([function(member, *args) for member in members])` along a new leading axis E.
 
-    Members are pytrees of one structure. On a CPU each member gets matrix products of its own; on an
-    accelerator the members are stacked and mapped as one.
+    Members are pytrees of one structure: in a tuple each gets matrix products of its own, `Stacked` ones are mapped as one.
     """
-    if on_cpu() or len(members) == 1:
-        outputs = [function(member, *args) for member in members]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
-    return jax.vmap(function, in_axes=(0,) + (None,) * len(args))(stacked, *args)
+    if _is_stacked(members):
+        return jax.vmap(function, in_axes=(0,) + (None,) * len(args))(members.members, *args)
+    outputs = [function(member, *args) for member in members]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
 
 
 def map_seeds(function: Callable, in_axes: tuple[int | None, ...], *, group: int | None = None) -> Callable:

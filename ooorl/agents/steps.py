@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from ooorl.errors import UsageError
+from ooorl.mapping import Stacked
 from ooorl.nn.losses import AGGREGATES, weighted
 from ooorl.nn.networks import Network
 from ooorl.policies.averaged import fitted_of, with_fitted
@@ -188,9 +189,11 @@ def draw_members(key, num_members: int, num: int | None) -> Array | None:
     return jax.random.choice(key, num_members, (num,), replace=False)
 
 
-def pick_members(params: tuple, members: Array | None) -> tuple:
+def pick_members(params: Params, members: Array | None) -> Params:
     """The parameters of the drawn members; copying them is far cheaper than running members whose values are not used."""
     if members is None:
         return params
+    if isinstance(params, Stacked):
+        return params[members]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
     return tuple(jax.tree.map(lambda leaf, i=i: leaf[members[i]], stacked) for i in range(members.shape[0]))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ooorl.errors import UsageError
-from ooorl.mapping import map_members
+from ooorl.mapping import Stacked, map_members, stacks_members
 from ooorl.types import Array, Key, Params
 from ooorl.validation import check_choice, check_rate, check_widths
 
@@ -263,10 +263,17 @@ def time_conditioned(
 
 
 def ensemble(network: Network, num_members: int) -> Network:
-    """`num_members` independent copies: `apply(params, *inputs) -> [E, ...]`; params is a tuple of E trees."""
+    """`num_members` independent copies: `apply(params, *inputs) -> [E, ...]`.
+
+    `params` is a tuple of E trees, or where `mapping.stacks_members` says so (asked once, here) one `mapping.Stacked` tree.
+    """
+    stacked = num_members > 1 and stacks_members()
 
     def init(key, *inputs):
-        return tuple(network.init(member_key, *inputs) for member_key in jax.random.split(key, num_members))
+        keys = jax.random.split(key, num_members)
+        if stacked:
+            return Stacked(jax.vmap(lambda member_key: network.init(member_key, *inputs))(keys), num_members)
+        return tuple(network.init(member_key, *inputs) for member_key in keys)
 
     def apply(params, *inputs):
         return map_members(network.apply, params, *inputs)

@@ -3,6 +3,7 @@
 A checkpoint is a directory `checkpoint/<number>/` with orbax's files under `arrays/`, `meta.json`, and `manifest.json`, which
 lists the SHA-256 of every other file. It is built under a temporary name and renamed when whole, so a directory with a number for
 a name is complete unless the disk lies; one whose files do not match its manifest is passed over in favour of the one before.
+Ensembles are stored member by member, however the machine that trains keeps them (`mapping.Stacked`).
 Where there are some and none is intact, nothing is restored and nothing overwritten: damaged is not absent.
 """
 
@@ -19,6 +20,7 @@ import jax
 import numpy as np
 
 from ooorl.errors import UsageError
+from ooorl.mapping import join_members, split_members
 
 KEEP = 2  # how many checkpoints stay on the disk
 LEFTOVERS = '.writing-*'  # what a process that was killed while writing leaves
@@ -49,7 +51,7 @@ class Saver:
             self.directory.mkdir(exist_ok=True)
             remove_leftovers(self.directory)  # in a container the next process may have the same number as a killed one
             temporary.mkdir()
-            arrays = _held(tree)
+            arrays = _held(split_members(tree, axis=1))
             _check_room(temporary, arrays)
             (temporary / 'meta.json').write_text(json.dumps(meta))
             self._begin(temporary, final, arrays)
@@ -136,7 +138,8 @@ def restore(directory: Path, template_of) -> tuple[object, dict] | None:
             return _refuse_damaged(Path(directory))
         try:
             meta = json.loads((found / 'meta.json').read_text())
-            return _fill(template_of(meta), found), meta
+            template = template_of(meta)
+            return join_members(template, _fill(split_members(template, axis=1), found), axis=1), meta
         except (LookupError, TypeError) as error:  # a sound file that says other things than this version asks for
             raise UsageError(
                 f'a checkpoint of this version was needed; meta.json of {found} does not say where the run stood '
