@@ -247,7 +247,7 @@ TABLE = [
     *mutants(
         'agents/fql.py', ('agents/test_fql.py', 'agents/test_golden_fql.py', 'agents/test_agents_and_policies.py', 'agents/test_conformance.py::test_agents_conform[fql]'),
         ('next action at the state', 'draw(state, batch.next_observation, q_key)', 'draw(state, batch.observation, q_key)'),
-        ('target from the current q', 'q_values(state.target_q, batch.next_observation, next_action)', 'q_values(state.q, batch.next_observation, next_action)'),
+        ('target from the current q', 'loss_of(state.target_q, batch, next_action)', 'loss_of(state.q, batch, next_action)'),
         ('the slow q follows the new q', "state = state._replace(target_q=optax.incremental_update(state.q, state.target_q, config.polyak))\n        state, loss, mean = descend(state, 'q', loss_fn, optimizer)",
          "state, loss, mean = descend(state, 'q', loss_fn, optimizer)\n        state = state._replace(target_q=optax.incremental_update(state.q, state.target_q, config.polyak))"),
         ('imitation summed over dimensions', 'batch, key).mean() / spec.action_dim, None', 'batch, key).mean(), None'),
@@ -328,6 +328,18 @@ TABLE = [
         'policies/opaque.py', ('policies/test_opaque.py', 'runner/test_build_policies.py'),
         ('normalised observations', 'spec.observation_dim) * std + mean', 'spec.observation_dim)'),
         ('units of actions', '2.0 * (action - low) / (high - low) - 1.0 if boxed', 'action if boxed'),
+    ),
+    *mutants(
+        'agents/qam.py', ('agents/test_qam.py', 'agents/test_golden_rivals.py'),
+        ('the adjoint descends', 'return -config.inverse_temperature * jax.grad(value)(end)', 'return config.inverse_temperature * jax.grad(value)(end)'),
+        ('asked before the step', 'times = jnp.asarray((np.arange(num) + 1) * step, jnp.float32)', 'times = jnp.asarray((np.arange(num) + 0.5) * step, jnp.float32)'),
+        ('the last step is fast', 'end = x + step * network.apply(state.policy.slow,', 'end = x + step * network.apply(state.fast,'),
+        ('the adjoint of the fast field', 'network.apply(state.policy.slow, x, observation, time)\n\n        def everywhere', 'network.apply(state.fast, x, observation, time)\n\n        def everywhere'),
+        ('the current q tilts', 'critic.q_values(state.target_q, observation', 'critic.q_values(state.q, observation'),
+        ('a mean over steps', '(apart**2).sum(axis=(0, -1)).mean()', '(apart**2).mean()'),
+        ('no noise', 'step**0.5 * sigma * n, x', '0.0 * sigma * n, x'),
+        ('no clip', 'config.learning_rate, grad_transform, clip)', 'config.learning_rate, grad_transform)'),
+        ('the slow copy of q leads', 'optax.incremental_update(state.q, state.target_q', "optax.incremental_update(params['q'], state.target_q"),
     ),
     *mutants(
         'agents/parl.py', ('agents/test_parl.py', 'agents/test_agents_and_policies.py'),

@@ -18,6 +18,7 @@ from ooorl.agents.iql import IQLConfig, iql, iql_critic
 from ooorl.agents.odice import ODICEConfig, odice
 from ooorl.agents.parl import PARLConfig, parl
 from ooorl.agents.prdc import PRDCConfig, prdc
+from ooorl.agents.qam import QAMConfig, qam
 from ooorl.agents.returns import ReturnsConfig, returns
 from ooorl.agents.sac import SACConfig, sac, sac_critic
 from ooorl.agents.td3 import TD3Config, td3
@@ -90,6 +91,9 @@ ALGORITHMS = {
         DSRLConfig, dsrl, BOTH, 'a critic (sub-table `critic`; that of FQL where none is given); a policy with `decode` (flow)',
         '`noise_bound` per task; original: `imitate = "nothing"` online, `noise_steps = 10`, `target_entropy = 0`',
         ('ema_rate',), critic='fql',
+    ),
+    'qam': Algorithm(
+        QAMConfig, qam, BOTH, '', '`inverse_temperature` per task, .3 to 30; the policy is a pair of flows of its own'
     ),
     'odice': Algorithm(
         ODICEConfig, odice, 'offline', '', '`eta = 0`: semi-gradient; `orthogonal = false`: their sum', ('policy_hidden',)

@@ -94,13 +94,17 @@ class FQLCriticState(NamedTuple):
     target_q: Params
 
 
-class _CriticParts(NamedTuple):
+class CriticParts(NamedTuple):
+    """What a critic consists of."""
+
     init: Callable  # (key) -> the fields q, q_opt, target_q
     q_values: Callable  # (params, observation, action) -> [E, ...]
+    loss_of: Callable  # (target_q, batch, next_action[B, A]) -> (params -> (loss, mean of Q), target[B])
     step: Callable  # (state, batch, next_action[B, A]) -> (state, metrics)
 
 
-def _critic_parts(spec: Spec, config: FQLConfig, head: ValueHead, grad_transform) -> _CriticParts:
+def critic_parts(spec: Spec, config: FQLConfig, head: ValueHead, grad_transform) -> CriticParts:
+    """The critic of `fql` in pieces, for agents that put its loss beside others (QAM)."""
     network = ensemble_q(
         config.hidden, head.num_outputs, num_members=config.num_critics, layer_norm=config.critic_layer_norm, activation='gelu'
     )
@@ -112,19 +116,23 @@ def _critic_parts(spec: Spec, config: FQLConfig, head: ValueHead, grad_transform
     def q_values(params, observation, action):
         return head.value(network.apply(params, observation, action))
 
-    def step(state, batch, next_action):
-        next_value = ensemble_value(q_values(state.target_q, batch.next_observation, next_action), config.aggregate, config.rho)
+    def loss_of(target_q, batch, next_action):
+        next_value = ensemble_value(q_values(target_q, batch.next_observation, next_action), config.aggregate, config.rho)
         target = backup(batch, next_value, config.gamma)
 
         def loss_fn(params):
             made = network.apply(params, batch.observation, batch.action)
             return weighted(batch, head.loss(made, target)).mean(), head.value(made).mean()
 
+        return loss_fn, target
+
+    def step(state, batch, next_action):
+        loss_fn, target = loss_of(state.target_q, batch, next_action)
         state = state._replace(target_q=optax.incremental_update(state.q, state.target_q, config.polyak))
         state, loss, mean = descend(state, 'q', loss_fn, optimizer)
         return state, {'q/loss': loss, 'q/mean': mean, 'q/target': target.mean()}
 
-    return _CriticParts(init, q_values, step)
+    return CriticParts(init, q_values, loss_of, step)
 
 
 def fql(
@@ -147,7 +155,7 @@ def fql(
     """
     policy = policy or flow_policy(spec, FlowConfig(hidden=config.hidden, num_steps=config.num_steps))
     require_decode(policy, 'fql', 'distils what the policy makes of its noise')
-    critic = _critic_parts(spec, config, head or scalar_head(), grad_transform)
+    critic = critic_parts(spec, config, head or scalar_head(), grad_transform)
     network = mlp(config.hidden, spec.action_dim, activation='gelu')
     optimizer = scheduled_adam(config, 'policy', config.learning_rate, grad_transform)
 
@@ -217,7 +225,7 @@ def fql_critic(
     grad_transform: optax.GradientTransformation = optax.identity(),
 ) -> Critic:
     """The critic of `fql` for any source of actions, which is asked for one action at s' (PA-RL, EXPO, DSRL)."""
-    parts = _critic_parts(spec, config, head or scalar_head(), grad_transform)
+    parts = critic_parts(spec, config, head or scalar_head(), grad_transform)
 
     def update(state, batch, key, sampler):
         drawn = sampler(batch.next_observation, key, 1, *kept(batch, 'next_candidates'))

@@ -40,8 +40,8 @@ HAVE = {
 }  # fmt: skip
 # A given function learns nothing; it is looked at in tests/policies. To an agent a consistency policy is what a flow is.
 assert set(POLICIES) - set(HAVE) <= {'opaque', 'consistency'}
-# A student's policy is its teacher's matter, a model of returns has none.
-PAIRS = [(agent, policy) for agent in ALGORITHMS if agent not in ('distil', 'returns') for policy in HAVE]
+# A student's policy is its teacher's matter, a model of returns has none, adjoint matching brings its own.
+PAIRS = [(agent, policy) for agent in ALGORITHMS if agent not in ('distil', 'returns', 'qam') for policy in HAVE]
 FITTING = [(a, p) for a, p in PAIRS if a not in NEEDS or NEEDS[a] in HAVE[p]]
 # These draw and imitate through the functions that parl uses, which meets all policies.
 ALIKE = {'expo': ('flow', 'autoregressive'), 'dsrl': ('diffusion',)}

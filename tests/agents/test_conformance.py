@@ -23,6 +23,7 @@ from ooorl.agents.iql import IQLConfig, iql, iql_critic
 from ooorl.agents.odice import ODICEConfig, odice
 from ooorl.agents.parl import PARLConfig, parl
 from ooorl.agents.prdc import PRDCConfig, prdc
+from ooorl.agents.qam import QAMConfig, qam
 from ooorl.agents.sac import SACConfig, sac, sac_critic
 from ooorl.agents.td3 import TD3Config, td3
 from ooorl.agents.wsrl import WSRLConfig, wsrl
@@ -178,6 +179,7 @@ AGENTS = {
         ),
         DSRLConfig, SMALL,
     ),
+    'qam': Row(lambda config: qam(SPEC, config), QAMConfig, SMALL | {'num_critics': 2, 'num_steps': 3}),
     'parl': Row(
         lambda config: parl(
             SPEC, config, critic=iql_critic(SPEC, IQLConfig(hidden=(8,))), policy=flow_policy(SPEC, FlowConfig(hidden=(8,)))
