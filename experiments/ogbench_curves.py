@@ -53,6 +53,7 @@ METHODS = {
 }
 # What networks and batches are; 'full' is what is published.
 SIZES = {
+    'tiny': {'width': 128, 'depth': 3, 'num_critics': 2, 'batch_size': 128},
     'small': {'width': 256, 'depth': 3, 'num_critics': 2, 'batch_size': 128},
     'full': {'width': 512, 'depth': 4, 'num_critics': 10, 'batch_size': 256},
 }
