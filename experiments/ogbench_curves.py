@@ -123,8 +123,8 @@ def settings_of(cell: Cell, dataset: str, seeds: str, updates: int, overrides) -
     return config.read(CONFIGS / method.folder / 'ogbench_manipulation.toml', [*texts, *overrides])
 
 
-def collected(cell: Cell, run_dir: Path) -> dict:
-    """The result of a cell as far as its run directory has come."""
+def collected(cell: Cell, run_dir: Path, label: str = '') -> dict:
+    """The result of a cell as far as its run directory has come; `label` says what was changed about it."""
     settings = tomllib.loads((run_dir / 'config.toml').read_text(encoding='utf-8'))
     rows = [json.loads(line) for line in (run_dir / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()]
     seeds = parse_seeds(settings['run']['seeds'])
@@ -133,6 +133,7 @@ def collected(cell: Cell, run_dir: Path) -> dict:
     dataset = settings['dataset']
     return {
         'cell': str(cell),
+        'label': label,
         'seeds': list(seeds),
         'updates_asked': settings['offline']['num_updates'],
         'num_episodes': settings['evaluation']['num_episodes'],
@@ -159,9 +160,13 @@ def _curve(rows, kind, seeds, columns, most=20):
     return {'updates': points, **{name: column for name, column in values.items() if column and column[0][0] is not None}}
 
 
+def _file(cell, label):
+    return cell.name + (f'-{label}' if label else '')
+
+
 def run_cell(cell: Cell, arguments, path: Path) -> None:
     """Trains a cell, or goes on with it, and writes its result, also of an unfinished one."""
-    out = arguments.out / cell.name
+    out = arguments.out / _file(cell, arguments.label)
     datasets = dict(text.split('=', 1) for text in arguments.dataset)
     if cell.family not in datasets:
         raise UsageError(f'--dataset {cell.family}=FILE is needed for {cell}; got {arguments.dataset}')
@@ -172,7 +177,7 @@ def run_cell(cell: Cell, arguments, path: Path) -> None:
     finally:
         if (out / 'metrics.jsonl').is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            writers.write_json(path, collected(cell, out))
+            writers.write_json(path, collected(cell, out, arguments.label))
 
 
 def published(path: Path) -> dict[tuple[str, str, int], tuple[float, float]]:
@@ -187,22 +192,27 @@ def published(path: Path) -> dict[tuple[str, str, int], tuple[float, float]]:
 def table(results: Mapping[str, dict], known: Mapping) -> str:
     """One line for every evaluation of every result."""
     rows = []
-    for text, result in sorted(results.items()):
-        cell = parse_cell(text)
+    for _, result in sorted(results.items()):
+        cell = parse_cell(result['cell'])
         for updates, success in zip(result['curve']['updates'], result['curve'].get('success', []), strict=True):
             there = known.get((cell.environment, METHODS[cell.method].published, updates))
             rows.append([
                 f'{cell.family} {cell.task}',
                 METHODS[cell.method].published,
-                cell.size,
+                ', '.join(filter(None, (cell.size, result.get('label', '')))),
+                f'{_rows(result):,}',
                 f'{updates:,}',
                 ' '.join(f'{value:.2f}' for value in success),
                 f'{np.mean(success):.2f}',
                 'no point there' if there is None else f'{there[0]:.2f} ± {there[1]:.2f}',
                 '' if there is None else _verdict(float(np.mean(success)), *there),
             ])
-    head = ['task', 'method', 'size', 'updates', 'success by seed', 'mean', 'published', 'within two deviations']
+    head = ['task', 'method', 'size', 'rows of data', 'updates', 'success by seed', 'mean', 'published', 'within two deviations']
     return '\n'.join('| ' + ' | '.join(row) + ' |' for row in [head, ['---'] * len(head), *rows])
+
+
+def _rows(result):
+    return result['dataset'].get('rows') or 0
 
 
 def _verdict(mean, published_mean, deviation):
@@ -210,9 +220,9 @@ def _verdict(mean, published_mean, deviation):
 
 
 def read_results(folder: Path) -> dict[str, dict]:
-    """Results by cell."""
+    """Results by cell and label."""
     found = [json.loads(path.read_text(encoding='utf-8')) for path in sorted(folder.glob(f'{PREFIX}*.json'))]
-    return {result['cell']: result for result in found}
+    return {f'{result["cell"]} {result.get("label", "")}': result for result in found}
 
 
 def _arguments(argv):
@@ -223,6 +233,7 @@ def _arguments(argv):
     parser.add_argument('--seeds', default='0:2', metavar='A:B')
     parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE', help='change the configs')
     parser.add_argument('--out', type=Path, default=Path('runs') / 'ogbench_curves', metavar='DIR', help='of the run directories')
+    parser.add_argument('--label', default='', metavar='WORD', help='of cells that --set and --updates make others')
     parser.add_argument('--results', type=Path, default=RESULTS, metavar='DIR')
     parser.add_argument('--collect', action='store_true', help='only write the results of run directories as far as they are')
     parser.add_argument('--table', action='store_true', help='only print the table of the results')
@@ -237,10 +248,10 @@ def main(argv: list[str] | None = None) -> int:
         jax.config.update('jax_num_cpu_devices', min(num_cores(), len(parse_seeds(arguments.seeds))))
     cells = [parse_cell(text) for text in arguments.cells.split(',')] if arguments.cells else all_cells()
     for cell in () if arguments.table else cells:
-        path = arguments.results / f'{PREFIX}{cell.name}.json'
+        path = arguments.results / f'{PREFIX}{_file(cell, arguments.label)}.json'
         if arguments.collect:
-            if (arguments.out / cell.name / 'metrics.jsonl').is_file():
-                writers.write_json(path, collected(cell, arguments.out / cell.name))
+            if (arguments.out / _file(cell, arguments.label) / 'metrics.jsonl').is_file():
+                writers.write_json(path, collected(cell, arguments.out / _file(cell, arguments.label), arguments.label))
             continue
         done = json.loads(path.read_text(encoding='utf-8'))['curve']['updates'] if path.is_file() else []
         if done and done[-1] >= arguments.updates:

@@ -62,7 +62,7 @@ def test_results_are_collected_from_a_run_directory_and_compared(curves, tmp_pat
     )
     (tmp_path / 'ogbench_curves-x.json').write_text(json.dumps(result))
     text = curves.table(curves.read_results(tmp_path), curves.published(tmp_path / 'published.csv'))
-    assert '| scene 1 | IFQL | small | 50,000 | 0.50 0.60 | 0.55 | 0.96 ± 0.04 | no, by -0.41 |' in text
+    assert '| scene 1 | IFQL | small | 0 | 50,000 | 0.50 0.60 | 0.55 | 0.96 ± 0.04 | no, by -0.41 |' in text
     assert '| 0.95 | 0.99 ± 0.03 | yes |' in text
     assert 'no point there' in curves.table({str(cell): result}, {})
 

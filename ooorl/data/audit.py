@@ -125,12 +125,12 @@ def replayed(simulated: Simulator, dataset, source, max_rows) -> Audit:
         raise UsageError(f'Rows with a recorded state and successor are needed; {source} has none; record whole episodes.')
     spread = _some(np.flatnonzero(known), max_rows)
     beside = _beside_ends(t.extras['boundary'] > 0, max_rows // 3)
-    farthest = _farthest(t)
+    farthest = _farthest(t, simulated.unsteady)
     special = [_some(np.flatnonzero(flags), max_rows // 3) for flags in (ended, _rare(t.reward))]
     rows = np.unique(np.concatenate([spread, beside, farthest, *special]))
     rows = rows[~lost[rows]]
     steps = simulated.step(rows, 0)
-    errors = np.abs(steps.observation - _successors(dataset, rows))
+    errors = _errors(simulated, steps, dataset, rows)
     relative = _relative(errors, t, simulated.num_positions)
     evenly, certain = np.isin(rows, spread), known[rows]
     result = _judged(errors[evenly], relative[evenly], simulated.num_positions, source)
@@ -159,9 +159,10 @@ def _beside_ends(boundary, count):
     return np.unique(np.clip(np.concatenate([ends - 1, ends, ends + 1]), 0, len(boundary) - 1))
 
 
-def _farthest(transitions, count=30, block=1 << 16):
+def _farthest(transitions, unsteady=(), count=30, block=1 << 16):
     """The rows whose steps are the largest, which are those into another episode where its end is not marked."""
     scale = _scale(transitions).astype(np.float32)
+    scale[list(unsteady)] = np.inf
     size = np.concatenate([
         np.square((transitions.next_observation[i : i + block] - transitions.observation[i : i + block]) / scale).mean(axis=1)
         for i in range(0, len(transitions.reward), block)
@@ -185,12 +186,19 @@ def _successors(dataset, rows):
     return following
 
 
+def _errors(simulated, steps, dataset, rows):
+    """`[n, O]` how far the simulator's successors are from the recorded ones; 0 where neither says much."""
+    errors = np.abs(steps.observation - _successors(dataset, rows))
+    errors[:, list(simulated.unsteady)] = 0.0
+    return errors
+
+
 def _lost(simulated, dataset, known):
     """The rows that may be lost, unless they replay all the same: then it is the simulator that holds a velocity there."""
     doubtful = _some(np.flatnonzero(simulated.lost & known), 50)
     if not len(doubtful):
         return simulated.lost
-    errors = np.abs(simulated.step(doubtful, 0).observation - _successors(dataset, doubtful))
+    errors = _errors(simulated, simulated.step(doubtful, 0), dataset, doubtful)
     exact = _relative(errors, dataset.transitions, simulated.num_positions) <= _EXACT
     return simulated.lost & (exact.mean() < 1.0 - _FEW)
 

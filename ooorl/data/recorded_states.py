@@ -32,12 +32,15 @@ class Simulator:
       lost: `[N]` bool, rows whose state is not recorded, because the observation clips it.
       num_positions: how many entries of an observation, from the first, are positions.
       reward_slack: how far rewards may be off because this simulator does not repeat its own any better.
+      unsteady: entries of an observation that do not follow from the state that is recorded, or jump where it does not; they are
+        not compared.
     """
 
     step: Callable[[np.ndarray, int], Steps]
     lost: np.ndarray
     num_positions: int
     reward_slack: float = 0.0
+    unsteady: tuple[int, ...] = ()
 
 
 def simulator(place, dataset, source, set_state=None) -> Simulator:
@@ -145,7 +148,8 @@ def _of_host(env, dataset, source, set_state):
             ) from None
 
     num_positions = max(env.model.nq - hidden, 0) if hasattr(env, 'model') else 0
-    return Simulator(step=step, lost=lost, num_positions=num_positions, reward_slack=reward_slack)
+    unsteady = tuple(getattr(env, 'unsteady_entries', ()))
+    return Simulator(step=step, lost=lost, num_positions=num_positions, reward_slack=reward_slack, unsteady=unsteady)
 
 
 def _own_actions(env, dataset):

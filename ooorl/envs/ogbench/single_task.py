@@ -10,6 +10,7 @@ from ooorl.envs.ogbench import PACKAGE, repeatable
 from ooorl.errors import UsageError
 
 REWARDS = ('dense', 'sparse')
+_HAND = 19  # entries of arm and hand, the contact force last; then of each cube position, quaternion, cos and sin of yaw
 
 
 class SingleTaskEnv(gymnasium.Env):
@@ -40,6 +41,19 @@ class SingleTaskEnv(gymnasium.Env):
         size = FAMILIES[family].observation_dim
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float64)
         self.action_space = self._inner.action_space
+
+    @property
+    def unsteady_entries(self) -> tuple[int, ...]:
+        """Entries of an observation that recorded states do not repeat.
+
+        The yaw of a cube that lies on its side is undefined, and the force between a puzzle's closed fingers depends on where the
+        solver started.
+        """
+        if self._is_maze:
+            return ()
+        if not hasattr(self._inner, '_num_cubes'):
+            return (_HAND - 1,)
+        return tuple(_HAND + 9 * cube + entry for cube in range(self._inner._num_cubes) for entry in (7, 8))
 
     def reset(self, *, seed=None, options=None):
         """Begins an episode; see `gymnasium.Env.reset`."""
