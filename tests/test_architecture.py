@@ -63,6 +63,7 @@ PACKAGES = {
     'tensorboardX': (set(), {'reporting/events'}),
     'filelock': (set(), {'runner/run_directory', 'runner/sweep/claims'}),
     'ray': (set(), {'runner/sweep/cluster'}),
+    'pyarrow': (set(), {'data/tabular'}),
     'onnx': (set(), {'runner/export'}),
     'onnxruntime': (set(), {'runner/export'}),
     'flatbuffers': (set(), {'runner/export'}),

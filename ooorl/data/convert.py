@@ -4,21 +4,22 @@ import os
 import shutil
 import tempfile
 
-from ooorl.data import FORMATS, arrays, d4rl, load, minari
+from ooorl.data import FORMATS, arrays, d4rl, from_arrays, load, minari, tabular
 from ooorl.errors import UsageError
 
 _ENDINGS = {".hdf5": "d4rl", ".h5": "d4rl", ".npz": "npz", "": "minari"}
 
 
-def convert(source, target, *, format=None, clip_actions=False, **reading):
+def convert(source, target, *, format=None, clip_actions=False, table=None, **reading):
     """Reads a data set and writes it in another format; the target appears whole or not at all.
 
     Args:
-      source: anything `ooorl.data.load` reads.
+      source: anything `ooorl.data.load` reads, or with `table` a CSV or Parquet file.
       target: where to write: `.hdf5` gives D4RL's layout, `.npz` arrays, a name without ending a Minari
         directory.
       format: 'd4rl', 'npz' or 'minari' where the name should not decide.
       clip_actions: as in `load`.
+      table: what the columns of a log are, keyword arguments of `tabular.read`.
       **reading: `action_low`, `action_high` and `observation_keys`, as in `load`.
 
     Returns:
@@ -38,7 +39,7 @@ def convert(source, target, *, format=None, clip_actions=False, **reading):
         raise UsageError(
             f"A new target is needed; {target} exists already; remove it or choose another name."
         )
-    dataset = load(source, clip_actions=clip_actions, **reading)
+    dataset = _read(source, clip_actions, table, reading)
     folder = os.path.dirname(target) or "."
     if not os.path.isdir(folder):
         raise UsageError(f"A folder to write to is needed; {folder} does not exist; create it first.")
@@ -50,3 +51,15 @@ def convert(source, target, *, format=None, clip_actions=False, **reading):
     finally:
         shutil.rmtree(draft_folder)
     return f"wrote {target}: {dataset.num_rows} rows, {dataset.num_episodes} episodes, format {chosen}"
+
+
+def _read(source, clip_actions, table, reading):
+    if not tabular.is_table(source):
+        if table:
+            raise UsageError(f"Names of columns are for CSV and Parquet files; {source} is neither; leave them out.")
+        return load(source, clip_actions=clip_actions, **reading)
+    missing = [f"--{name}" for name in ("observations", "actions", "reward") if not (table or {}).get(name)]
+    if missing:
+        raise UsageError(f"The columns of a log are needed; {', '.join(missing)} of {source} were not named; name them.")
+    box = {name: reading.get(name) for name in ("action_low", "action_high")}
+    return from_arrays(tabular.read(source, **table), name=os.path.basename(source), clip_actions=clip_actions, **box)

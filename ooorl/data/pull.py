@@ -14,6 +14,7 @@ import os
 import time
 import urllib.error
 import urllib.request
+import zipfile
 
 from ooorl import catalogue
 from ooorl.data import entry as find_entry
@@ -87,6 +88,48 @@ def list_tasks(pattern="*"):
 def _address(task):
     mirror = os.environ.get("OOORL_MIRROR")
     return f"{mirror.rstrip('/')}/{task.file}" if mirror else task.address
+
+
+def verified(target="*"):
+    """Whether files are what they were when they were first seen: `[(path, is_sound, told), ...]`.
+
+    Args:
+      target: a pattern of task ids, whose files at hand are looked at; or a file, with its record `<file>.json` beside it.
+
+    Raises:
+      UsageError: where nothing is at hand.
+    """
+    if os.path.isfile(target):
+        return [_verified(target, None)]
+    tasks = {os.path.join(cache_dir(), task.file): task for task in catalogue.find(target) if task.file}
+    found = [_verified(path, task) for path, task in sorted(tasks.items()) if os.path.exists(path)]
+    if not found:
+        raise UsageError(f"Files are needed to look at; none of {target!r} is in {cache_dir()}; pull one, or name a file.")
+    return found
+
+
+def _verified(path, task):
+    record, found = _recorded(path).get("sha256"), sha256(path)
+    known = [(record, "its record"), (task.checksum if task else None, "the catalogue")]
+    others = [(digest, where) for digest, where in known if digest not in (None, found)]
+    wrong = [f"{where} has SHA-256 {digest[:12]}, the file {found[:12]}" for digest, where in others]
+    told = [where for digest, where in known if digest == found]
+    if not told and not _is_whole(path):
+        wrong.append("it is no whole HDF5 or npz file")
+    said = f"SHA-256 {found[:12]} as in {' and '.join(told)}" if told else f"SHA-256 {found[:12]}, which nobody has recorded yet"
+    return path, not wrong, "; ".join(wrong) or said
+
+
+def _is_whole(path):
+    """Whether a file can be opened, and what is in an npz file has the check sums that it names."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return archive.testzip() is None
+        with hdf5.opened(path) as file:
+            return bool(hdf5.names(file))
+    except (UsageError, OSError, zipfile.BadZipFile):
+        return False
 
 
 def _fetch(task, path, progress):

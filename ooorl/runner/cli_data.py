@@ -21,6 +21,10 @@ def add_parser(commands) -> None:
     pull.add_argument('target', metavar='ID')
     pull.set_defaults(command=_pull)
 
+    verify = verbs.add_parser('verify', help='whether files are what they were when first seen')
+    verify.add_argument('target', nargs='?', default='*', metavar='PATTERN|FILE')
+    verify.set_defaults(command=_verify)
+
     info = verbs.add_parser('info', help='what a file holds')
     info.add_argument('target', metavar='FILE')
     info.add_argument('--environment', '--env', metavar='ID', help="of the task, whose rewards OGBench's files need")
@@ -39,6 +43,7 @@ def add_parser(commands) -> None:
     convert.add_argument('target')
     convert.add_argument('--format', choices=('d4rl', 'npz', 'minari'))
     convert.add_argument('--clip-actions', action='store_true')
+    _add_columns(convert)
     convert.add_argument('--environment', '--env', metavar='ID', help="of the task, whose rewards OGBench's files need")
     _add_reading(convert)
     convert.set_defaults(command=_convert)
@@ -64,6 +69,25 @@ def _add_reading(parser):
     parser.add_argument('--action-low', metavar='A[,B...]', help='lower bounds of the box that actions were recorded in')
     parser.add_argument('--action-high', metavar='A[,B...]', help='upper bounds')
     parser.add_argument('--observation-keys', metavar='A,B', help="of Minari's dict observations: what to put together")
+
+
+def _add_columns(parser):
+    """What the columns of a log are."""
+    for name in ('observations', 'actions', 'next-observations'):
+        parser.add_argument(f'--{name}', metavar='A,B|PATTERN', help=f'of a CSV or Parquet file: columns of {name}, in order')
+    single = {'reward': 'rewards', 'terminal': 'ends of the task', 'timeout': 'cuts', 'episode': "episodes' names"}
+    for name, what in single.items():
+        parser.add_argument(f'--{name}', metavar='COLUMN', help=f'of a CSV or Parquet file: the column of {what}')
+
+
+def _columns(arguments):
+    """Keyword arguments of `tabular.read` from these options; None where there are none."""
+    found = {}
+    for name in ('observations', 'actions', 'next_observations', 'reward', 'terminal', 'timeout', 'episode'):
+        text = getattr(arguments, name)
+        if text is not None:
+            found[name] = [part.strip() for part in text.split(',')] if name.endswith('s') else text
+    return found or None
 
 
 def _reading(arguments):
@@ -106,6 +130,15 @@ def _pull(arguments):
     from ooorl.data.pull import pull
 
     print(pull(arguments.target, _show_bytes if sys.stderr.isatty() else None))
+
+
+def _verify(arguments):
+    from ooorl.data.pull import verified
+
+    found = verified(arguments.target)
+    for path, is_sound, told in found:
+        print(f'{path}: {"sound" if is_sound else "WRONG"}, {told}')
+    return 0 if all(is_sound for _, is_sound, _ in found) else 1
 
 
 def _show_bytes(done, total):
@@ -180,7 +213,8 @@ def _convert(arguments):
     from ooorl.data.convert import convert
 
     reading = {**_labelling(arguments), **_reading(arguments)}
-    print(convert(arguments.source, arguments.target, format=arguments.format, clip_actions=arguments.clip_actions, **reading))
+    settings = {'format': arguments.format, 'clip_actions': arguments.clip_actions, 'table': _columns(arguments)}
+    print(convert(arguments.source, arguments.target, **settings, **reading))
 
 
 def _make(arguments):

@@ -12,6 +12,7 @@ import pytest
 from ooorl import catalogue
 from ooorl.data import pull as puller
 from ooorl.errors import UsageError
+from ooorl.runner.cli import main
 
 TASK = "door-human-v1"
 FILE = "door-human-v1.hdf5"
@@ -207,3 +208,19 @@ def test_a_task_is_loaded_by_its_id(server):
     assert dataset.name == TASK and dataset.num_rows == 396 and dataset.num_episodes == 4
     with pytest.raises(UsageError, match="size 45 are needed by pen-human-v1"):
         load_task("pen-human-v1", path=puller.pull(TASK))
+
+
+def test_files_that_changed_are_found(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OOORL_DATA", str(tmp_path))
+    with pytest.raises(UsageError, match=r"none of 'door-\*' is in"):
+        puller.verified("door-*")
+    good_file(tmp_path / FILE)
+    ((path, is_sound, told),) = puller.verified("door-*")
+    assert path == str(tmp_path / FILE) and is_sound and "nobody has recorded" in told
+    puller.pull(TASK)
+    assert main(["data", "verify", TASK]) == 0 and "as in its record" in capsys.readouterr().out
+    with h5py.File(path, "a") as file:
+        file["rewards"][0] = 5.0
+    assert main(["data", "verify"]) == 1 and "WRONG, its record has SHA-256" in capsys.readouterr().out
+    (tmp_path / FILE).write_bytes(b"")
+    assert main(["data", "verify", path]) == 1 and "no whole HDF5 or npz file" in capsys.readouterr().out

@@ -1,0 +1,74 @@
+"""Logs in CSV and Parquet: columns by name, episodes where the log says, and what is wrong in one sentence."""
+
+import numpy as np
+import pytest
+
+from ooorl import data
+from ooorl.data import tabular
+from ooorl.errors import UsageError
+from ooorl.runner.cli import main
+
+ROWS = """run,x_10,x_2,force,gain,done
+a,1,2,4,0.5,false
+a,3,4,-4,0.5,true
+b,5,6,0,1,False
+b,7,8,2,1,False
+b,9,10,2,1,0
+c,0,0,0,0,0
+"""
+COLUMNS = {'observations': ['x_*'], 'actions': ['force'], 'reward': 'gain', 'terminal': 'done', 'episode': 'run'}
+
+
+@pytest.fixture(autouse=True)
+def _scratch(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'log.csv').write_text(ROWS)
+
+
+def test_a_log_by_hand():
+    arrays = tabular.read('log.csv', **COLUMNS)
+    np.testing.assert_array_equal(arrays['observations'][:2], [[2, 1], [4, 3]], 'patterns in the order of their numbers')
+    np.testing.assert_array_equal(arrays['terminals'], [0, 1, 0, 0, 0, 0])
+    np.testing.assert_array_equal(arrays['timeouts'], [0, 0, 0, 0, 1, 1])
+
+
+def test_a_log_becomes_a_data_set(capsys):
+    options = ['--observations', 'x_2,x_10', '--actions', 'force', '--reward', 'gain', '--terminal', 'done', '--episode', 'run']
+    assert main(['data', 'convert', 'log.csv', 'log.npz', *options, '--action-low=-4', '--action-high', '4']) == 0
+    assert 'format npz' in capsys.readouterr().out
+    made = data.load('log.npz').transitions
+    # The last rows of b and c have no successor in the log.
+    np.testing.assert_array_equal(made.action[:, 0], [1.0, -1.0, 0.0, 0.5])
+    np.testing.assert_array_equal(made.discount, [1, 0, 1, 1])
+    np.testing.assert_array_equal(made.next_observation[2], [8, 7])
+
+
+def test_parquet_is_read_alike():
+    pyarrow = pytest.importorskip('pyarrow')
+    from pyarrow import csv, parquet
+
+    del pyarrow
+    parquet.write_table(csv.read_csv('log.csv'), 'log.parquet')
+    for name, array in tabular.read('log.csv', **COLUMNS).items():
+        np.testing.assert_array_equal(tabular.read('log.parquet', **COLUMNS)[name], array)
+
+
+@pytest.mark.parametrize(('changed', 'text', 'told'), [
+    ({'reward': 'profit'}, ROWS, "Column 'profit' is needed; log.csv has run, x_10, x_2, force, gain, done"),
+    ({'observations': ['y_*']}, ROWS, r"Column 'y_\*' is needed"),
+    ({}, ROWS.replace('a,3,4', 'a,3,'), "Numbers are needed in column 'x_2'; row 3 of log.csv has ''"),
+    ({}, ROWS.replace('c,0', 'a,0'), "must follow each other; log.csv returns to one in 'run'"),
+    ({}, ROWS.replace('a,1,2', 'a,1'), '6 cells a row are needed; row 2 of log.csv has 5'),
+    ({}, '', 'with a header'),
+    ({'episode': None, 'terminal': None}, ROWS, 'needs to say where episodes end'),
+])  # fmt: skip
+def test_what_is_wrong_is_said(changed, text, told):
+    with open('log.csv', 'w') as file:
+        file.write(text)
+    with pytest.raises(UsageError, match=told):
+        tabular.read('log.csv', **{**COLUMNS, **changed})
+
+
+def test_columns_must_be_named(capsys):
+    assert main(['data', 'convert', 'log.csv', 'log.npz', '--actions', 'force']) == 2
+    assert '--observations, --reward of log.csv were not named' in capsys.readouterr().err
