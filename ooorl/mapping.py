@@ -60,6 +60,20 @@ def on_cpu() -> bool:
     return jax.default_backend() == 'cpu'
 
 
+def acting_device() -> jax.Device | None:
+    """Where policies act whose environments step on the host, if not where they learn.
+
+    A single action is little work for an accelerator, and a wait for it. None where everything is on the CPU, or where jax was
+    told to know no CPU (JAX_PLATFORMS).
+    """
+    if on_cpu():
+        return None
+    try:
+        return jax.local_devices(backend='cpu')[0]
+    except RuntimeError:
+        return None
+
+
 def stacks_members() -> bool:
     """Whether ensembles made now keep their members in one tree (`Stacked`) rather than in a tuple of trees.
 

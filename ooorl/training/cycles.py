@@ -13,6 +13,7 @@ from ooorl.mapping import map_seeds
 from ooorl.training import collect as collection
 from ooorl.training import learn as learning
 from ooorl.training import replay
+from ooorl.training.acting import acting
 from ooorl.training.learn import make_learn, make_learn_ahead
 from ooorl.training.loops import loop_part, packed
 from ooorl.training.programs import Job
@@ -128,7 +129,6 @@ def host_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles, cou
     """The same in an environment on the host, which comes back to Python in every cycle."""
     environment, watch = programs.setup.environment, programs.watch
     after = _after_host_collection(programs, phase, updates_per_cycle)
-    act = over_seeds_split(programs, phase.agent.sample_action)
     agent, store, collector = state.agent, state.stores[phase.store], state.collectors[phase.store]
     rows = store.storage.reward.shape
     name = ('after', phase.agent, id(phase.sampling), updates_per_cycle, phase.cycle_steps, rows)
@@ -137,10 +137,7 @@ def host_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles, cou
     # Whatever small work there is lies inside a program or in numpy: outside, each jax operation costs as much as a step.
     all_words = jax.device_get(_cycle_words(keys, num_cycles, phase.cycle_steps))
     for words, learn_words in zip(*(some[state.done : state.done + count] for some in all_words), strict=True):
-
-        def sample(observation, words, agent=agent):
-            return programs.call(('act', phase.agent), act, agent, observation, words)
-
+        sample = acting(programs, ('act', phase.agent), phase.agent.sample_action, agent)
         jax.block_until_ready(agent)  # acting waits for it anyway
         with watch.on('collect'):
             collector, transitions, finished = collection.collect_keyed(environment, sample, collector, (words, words))
@@ -193,20 +190,6 @@ def known_job(programs, phase, store) -> Job:
 def known_of(setup, phase, store):
     """What a pass over a phase's stores `[S]` tells."""
     return jax.vmap(partial(_knowing(setup, phase)[0], 'online'))(store)
-
-
-def over_seeds_split(programs, act):
-    """`(agent states [S], observation [S, ...], key) -> action [S, ...]`: every seed acts with its own part of the key.
-
-    The key may come as its words, which is cheaper where a call is small.
-    """
-    mapped, num_seeds = programs.over_seeds(act, (0, 0, 0)), len(programs.setup.seeds)
-
-    def split(agent, observation, key):
-        key = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
-        return mapped(agent, observation, jax.random.split(key, num_seeds))
-
-    return split
 
 
 @partial(jax.jit, static_argnums=(1, 2))

@@ -56,7 +56,7 @@ class Programs:
         self.setup, self.watch = setup, watch or Stopwatch()
         self.dataset = None if setup.dataset is None else replay.full(setup.dataset)
         self._stopped, self._compiled = stopped, {}
-        self._ahead = _Ahead()
+        self._ahead, self._noted = _Ahead(), {}
 
     @property
     def compile_seconds(self) -> float:
@@ -70,6 +70,12 @@ class Programs:
     def close(self) -> None:
         """Whatever is expected and not begun is forgotten."""
         self._ahead.close()
+
+    def once(self, key, make: Callable):
+        """What `make()` answered when it was first asked for under this name."""
+        if key not in self._noted:
+            self._noted[key] = make()
+        return self._noted[key]
 
     def run(self, job: Job):
         """`call` of a job."""

@@ -13,8 +13,9 @@ import jax
 import numpy as np
 
 from ooorl.errors import UsageError
+from ooorl.training.acting import acting
 from ooorl.training.ahead import upcoming
-from ooorl.training.cycles import FINITE, over_seeds_split
+from ooorl.training.cycles import FINITE
 from ooorl.training.evaluate import evaluate, evaluation_job, with_normalised
 from ooorl.training.finite import Diverged, inherited, judged, mask_scores
 from ooorl.training.measure import Gauge
@@ -201,14 +202,13 @@ def evaluate_agent(programs: Programs, agent: Agent, agent_state: State, keys) -
     """Scores of every episode, `[S, episodes]`, of the agent's deployed actions in the evaluation environment."""
     environment = programs.setup.evaluation
     if environment.compiled:
-
         scores = programs.run(evaluation_job(programs, agent, agent_state, keys))
     else:
-        act = over_seeds_split(programs, agent.best_action)
+        act = acting(programs, ('best', agent), agent.best_action, agent_state)
 
         def best(observation, key):
             programs.heed()
-            return programs.call(('best', agent), act, agent_state, observation, key)
+            return act(observation, key)
 
         scores = evaluate(environment, best, keys[0], agent.chunk)
     return programs.wait(scores) if environment.compiled else jax.device_get(scores)
