@@ -19,6 +19,9 @@ from ooorl.types import Array, Params, Spec, Transition
 from ooorl.validation import check_not_negative, check_positive
 
 
+NOWHERE = 1e15  # where nothing is: far from everything, and finite, as every number of a state is; its square fits, too
+
+
 @dataclass(frozen=True, kw_only=True)
 class NeighbourConfig:
     """Settings of `nearest_neighbour`."""
@@ -32,7 +35,7 @@ class NeighbourConfig:
 
 
 class NeighbourState(NamedTuple):
-    """Remembered observations `[capacity, columns]`, infinite where there is none yet, and how many were ever stored."""
+    """Remembered observations `[capacity, columns]`, `NOWHERE` where there is none yet, and how many were ever stored."""
 
     memory: Array
     stored: Array
@@ -48,21 +51,21 @@ def nearest_neighbour(spec: Spec, config: NeighbourConfig = NeighbourConfig()) -
 
     def init(key):
         del key
-        return NeighbourState(jnp.full((config.capacity, width), jnp.inf), jnp.zeros((), jnp.int32))
+        return NeighbourState(jnp.full((config.capacity, width), NOWHERE), jnp.zeros((), jnp.int32))
 
     def score(state, batch):
         place = chosen(batch.next_observation, config.columns)
         apart = place.reshape(-1, 1, width) - state.memory[None]
         nearest = jnp.sqrt((apart**2).sum(axis=-1).min(axis=-1)).reshape(place.shape[:-1])
-        # Where all of memory is infinite there is no distance.
-        return jnp.where(jnp.isfinite(nearest), nearest / (nearest + config.radius), 0.0)
+        # Where nothing is remembered there is no distance.
+        return jnp.where(nearest < NOWHERE / 2, nearest / (nearest + config.radius), 0.0)
 
     def observe(state, transitions):
         rows = transitions.reward.shape[0]
         kept = np.linspace(0, rows - 1, min(rows, config.capacity)).astype(int)
         place = chosen(transitions.next_observation, config.columns)[kept]
         if 'label' in transitions.extras:
-            place = jnp.where((transitions.extras['label'] == 1)[kept, None], jnp.inf, place)
+            place = jnp.where((transitions.extras['label'] == 1)[kept, None], NOWHERE, place)
         slots = (state.stored + jnp.arange(len(kept))) % config.capacity
         return NeighbourState(state.memory.at[slots].set(place), state.stored + len(kept))
 

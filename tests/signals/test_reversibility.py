@@ -122,6 +122,7 @@ def test_the_nearest_neighbour_halves_at_its_radius_and_forgets_what_is_bad():
     query = visited(jnp.array([[1.0], [1.5], [3.0]]))
     assert verdict(signal, state, query, 0.0).tolist() == [-1] * 3 and not signal.score(state, query).any()
     state = signal.observe(state, _rows([0, 0], [1.0, 3.0], label=[0, 1]))
+    assert jnp.isfinite(state.memory).all()  # a state that is not finite counts as diverged
     np.testing.assert_allclose(signal.score(state, query), [0.0, 0.5, 0.8])
     state = signal.observe(state, _rows(np.zeros(9), np.linspace(10, 18, 9)))  # more than fit: evenly spread
     assert sorted(state.memory[:, 0].tolist()) == [10.0, 12.0, 15.0, 18.0]
