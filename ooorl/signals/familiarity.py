@@ -18,7 +18,6 @@ from ooorl.signals.reversibility import Detector, check_columns, chosen
 from ooorl.types import Array, Params, Spec, Transition
 from ooorl.validation import check_not_negative, check_positive
 
-
 NOWHERE = 1e15  # where nothing is: far from everything, and finite, as every number of a state is; its square fits, too
 
 
