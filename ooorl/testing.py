@@ -24,16 +24,21 @@ SHAPES = ((), (5,), (4, 2))  # leading axes of observations
 class _Trial(NamedTuple):
     """Something with a state, ready to be updated."""
 
-    init: Callable[[Key], State]  # compiled
+    init: Callable[[Key], State]  # ready to be updated
     update: Callable  # (state, batch, key) -> (state, dict), as it was written
     donating: Callable  # the same, compiled, taking its state with it
     traces: list  # one entry for each time `donating` was traced
     batches: tuple[Transition, ...]
-    keys: tuple[Key, ...]
+    starts: tuple[State, ...]  # of the keys 0, 1, ..., on the host
 
-    def start(self) -> State:
-        """The state of key 0."""
-        return self.init(self.keys[0])
+    def start(self, number: int = 0) -> State:
+        """The state of a key, in arrays of its own."""
+        return jax.tree.map(jnp.array, self.starts[number])
+
+    @staticmethod
+    def key(number: int) -> Key:
+        """A new key: those that are watched serve once."""
+        return jax.random.key(number)
 
 
 def example_batch(spec: Spec, key: Key, rows: int = 12, reads: tuple[str, ...] = (), chunk: int = 1) -> Transition:
@@ -86,12 +91,13 @@ def check_agent(
       AssertionError: naming what does not hold.
     """
     trial = _trial(agent.init, agent.update, _batches(spec, batch, agent.reads, agent.window))
-    metrics = _check_updates(trial)
-    _check_metrics(metrics)
-    _check_reads(agent, trial)
-    _check_seeds(trial, rtol)
-    if not reads_final_successors:
-        _check_final_successors(trial)
+    with jax.debug_key_reuse(True):  # keys that are used twice raise
+        metrics = _check_updates(trial)
+        _check_metrics(metrics)
+        _check_reads(agent, trial)
+        _check_seeds(trial, rtol)
+        if not reads_final_successors:
+            _check_final_successors(trial)
     state = trial.start()
     _check_outputs(agent, state, spec)
     _check_observing(agent.observe, state, trial.batches[0])
@@ -107,12 +113,13 @@ def check_signal(signal: Signal, spec: Spec, *, batch: Transition | None = None,
         return state, {'score': score, **metrics}
 
     trial = _trial(signal.init, update, _batches(spec, batch, ()))
-    results = _check_updates(trial)
+    with jax.debug_key_reuse(True):
+        results = _check_updates(trial)
+        _check_seeds(trial, rtol)
     rows = trial.batches[0].reward.shape
     for metrics in results:
         _check_score(metrics.pop('score'), rows, 'update')
     _check_metrics(results, needed=False)
-    _check_seeds(trial, rtol)
     _check_score(_tried('score', jax.jit(signal.score), trial.start(), trial.batches[1]), rows, 'score')
     _check_observing(signal.observe, trial.start(), trial.batches[0])
 
@@ -140,10 +147,10 @@ def _trial(init, update, batches):
         # An agent with a schedule must be told how long its phase is.
         return schedules.begin(init(key), NUM_UPDATES)
 
-    keys = tuple(jax.random.key(seed) for seed in range(NUM_UPDATES))
-    start = jax.jit(ready)
-    _check_init(start, keys[0])
-    return _Trial(start, update, jax.jit(traced, donate_argnums=0), traces, batches, keys)
+    _check_init(jax.jit(ready), jax.random.key(0))
+    # Not compiled as a whole: most of its operations are those of other agents, which are compiled already.
+    starts = tuple(jax.device_get(ready(jax.random.key(seed))) for seed in range(NUM_UPDATES))
+    return _Trial(ready, update, jax.jit(traced, donate_argnums=0), traces, batches, starts)
 
 
 def _batches(spec, batch, reads, chunk=1):
@@ -176,8 +183,9 @@ def _check_types(tree, what):
 
 
 def _check_init(init, key):
-    """What a compiled `init` does not show any more: Python numbers, and two leaves that are one array."""
-    traced = _tried('init', init.trace, key)
+    """What a compiled `init` does not show any more: Python numbers, two leaves that are one array, a key used twice."""
+    with jax.debug_key_reuse(True):
+        traced = _tried('init, watched for keys that are used twice,', init.trace, key)
     leaves, owners = jax.tree.leaves_with_path(traced.out_info), {}
     for (path, _), variable in zip(leaves, traced.jaxpr.jaxpr.outvars, strict=True):
         here = f'the state{jax.tree_util.keystr(path)}'
@@ -191,35 +199,29 @@ def _check_updates(trial):
     """Three donated updates, again from the start, and from a stored state; returns the metrics of each update."""
     states, metrics, state = [], [], trial.start()
     _check_types(state, 'the state')
-    _ensure(_same(trial.start(), trial.start()), 'init gives equal states for equal keys')
-    for batch, key in zip(trial.batches, trial.keys, strict=True):
+    _ensure(_same(state, trial.init(trial.key(0))), 'init gives equal states for equal keys')
+    what = 'update, compiled, with a donated state and watched for keys that are used twice,'
+    for number, batch in enumerate(trial.batches):
         given = state
-        state, result = _tried('update, compiled and with a donated state,', trial.donating, given, batch, key)
+        state, result = _tried(what, trial.donating, given, batch, trial.key(number))
         _check_kept(given, state)
         states.append(jax.tree.map(np.array, state))
         metrics.append(dict(result))
     _check_types(state, 'the updated state')
     times = len(trial.traces)
     _ensure(times == 1, f'{NUM_UPDATES} updates with batches of one shape are traced once, not {times} times')
-    results = [trial.donating(trial.start(), trial.batches[0], trial.keys[0]) for _ in range(2)]
+    results = [trial.donating(trial.start(), trial.batches[0], trial.key(0)) for _ in range(2)]
     _ensure(_same(*results), 'equal states, batches and keys give equal updates')
     # A checkpoint is this: every leaf to the host and back.
     restored = jax.tree.map(jnp.asarray, states[1])
-    after, _ = trial.donating(restored, trial.batches[2], trial.keys[2])
+    after, _ = trial.donating(restored, trial.batches[2], trial.key(2))
     _ensure(_same(after, states[2]), 'a state that was stored and restored goes on bit for bit')
-    _check_keys(trial)
     return metrics
 
 
 def _check_kept(given, state):
     _ensure(jax.tree.structure(given) == jax.tree.structure(state), 'update keeps the structure of the state')
     _ensure(_shapes(given) == _shapes(state), 'update keeps the shapes and types of the state')
-
-
-def _check_keys(trial):
-    with jax.debug_key_reuse(True):
-        watched = jax.jit(trial.update).trace
-        _tried('update, watched for keys that are used twice,', watched, trial.start(), trial.batches[0], trial.keys[0])
 
 
 def _check_metrics(results, needed=True):
@@ -240,17 +242,19 @@ def _check_reads(agent, trial):
     bare = batch._replace(extras={name: column for name, column in batch.extras.items() if name in given})
     _tried(
         f'update, given the columns in reads, {agent.reads}, and no others,',
-        jax.eval_shape, trial.update, trial.start(), bare, trial.keys[0],
+        jax.eval_shape, trial.update, trial.start(), bare, trial.key(0),
     )  # fmt: skip
 
 
 def _check_seeds(trial, rtol):
-    inputs = [(trial.init(key), batch, key) for batch, key in zip(trial.batches, trial.keys, strict=True)]
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(given[:2] for given in inputs))
-    mapped = _tried('update, mapped over seeds,', jax.jit(jax.vmap(trial.update)), *stacked, jnp.stack(trial.keys))
+    inputs = list(zip(trial.starts, trial.batches, strict=True))
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *inputs)
+    keys = jax.vmap(jax.random.key)(jnp.arange(len(inputs)))
+    with jax.debug_key_reuse(False):  # it takes keys of mapped loops for one key
+        mapped = _tried('update, mapped over seeds,', jax.jit(jax.vmap(trial.update)), *stacked, keys)
     mapped = jax.tree.map(np.asarray, mapped)
-    for seed, one_input in enumerate(inputs):
-        looped = jax.tree.leaves_with_path(trial.donating(*one_input))
+    for seed, batch in enumerate(trial.batches):
+        looped = jax.tree.leaves_with_path(trial.donating(trial.start(seed), batch, trial.key(seed)))
         for (path, one), other in zip(looped, jax.tree.leaves(mapped), strict=True):
             # Adam turns a gradient that is rounding noise into a step of up to its rate: hence the absolute tolerance.
             close = np.allclose(other[seed], one, rtol=rtol, atol=rtol / 10, equal_nan=True)
@@ -261,7 +265,7 @@ def _check_final_successors(trial):
     batch = trial.batches[0]
     moved = jnp.where(batch.discount[..., None] == 0, 100.0 - 3.0 * batch.next_observation, batch.next_observation)
     results = [
-        trial.donating(trial.start(), rows, trial.keys[0]) for rows in (batch, batch._replace(next_observation=moved))
+        trial.donating(trial.start(), rows, trial.key(0)) for rows in (batch, batch._replace(next_observation=moved))
     ]
     _ensure(_same(*results), 'update does not read the successor where the discount is 0')
 
@@ -307,7 +311,7 @@ def _check_score(score, rows, what):
 def _check_observing(observe, state, batch):
     for num in (batch.reward.shape[0], 1):
         rows = jax.tree.map(lambda leaf, num=num: leaf[:num], batch)
-        new = _tried(f'observe of {num} rows', jax.jit(observe), state, rows)
+        new = _tried(f'observe of {num} rows', jax.eval_shape, observe, state, rows)
         _ensure(
             jax.tree.structure(new) == jax.tree.structure(state) and _shapes(new) == _shapes(state),
             'observe keeps the structure, shapes and types of the state',

@@ -6,8 +6,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-# Tests compile far more than they run: without optimisation and fused kernels they take half the time. Set XLA_FLAGS to differ.
-os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false')
+# Tests compile far more than they run: without optimisation, fused kernels and shares for several cores they take half the
+# time. Set XLA_FLAGS to differ.
+FLAGS = '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
+os.environ.setdefault('XLA_FLAGS', FLAGS)
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     # What one test file has compiled, another one, another worker or a process that a test starts need not compile again.
     PROGRAMS = tempfile.mkdtemp(prefix='ooorl-tests-')

@@ -1,5 +1,6 @@
 """Networks as `Network(init, apply)`; this file and `transformer` are the only ones that know flax."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -36,7 +37,9 @@ def orthogonal(gain: float) -> Callable:
 def _orthonormal(gaussian):
     """Columns in blocks: a block is freed of the columns before it by matrix products, then its own columns of each other."""
     rows, num = gaussian.shape
-    width = min(BLOCK, num)
+    if num <= BLOCK:
+        return _gram_schmidt(_gram_schmidt(gaussian))  # of one block, the same
+    width = BLOCK
     padded = jnp.pad(gaussian, ((0, 0), (0, -num % width)))
 
     def add_block(number, basis):
@@ -153,7 +156,12 @@ def as_network(module: nn.Module) -> Network:
         rngs = None if key is None else {'dropout': key}
         return module.apply(params, *inputs, train=key is not None, rngs=rngs)
 
-    return Network(init=module.init, apply=apply)
+    return Network(init=functools.partial(_initial, module), apply=apply)
+
+
+@functools.partial(jax.jit, static_argnums=0)  # traced once for all members of an ensemble and all agents with such a network
+def _initial(module, key, *inputs):
+    return module.init(key, *inputs)
 
 
 class _LNResNet(nn.Module):

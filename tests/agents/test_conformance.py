@@ -291,8 +291,9 @@ def _learnt(state):
 def test_every_rate_falls_to_zero_with_the_phase(name):
     agent, states = ROW_OF[name].make(schedule='linear'), []
     state = schedules.begin(agent.init(jax.random.key(0)), 2)
+    update = jax.jit(agent.update)
     for seed in range(3):
-        state, _ = agent.update(state, _batch(name, seed), KEYS[seed])
+        state, _ = update(state, _batch(name, seed), KEYS[seed])
         states.append(_learnt(state))
     moved = {part for part in states[0] if not _same(states[0][part], states[1][part])}
     assert moved == set(states[0]) - {'log_dual'}

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import PATIENCE, ROOT
+from reused import reused_data, reused_programs  # noqa: F401  a run, and the same one resumed and evaluated
 from tiny_configs import OFFLINE, TINY, changed, written
 
 from ooorl.reporting import tables

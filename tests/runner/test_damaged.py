@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tomli_w
 from conftest import ROOT
+from reused import reused_data, reused_programs  # noqa: F401  most of what a run costs is compiling
 from tiny_configs import TINY, changed, written
 
 from ooorl.errors import UsageError
@@ -35,30 +36,12 @@ def one_in(number):
     return pytest.mark.parametrize('step', [pytest.param(number, id='few'), pytest.param(1, id='all', marks=pytest.mark.slow)])
 
 
-class Reused(programs.Programs):
-    """Programs of one config, compiled once for all the runs of this file."""
-
-    compiled = {}
-
-    def expect(self, jobs):
-        """Nothing is made ahead: that would be made for one run."""
-
-    def call(self, key, function, *args, donate=(), **options):
-        name = key if isinstance(key, str) else tuple(part for part in key if isinstance(part, str | int | tuple))
-        if name not in self.compiled:
-            super().call(key, function, *args, donate=(), **options)
-            self.compiled[name] = self._compiled[key]
-        return self.compiled[name](*args)
-
-
 @pytest.fixture(scope='module', autouse=True)
-def one_compilation():
-    """What is tested is files: figures are not drawn, and programs are compiled once."""
+def no_figures():
+    """What is tested is files: figures are not drawn."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('ooorl.training.run.Programs', Reused)
         patch.setattr('ooorl.reporting.figures.svg', lambda drawn: '<svg></svg>')
         yield
-    Reused.compiled.clear()
 
 
 @pytest.fixture(scope='module')

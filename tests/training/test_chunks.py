@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from line_world import HORIZON, LineEnv, line_task
+from reused import reused_programs  # noqa: F401  programs of a run and of the same one resumed
 from small import random_batch, trees_equal
 
 from ooorl import wrap

@@ -10,6 +10,11 @@ from ooorl.training import episodes
 
 GAMMA = 0.5
 
+jitted_returns = jax.jit(episodes.returns_to_go)
+jitted_horizon = jax.jit(episodes.discounted_horizon)
+jitted_max = jax.jit(episodes.episode_max)
+jitted_sparse = jax.jit(episodes.sparse_returns_to_go)
+
 
 def slow_returns(reward, discount, boundary, gamma):
     """The definition, one row at a time, in float64."""
@@ -33,22 +38,22 @@ def test_returns_by_hand():
     # Episode 1: 1 + .5 * (2 + .5 * 4) = 3, 2 + .5 * 4 = 4, 4. Episode 2 is one row. The last row is
     # unfinished.
     reward, boundary = [1.0, 2.0, 4.0, 8.0, 16.0], [0, 0, 1, 1, 0]
-    got = episodes.returns_to_go(reward, [1, 1, 1, 0, 1], boundary, GAMMA)
+    got = jitted_returns(reward, [1, 1, 1, 0, 1], boundary, GAMMA)
     np.testing.assert_array_equal(got, [3.0, 4.0, 4.0, 8.0, np.nan])
 
 
 def test_discount_zero_stops_the_sum_where_the_recording_goes_on():
-    got = episodes.returns_to_go([1.0, 1.0, 1.0], [1, 0, 1], [0, 0, 1], GAMMA)
+    got = jitted_returns([1.0, 1.0, 1.0], [1, 0, 1], [0, 0, 1], GAMMA)
     np.testing.assert_array_equal(got, [1.5, 1.0, 1.0])
 
 
 def test_discount_zero_is_an_end_where_no_boundary_follows():
-    got = episodes.returns_to_go([1.0, 1.0, 1.0], [1, 0, 1], [0, 0, 0], GAMMA)
+    got = jitted_returns([1.0, 1.0, 1.0], [1, 0, 1], [0, 0, 0], GAMMA)
     np.testing.assert_array_equal(got, [1.5, 1.0, np.nan])
 
 
 def test_horizon_by_hand():
-    got = episodes.discounted_horizon([1, 1, 1, 1], [0, 0, 1, 0], GAMMA)
+    got = jitted_horizon([1, 1, 1, 1], [0, 0, 1, 0], GAMMA)
     np.testing.assert_array_equal(got, [1.75, 1.5, 1.0, np.nan])
 
 
@@ -57,14 +62,14 @@ def test_shifted_reward_moves_the_return_by_shift_times_horizon():
     reward, boundary = rng.normal(size=50), rng.random(50) < 0.2
     boundary[-1] = True
     discount = np.where(boundary & (rng.random(50) < 0.5), 0.0, 1.0)
-    plain = episodes.returns_to_go(reward, discount, boundary, 0.9)
-    horizon = episodes.discounted_horizon(discount, boundary, 0.9)
-    shifted = episodes.returns_to_go(10 * reward - 5, discount, boundary, 0.9)
+    plain = jitted_returns(reward, discount, boundary, 0.9)
+    horizon = jitted_horizon(discount, boundary, 0.9)
+    shifted = jitted_returns(10 * reward - 5, discount, boundary, 0.9)
     np.testing.assert_allclose(shifted, 10 * plain - 5 * horizon, rtol=1e-4, atol=1e-4)
 
 
 def test_episode_max_by_hand():
-    got = episodes.episode_max([1.0, 3.0, 2.0, -4.0, -5.0], [0, 0, 1, 0, 0])
+    got = jitted_max([1.0, 3.0, 2.0, -4.0, -5.0], [0, 0, 1, 0, 0])
     np.testing.assert_array_equal(got, [3.0, 3.0, 3.0, -4.0, -4.0])
 
 
@@ -72,13 +77,13 @@ def test_sparse_rule_by_hand():
     # Episode 1 fails: -1 / (1 - .5) = -2 on all rows. Episode 2 succeeds on its last row: -1 + .5 * 0 = -1.
     # The tail has no end and no success.
     reward, boundary = [-1.0, -1.0, -1.0, 0.0, -1.0], [0, 1, 0, 1, 0]
-    got, horizon = episodes.sparse_returns_to_go(reward, [1, 1, 1, 0, 1], boundary, GAMMA, 0.0)
+    got, horizon = jitted_sparse(reward, [1, 1, 1, 0, 1], boundary, GAMMA, 0.0)
     np.testing.assert_array_equal(got, [-2.0, -2.0, -1.0, 0.0, np.nan])
     np.testing.assert_array_equal(horizon, [2.0, 2.0, 1.5, 1.0, np.nan])
 
 
 def test_a_failure_goes_on_with_its_last_reward():
-    got, _ = episodes.sparse_returns_to_go([-1.0, -3.0, -2.0, -1.0], [1, 1, 1, 1], [0, 1, 0, 1], GAMMA, 0.0)
+    got, _ = jitted_sparse([-1.0, -3.0, -2.0, -1.0], [1, 1, 1, 1], [0, 1, 0, 1], GAMMA, 0.0)
     np.testing.assert_array_equal(got, [-6.0, -6.0, -2.0, -2.0])
 
 
@@ -98,11 +103,6 @@ def test_returns_equal_the_definition(rows, gamma):
     ]
     got = np.asarray(jitted_returns(*padded, gamma))[pad:]
     np.testing.assert_allclose(got, slow_returns(reward, discount, boundary, gamma), rtol=1e-5, atol=1e-4)
-
-
-jitted_returns = jax.jit(episodes.returns_to_go)
-jitted_max = jax.jit(episodes.episode_max)
-jitted_sparse = jax.jit(episodes.sparse_returns_to_go)
 
 
 @settings(max_examples=40, deadline=None)
@@ -127,9 +127,9 @@ def test_streams_side_by_side_equal_each_alone():
     reward, boundary = rng.normal(size=(30, 4)), rng.random((30, 4)) < 0.2
     discount = np.ones((30, 4))
     for function, arguments in (
-        (episodes.returns_to_go, (reward, discount, boundary, 0.9)),
-        (episodes.episode_max, (reward, boundary)),
-        (lambda *a: episodes.sparse_returns_to_go(*a)[0], (reward, discount, boundary, 0.9, 1.0)),
+        (jitted_returns, (reward, discount, boundary, 0.9)),
+        (jitted_max, (reward, boundary)),
+        (lambda *a: jitted_sparse(*a)[0], (reward, discount, boundary, 0.9, 1.0)),
     ):
         together = function(*arguments)
         for n in range(4):

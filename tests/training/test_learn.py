@@ -8,12 +8,23 @@ import numpy as np
 import pytest
 
 from ooorl.errors import UsageError
-from ooorl.training import episodes, replay
-from ooorl.training.learn import Sampling, annotated, keep_up, know, make_learn, make_learn_ahead, needs_passes, successes
+from ooorl.training import episodes, learn, replay
+from ooorl.training.learn import Sampling, keep_up, make_learn, make_learn_ahead, needs_passes
 from ooorl.types import Agent, Transition
 from ooorl.wrap import rescaled_reward, with_extras
 
 GAMMA = 0.9
+
+# Most of what these cost otherwise is compiling one operation after another.
+extend = jax.jit(replay.extend)
+annotated = jax.jit(learn.annotated, static_argnums=(1, 2, 3))
+know = jax.jit(learn.know, static_argnums=(1, 2, 3))
+successes = jax.jit(learn.successes, static_argnums=(1, 2))
+
+
+def learner(*args, **settings):
+    """`make_learn`, compiled."""
+    return jax.jit(make_learn(*args, **settings))
 
 
 def listening(reads=(), report=lambda batch: {}):
@@ -44,7 +55,7 @@ def store(reward, boundary, discount=None, capacity=None):
     )
     if capacity is None:
         return replay.full(rows)
-    return replay.extend(replay.create(jax.tree.map(lambda leaf: leaf[0], rows), capacity), rows)
+    return extend(replay.create(jax.tree.map(lambda leaf: leaf[0], rows), capacity), rows)
 
 
 def rows_of(view):
@@ -81,7 +92,7 @@ def test_a_limit_hides_later_successes_returns_and_rewards():
     full = annotated(whole, 2, reads, sampling).storage.extras['return_to_go']
     np.testing.assert_allclose(full, [0, GAMMA, 0, 1, GAMMA, np.nan, 1, np.nan], rtol=1e-6)
     agent = listening(('reward_low', 'reward_high'), lambda b: {n: b.extras[n][0] for n in ('reward_low', 'reward_high')})
-    learn = make_learn(agent, Sampling(batch_size=2), num_updates=1, streams={'online': 1})
+    learn = learner(agent, Sampling(batch_size=2), num_updates=1, streams={'online': 1})
     hidden = store([0.5, 0.25, 9.0, -9.0], [0, 0, 0, 1])
     _, bounds = learn(jnp.zeros(()), {'online': replay.take(hidden, 2)}, jax.random.key(0))
     assert (bounds['reward_low'], bounds['reward_high']) == (0.25, 0.5)
@@ -130,7 +141,7 @@ def test_in_a_full_ring_the_next_action_crosses_the_edge_and_stops_at_the_cursor
     rows = acted(14, [0] * 14).storage
     ring = replay.create(jax.tree.map(lambda leaf: leaf[0], rows), capacity)
     for start in range(0, 14, 2):
-        ring = replay.extend(ring, jax.tree.map(lambda leaf: leaf[start : start + 2], rows))  # noqa: B023
+        ring = extend(ring, jax.tree.map(lambda leaf: leaf[start : start + 2], rows))  # noqa: B023
     held = np.asarray(ring.storage.action[:, 0]).astype(int)
     assert sorted(held) == list(range(14 - capacity, 14))
     assert next_actions(ring, 2) == [row + 2 if row + 2 < 14 else -1 for row in held]
@@ -138,7 +149,7 @@ def test_in_a_full_ring_the_next_action_crosses_the_edge_and_stops_at_the_cursor
 
 def test_next_actions_reach_the_agent_from_both_stores_and_columns_of_the_data_are_kept():
     agent = listening(('next_action',), lambda b: {'wrong': (b.extras['next_action'] != b.observation + 1).mean()})
-    learn = make_learn(agent, Sampling(batch_size=32, mix={'dataset': 0.5, 'online': 0.5}), num_updates=2, streams=BOTH)
+    learn = learner(agent, Sampling(batch_size=32, mix={'dataset': 0.5, 'online': 0.5}), num_updates=2, streams=BOTH)
     sources = {'dataset': replay.take(acted(9, [0] * 9), 8), 'online': acted(9, [0] * 9, capacity=9)}
     _, metrics = learn(jnp.zeros(()), sources, jax.random.key(0))
     assert 0 < metrics['wrong'] < 0.25  # only the newest rows of the two stores do not know
@@ -154,7 +165,7 @@ def test_returns_through_a_rescaled_reward_equal_those_computed_from_rescaled_re
     discount = np.ones(24, np.float32)
     discount[13] = 0.0
     sampling = Sampling(gamma=GAMMA, batch_size=200)
-    expected = np.asarray(episodes.returns_to_go(2.0 * reward - 1.0, discount, boundary, GAMMA))
+    expected = np.asarray(jax.jit(episodes.returns_to_go)(2.0 * reward - 1.0, discount, boundary, GAMMA))
     assert np.isnan(expected[21:]).all() and np.isfinite(expected[:21]).all()
 
     def report(batch):
@@ -165,7 +176,7 @@ def test_returns_through_a_rescaled_reward_equal_those_computed_from_rescaled_re
 
     agent = rescaled_reward(listening(('return_to_go',), report), scale=2.0, shift=-1.0)
     assert agent.reads == ('return_to_go', 'discounted_horizon')
-    learn = make_learn(agent, sampling, num_updates=3, streams={'dataset': 1})
+    learn = learner(agent, sampling, num_updates=3, streams={'dataset': 1})
     _, metrics = learn(jnp.zeros(()), {'dataset': store(reward, boundary, discount)}, jax.random.key(0))
     assert metrics['agree'] == 1.0 and 0 < metrics['unknown'] < 1
     assert metrics['off'] < 1e-5  # float32 over at most 7 terms
@@ -173,7 +184,7 @@ def test_returns_through_a_rescaled_reward_equal_those_computed_from_rescaled_re
 
 def test_columns_are_added_only_for_who_reads_them():
     def learn(agent):
-        return make_learn(agent, Sampling(batch_size=4), num_updates=1, streams={'dataset': 1})
+        return learner(agent, Sampling(batch_size=4), num_updates=1, streams={'dataset': 1})
 
     seen = []
     for reads in ((), ('return_to_go',), ('reward_low',)):
@@ -188,7 +199,7 @@ def test_columns_are_added_only_for_who_reads_them():
 
 def test_reward_range_spans_all_stores():
     agent = listening(('reward_low', 'reward_high'), lambda b: {n: b.extras[n].mean() for n in ('reward_low', 'reward_high')})
-    learn = make_learn(agent, Sampling(batch_size=2), num_updates=2, streams={'dataset': 1, 'online': 1})
+    learn = learner(agent, Sampling(batch_size=2), num_updates=2, streams={'dataset': 1, 'online': 1})
     sources = {'dataset': store([1, 3], [0, 1]), 'online': store([2, -4], [0, 1], capacity=8)}  # not the zeros of unwritten rows
     _, metrics = learn(jnp.zeros(()), sources, jax.random.key(0))
     assert (metrics['reward_low'], metrics['reward_high']) == (-4.0, 3.0)
@@ -203,7 +214,7 @@ def test_metrics_are_averaged_over_the_updates():
         sample_action=None,
         best_action=None,
     )
-    learn = make_learn(agent, Sampling(batch_size=2), num_updates=5, streams={'dataset': 1})
+    learn = learner(agent, Sampling(batch_size=2), num_updates=5, streams={'dataset': 1})
     state, metrics = learn(jnp.zeros(()), {'dataset': store([0, 1], [0, 1])}, jax.random.key(0))
     assert state == 5 and metrics['count'] == 2.0  # the mean of 0 to 4
 
@@ -211,18 +222,18 @@ def test_metrics_are_averaged_over_the_updates():
 def test_one_trace_serves_a_growing_store_and_every_limit():
     traces = []
     agent = listening((), lambda batch: traces.append(1) or {'row': batch.observation.max()})
-    learn = jax.jit(make_learn(agent, Sampling(batch_size=64), num_updates=3, streams={'dataset': 1, 'online': 2}))
+    learn = learner(agent, Sampling(batch_size=64), num_updates=3, streams={'dataset': 1, 'online': 2})
     data, online = store([0, 0], [0, 1]), store([0] * 4, [0] * 4, capacity=40)
     for _ in range(3):
         learn(jnp.zeros(()), {'dataset': data, 'online': online}, jax.random.key(0))
-        online = replay.extend(online, jax.tree.map(lambda leaf: leaf[:4], online.storage))
+        online = extend(online, jax.tree.map(lambda leaf: leaf[:4], online.storage))
     for limit in (0, 3, 11):
         learn(jnp.zeros(()), {'dataset': data, 'online': replay.take(online, limit)}, jax.random.key(0))
     assert len(traces) == 1 and learn._cache_size() == 1
 
 
 def test_the_second_call_moves_nothing_between_host_and_device():
-    learn = jax.jit(make_learn(listening(), Sampling(batch_size=8), num_updates=3, streams={'dataset': 1}))
+    learn = learner(listening(), Sampling(batch_size=8), num_updates=3, streams={'dataset': 1})
     state, sources, key = jnp.zeros(()), {'dataset': store([0, 1], [0, 1])}, jax.random.key(0)
     state, _ = learn(state, sources, key)
     with jax.transfer_guard('disallow'):
@@ -232,8 +243,8 @@ def test_the_second_call_moves_nothing_between_host_and_device():
 def composition(sampling, sources, streams):
     """Share of rows from the data set (its rewards are at least 10) and share of successes, over many updates."""
     agent = listening((), lambda b: {'dataset': (b.reward >= 10).mean(), 'wins': ((b.reward == 1) | (b.reward == 11)).mean()})
-    learn = make_learn(agent, sampling, num_updates=200, streams=streams)
-    _, metrics = jax.jit(learn)(jnp.zeros(()), sources, jax.random.key(3))
+    learn = learner(agent, sampling, num_updates=200, streams=streams)
+    _, metrics = learn(jnp.zeros(()), sources, jax.random.key(3))
     return {name: float(value) for name, value in metrics.items()}
 
 
@@ -284,12 +295,14 @@ def test_bad_sampling_is_refused(settings, words):
 def test_no_key_is_used_twice_by_drawing_and_updating(monkeypatch):
     used = []
 
+    def keep(keys):
+        used.extend(bytes(one) for one in np.asarray(keys).reshape(-1, 2))
+
     def watched(name):
         original = getattr(jax.random, name)
 
         def draw(key, *arguments, **settings):
-            if not isinstance(key, jax.core.Tracer):
-                used.extend(bytes(one) for one in np.asarray(jax.random.key_data(key)).reshape(-1, 2))
+            jax.debug.callback(keep, jax.random.key_data(key))
             return original(key, *arguments, **settings)
 
         return draw
@@ -302,8 +315,8 @@ def test_no_key_is_used_twice_by_drawing_and_updating(monkeypatch):
     agent = dataclasses.replace(listening(), update=update)
     settings = {'sampling': Sampling(batch_size=4, success_rows=1), 'num_updates': 2, 'streams': {'dataset': 1, 'online': 2}}
     sources = {'dataset': store(reward=[0, 1, 0, 0], boundary=[0, 1, 0, 1]), 'online': store(**STREAMS)}
-    with jax.disable_jit():
-        make_learn(agent, **settings)(jnp.zeros(()), sources, jax.random.key(0))
+    learner(agent, **settings)(jnp.zeros(()), sources, jax.random.key(0))
+    jax.effects_barrier()
     assert len(used) > 10 and len(set(used)) == len(used)
 
 
@@ -317,8 +330,8 @@ def test_drawing_ahead_is_the_same_learning():
     sources = {'dataset': store(reward=[0, 1, 0, 0], boundary=[0, 1, 0, 1]), 'online': store(**STREAMS)}
     draw, learn = make_learn_ahead(agent, **settings)
     key = jax.random.key(7)
-    expected = make_learn(agent, **settings)(jnp.zeros(()), sources, key)
-    found = learn(jnp.zeros(()), draw(sources, key))
+    expected = learner(agent, **settings)(jnp.zeros(()), sources, key)
+    found = jax.jit(learn)(jnp.zeros(()), jax.jit(draw)(sources, key))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
@@ -351,7 +364,7 @@ def test_what_is_kept_up_with_new_rows_is_what_a_pass_over_all_rows_says(num_str
     whole = jax.jit(lambda grown: know(grown, num_streams, reads, sampling))
     known, marked = whole(growing), 0
     for first in range(0, total, num_new):
-        growing = replay.extend(growing, jax.tree.map(lambda leaf, at=first: leaf[at : at + num_new], rows))
+        growing = extend(growing, jax.tree.map(lambda leaf, at=first: leaf[at : at + num_new], rows))
         known = step(known, growing)
         expected = whole(growing)
         np.testing.assert_array_equal(known.wins.mask, expected.wins.mask)
@@ -369,7 +382,7 @@ def test_a_batch_is_the_same_from_what_is_known_as_from_a_pass():
     sampling, streams = Sampling(batch_size=8, success_rows=4), {'dataset': 1, 'online': 2}
     sources = {'dataset': store([0, 1, 0], [0, 1, 1]), 'online': store(**STREAMS, capacity=12)}
     known = {name: know(source, streams[name], agent.reads, sampling) for name, source in sources.items()}
-    learn = make_learn(agent, sampling, num_updates=3, streams=streams)
+    learn = learner(agent, sampling, num_updates=3, streams=streams)
     plain, given = (learn(jnp.zeros(()), sources, jax.random.key(0), *more)[1] for more in ((), (known,)))
     assert plain == given
 

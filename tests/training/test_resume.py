@@ -14,7 +14,8 @@ import numpy as np
 import orbax.checkpoint
 import pytest
 import tomli_w
-from conftest import PATIENCE, ROOT
+from conftest import ROOT
+from reused import reused_data, reused_programs  # noqa: F401  for what runs in this process
 
 from ooorl.runner.cli import main
 from ooorl.training import checkpoint
@@ -45,42 +46,61 @@ LINE = {
     'exploit': PLAIN,
 }
 
-# `ooorl run` in a process that stops itself: with SIGKILL=record:5 right after the fifth round, before its checkpoint; with
-# SIGKILL=rename:5 with the fifth checkpoint written but not yet in its place; with SIGTERM instead, that signal is sent.
+# A process that has imported everything and forks for each line that it reads: a file for what is printed, where to stop, and the
+# arguments of `ooorl`. The fork runs it and stops itself, the server prints its status. With SIGKILL=record:5 that is right after
+# the fifth round, before its checkpoint; with SIGKILL=rename:5 with the fifth checkpoint written but not yet in its place; with
+# SIGTERM instead, that signal is sent.
 DRIVER = textwrap.dedent("""
-    import os, signal, sys
-    import line_world
-    from ooorl.runner import session
+    import json, os, signal, sys, traceback
+    import line_world, orbax.checkpoint
+    from ooorl.reporting import figures, report
+    from ooorl.runner import build, prepare, session
     from ooorl.runner.cli import main
     from ooorl.training import programs
 
     programs.Pace.count = lambda self, phase, left: left  # every round in one part, so that rounds can be counted
+    figures.svg = lambda drawn: '<svg></svg>'
 
-    for name in ('SIGKILL', 'SIGTERM'):
-        if name in os.environ:
-            place, left = os.environ[name].split(':')
-            left, number = int(left), getattr(signal, name)
+    def stop_at(place, left, number):
+        left = [int(left)]
 
-            def count():
-                global left
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), number)
+        def count():
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), number)
 
-            if place == 'record':
-                record = session._Session._record
-                # The checkpoint before is on the disk: it is written while the next round runs.
-                session._Session._record = lambda self, event: (self.saver.wait(), record(self, event), count())
-            else:
-                rename = os.rename
+        if place == 'record':
+            record = session._Session._record
+            # The checkpoint before is on the disk: it is written while the next round runs.
+            session._Session._record = lambda self, event: (self.saver.wait(), record(self, event), count())
+        else:
+            rename = os.rename
 
-                def counted(source, target):
-                    if os.path.basename(source).startswith('.writing-'):
-                        count()
-                    rename(source, target)
+            def counted(source, target):
+                if os.path.basename(source).startswith('.writing-'):
+                    count()
+                rename(source, target)
 
-                os.rename = counted
-    sys.exit(main(sys.argv[1:]))
+            os.rename = counted
+
+    def run(told, stop, arguments):
+        os.dup2(os.open(told, os.O_WRONLY | os.O_CREAT), 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        status = 70
+        try:
+            for name, where in stop.items():
+                stop_at(*where.split(':'), getattr(signal, name))
+            status = main(arguments)
+        except BaseException:
+            traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(status)
+
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            run(*json.loads(line))
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """)
 
 
@@ -111,15 +131,25 @@ def place(tmp_path_factory):
     return directory
 
 
-def environment(**more):
-    return {**os.environ, 'PYTHONPATH': f'{ROOT}{os.pathsep}{ROOT / "tests" / "support"}', **more}
+def environment():
+    return {**os.environ, 'PYTHONPATH': f'{ROOT}{os.pathsep}{ROOT / "tests" / "support"}'}
 
 
-def run(place, name, out, *options, **stop):
+@pytest.fixture(scope='module')
+def run(place):
     """`ooorl run` in a process of its own to where `stop` says; returns status and what it printed to stderr."""
-    command = [sys.executable, '-c', DRIVER, 'run', f'{name}.toml', '--out', out, *options]
-    done = subprocess.run(command, cwd=place, env=environment(**stop), capture_output=True, text=True, timeout=PATIENCE)
-    return done.returncode, done.stderr
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True}
+    with subprocess.Popen([sys.executable, '-c', DRIVER], cwd=place, env=environment(), **pipes) as server:
+
+        def run(name, out, *options, **stop):
+            told = place / f'{out}.stderr'
+            told.write_text('')
+            command = [str(told), stop, ['run', f'{name}.toml', '--out', out, *options]]
+            server.stdin.write(json.dumps(command) + '\n')
+            server.stdin.flush()
+            return int(server.stdout.readline()), told.read_text()
+
+        yield run
 
 
 def finish(place, name, out, *options):
@@ -175,29 +205,29 @@ def maze(place):
     return found
 
 
-def test_killed_in_every_phase_with_a_checkpoint_every_round(place, maze):
+def test_killed_in_every_phase_with_a_checkpoint_every_round(place, run, maze):
     out = place / 'often'
-    status, _ = run(place, 'maze', 'often', SIGKILL='record:2')  # the second round of pretraining, before its checkpoint
+    status, _ = run('maze', 'often', SIGKILL='record:2')  # the second round of pretraining, before its checkpoint
     assert status == -signal.SIGKILL and checkpoints(out) == ['00000001']
-    status, told = run(place, 'maze', 'often', '--resume', SIGTERM='record:3')  # after rounds 2, 3 and one of exploring
+    status, told = run('maze', 'often', '--resume', SIGTERM='record:3')  # after rounds 2, 3 and one of exploring
     assert status == 128 + signal.SIGTERM
     assert told == 'ooorl: stopped after a checkpoint; the same command with --resume goes on\n'
     assert checkpoints(out) == ['00000003', '00000004']
     meta = out / 'checkpoint' / '00000004' / 'meta.json'
     meta.write_bytes(meta.read_bytes()[:-9])  # damaged: the run goes on from the one before
     # The second round of retraining, while it is saved.
-    status, _ = run(place, 'maze', 'often', '--resume', SIGKILL='rename:5')
+    status, _ = run('maze', 'often', '--resume', SIGKILL='rename:5')
     assert status == -signal.SIGKILL
     assert checkpoints(out)[0].startswith('.writing-') and checkpoints(out)[1:] == ['00000006', '00000007']
     assert_same(finish(place, 'maze', 'often', '--resume'), maze)
     assert checkpoints(out) == ['00000008', '00000009']
 
 
-def test_killed_with_checkpoints_at_the_ends_of_phases_only(place, maze):
+def test_killed_with_checkpoints_at_the_ends_of_phases_only(place, run, maze):
     rarely = ('--set', 'run.checkpoint_seconds=1e9')
-    status, _ = run(place, 'maze', 'rarely', *rarely, SIGKILL='record:5')  # the second round of exploring
+    status, _ = run('maze', 'rarely', *rarely, SIGKILL='record:5')  # the second round of exploring
     assert status == -signal.SIGKILL and checkpoints(place / 'rarely') == ['00000001']
-    status, _ = run(place, 'maze', 'rarely', *rarely, '--resume', SIGKILL='record:5')  # the second round of retraining
+    status, _ = run('maze', 'rarely', *rarely, '--resume', SIGKILL='record:5')  # the second round of retraining
     assert status == -signal.SIGKILL and checkpoints(place / 'rarely') == ['00000001', '00000002']
     assert_same(finish(place, 'maze', 'rarely', *rarely, '--resume'), maze)
 
@@ -213,9 +243,9 @@ def test_killed_from_outside_at_an_unplanned_moment(place, maze):
     assert_same(finish(place, 'maze', 'outside', '--resume'), maze)
 
 
-def test_host_environments_go_on_in_mid_episode(place):
+def test_host_environments_go_on_in_mid_episode(place, run):
     expected = finish(place, 'line', 'line-whole')
-    status, told = run(place, 'line', 'line', SIGKILL='record:6')  # exploring, two rounds in: rows of both environments under way
+    status, told = run('line', 'line', SIGKILL='record:6')  # exploring, two rounds in: rows of both environments under way
     assert status == -signal.SIGKILL and checkpoints(place / 'line') == ['00000004', '00000005'], told
     # With another number of processes, from where the environments stood to the same bits.
     assert_same(finish(place, 'line', 'line', '--resume', '--set', 'environment.workers=1'), expected)
