@@ -1,4 +1,4 @@
-"""Would the tests notice? Makes each of the wrong changes in `mutant_table.py` in a copy of the code and runs its tests.
+"""Would the tests notice? Makes each of the wrong changes of `mutant_table/` in a copy of the code and runs its tests.
 
     make mutants                                       what has no result yet, whose edit has changed, and what survived
     python tests/mutants.py --fresh --jobs 4           everything anew

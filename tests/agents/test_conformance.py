@@ -188,13 +188,16 @@ AGENTS = {
     ),
     'parl_sac': Row(
         lambda config: parl(
-            SPEC, config, critic=sac_critic(SPEC, SACConfig(hidden=(8,), utd=2)), policy=gaussian_policy(SPEC, (8,))
+            SPEC, config, critic=sac_critic(SPEC, SACConfig(hidden=(8,), utd=2, num_target_critics=1)),
+            policy=gaussian_policy(SPEC, (8,)),
         ),
         PARLConfig, PARL,
     ),
     'parl_calql': Row(
         lambda config: parl(
-            SPEC, config, critic=calql_critic(SPEC, CalQLCriticConfig(critic_hidden=(8,), num_actions=3)),
+            SPEC, config, critic=calql_critic(
+                SPEC, CalQLCriticConfig(critic_hidden=(8,), num_actions=3, num_target_critics=1, num_gap_critics=1)
+            ),
             policy=gaussian_policy(SPEC, (8,)),
         ),
         PARLConfig, PARL, extras={'return_to_go': jnp.ones(ROWS)},

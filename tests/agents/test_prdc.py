@@ -39,12 +39,14 @@ def test_with_the_batch_state_alone_decisive_prdc_is_td3_bc():
 def test_the_weight_of_states_and_thinning_change_what_is_imitated():
     data, batch = (random_batch(jax.random.key(seed), 40) for seed in range(2))
 
-    def cloning(**settings):
-        agent = prdc(SPEC, PRDCConfig(hidden=(8,), **settings), observation=data.observation, action=data.action)
+    def cloning(stride=1, **settings):
+        given = {'observation': data.observation[::stride], 'action': data.action[::stride]}
+        agent = prdc(SPEC, PRDCConfig(hidden=(8,), **settings), **given)
         return float(agent.update(agent.init(jax.random.key(1)), batch, jax.random.key(2))[1]['policy/cloning'])
 
     # Where the action alone decides, the nearest is nearer; of fewer rows it is farther.
     assert cloning(beta=1e-3) < cloning() < cloning(beta=1e-3, max_rows=2)
+    assert cloning(max_rows=4) == cloning(stride=10)  # rows keep their actions
 
 
 def test_thinning_and_bad_data():

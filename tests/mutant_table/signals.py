@@ -1,0 +1,48 @@
+# ruff: noqa: E501 - an edit stays on one line, as the line that it changes does
+"""Wrong changes of signals/."""
+
+from mutant_table.entry import mutants
+
+TABLE = [
+    *mutants(
+        'signals/novelty.py', ('signals/test_novelty.py', 'signals/test_golden_rnd.py'),
+        ('RND: mask inverted', 'jax.random.uniform(key, batch.reward.shape) < config.mask_probability',
+         'jax.random.uniform(key, batch.reward.shape) > config.mask_probability'),
+        ('RND: scores states', '_normalised(state.observations, batch.next_observation, config.clip)\n        return (network.apply(predictor',
+         '_normalised(state.observations, batch.observation, config.clip)\n        return (network.apply(predictor'),
+        ('RND: moments of successors', 'observations=moments.absorb(state.observations, batch.observation),\n            bonuses',
+         'observations=moments.absorb(state.observations, batch.next_observation),\n            bonuses'),
+        ('RND: mean over outputs', 'errors(state, predictor, batch).max(axis=-1)', 'errors(state, predictor, batch).mean(axis=-1)'),
+        ('RND: loss by the maximum', 'rows = errors(state, predictor, batch).mean(axis=-1)', 'rows = errors(state, predictor, batch).max(axis=-1)'),
+        ('RND: mean over all rows', '(mask * rows).sum() / jnp.maximum(mask.sum(), 1.0)', '(mask * rows).mean()'),
+        ('RND: order reversed', "new if config.order == 'update_first' else state.predictor", "state.predictor if config.order == 'update_first' else new"),
+        ('RND: deviation after the batch', 'score = raw / scale(state)', 'score = raw / moments.deviation(moments.absorb(state.bonuses, raw))'),
+        ('RND: official and raw swapped', "score if config.normaliser == 'official' else raw)", "raw if config.normaliser == 'official' else score)"),
+        ('RND: predictor begins as the target', 'target=network.init(target_key, observation)', 'target=network.init(predictor_key, observation)'),
+        ('RND: not cut', 'return jnp.clip((values - centre) / jnp.broadcast_to(moments.deviation(running), values.shape), -clip, clip)',
+         'return (values - centre) / jnp.broadcast_to(moments.deviation(running), values.shape)'),
+        ('not centred', 'jnp.clip((values - centre) /', 'jnp.clip(values /'),
+        ('counts: too many', 'return 1.0 / jnp.sqrt(state.visits[cells(batch)] + 1.0)', 'return 1.0 / jnp.sqrt(state.visits[cells(batch)] + 2.0)'),
+        ('counts: no root', '1.0 / jnp.sqrt(state.visits[cells(batch)] + 1.0)', '1.0 / (state.visits[cells(batch)] + 1.0)'),
+        ('counts: update counts', 'return state, score(state, batch), {', 'return observe(state, batch), score(state, batch), {'),
+        ('counts: bins one further', 'last = np.array(bins, np.float32) - 1.0', 'last = np.array(bins, np.float32)'),
+        ('counts: rounded down', 'jnp.clip(jnp.round((values', 'jnp.clip(jnp.floor((values'),
+        ('counts: once a batch', 'state.visits.at[cells(transitions)].add(1)', 'state.visits.at[cells(transitions)].set(1)'),
+        ('counts: all columns', 'batch.observation[..., columns]', 'batch.observation[..., : len(columns)]'),
+        ('disagreement: mask inverted', '(config.num_members, *batch.reward.shape)) < config.mask_probability', '(config.num_members, *batch.reward.shape)) >= config.mask_probability'),
+        ('disagreement: one mask for all', 'jax.random.uniform(key, (config.num_members, *batch.reward.shape))', 'jax.random.uniform(key, (1, *batch.reward.shape))'),
+        ('disagreement: predicts the successor', 'change = batch.next_observation - batch.observation', 'change = batch.next_observation'),
+        ('disagreement: change reversed', 'change = batch.next_observation - batch.observation', 'change = batch.observation - batch.next_observation'),
+        ('disagreement: raw changes', 'target = _normalised(state.changes, change, config.clip)[None]', 'target = change[None]'),
+        ('disagreement: changes by observations', 'target = _normalised(state.changes, change, config.clip)[None]', 'target = _normalised(state.observations, change, config.clip)[None]'),
+        ('disagreement: the largest column', '.std(axis=0).mean(axis=-1)', '.std(axis=0).max(axis=-1)'),
+        ('disagreement: variance', '.std(axis=0).mean(axis=-1)', '.var(axis=0).mean(axis=-1)'),
+        ('disagreement: sum of columns in the loss', '- target) ** 2).mean(axis=-1)', '- target) ** 2).sum(axis=-1)'),
+        ('disagreement: not divided', 'return raw / moments.deviation(state.scores) if', 'return raw if'),
+        ('disagreement: absorbs divided scores', 'scores=moments.absorb(state.scores, raw)', 'scores=moments.absorb(state.scores, bonus)'),
+        ('disagreement: absorbs observations as changes', 'changes=moments.absorb(state.changes, change)', 'changes=moments.absorb(state.changes, batch.observation)'),
+        ('disagreement: mean over masked rows too', '(mask * rows).sum(axis=-1) / jnp.maximum(mask.sum(axis=-1), 1)', '(mask * rows).mean(axis=-1)'),
+        ('disagreement: scores with the old members', 'state = state._replace(members=optax.apply_updates(state.members, updates), members_opt=opt)\n        raw, bonus = raw_score(state, state.members, batch), score(state, batch)',
+         'raw, bonus = raw_score(state, state.members, batch), score(state, batch)\n        state = state._replace(members=optax.apply_updates(state.members, updates), members_opt=opt)'),
+    ),
+]
