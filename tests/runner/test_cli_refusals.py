@@ -97,7 +97,7 @@ def test_bad_settings(capsys, changes, words):
 @pytest.mark.parametrize(('arguments', 'words'), [
     (['--set', 'run.seeds'], "--set takes section.key=value; got 'run.seeds'"),
     (['--set', 'seeds=3'], "--set takes section.key=value; got 'seeds=3'"),
-    (['--set', 'name.deeper.x=3'], "'name' in 'name.deeper.x=3' is a value, not a section"),
+    (['--set', 'name.deeper.x=3'], "'name' in 'name.deeper.x' is a value, not a section"),
     (['--set', 'explore.expectile=2'], 'expectile must lie strictly between 0 and 1; got 2'),
     (['--seeds', '3:1'], "got '3:1'"),
     (['--dataset', 'absent.hdf5'], 'absent.hdf5'),
