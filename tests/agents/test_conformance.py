@@ -89,7 +89,8 @@ IQL_CHANGES = SCHEDULE_CHANGES | {
 }  # fmt: skip
 TD3_CHANGES = SCHEDULE_CHANGES | {
     'gamma': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3, 'critic_learning_rate': 1e-2,
-    'adam_eps': 1e-3, 'policy_delay': 3, 'split_batch': True, 'target_noise': 1.0, 'noise_clip': 0.01, 'target_policy': False, 'policy_action': 'sample', 'policy_value': 'min',
+    'adam_eps': 1e-3, 'policy_delay': 3, 'split_batch': True,
+    'target_noise': 1.0, 'noise_clip': 0.01, 'target_policy': False, 'policy_action': 'sample', 'policy_value': 'min',
     'q_normalisation': 2.5, 'cloning_weight': 1.0, 'cloning_reduce': 'mean', 'critic_cloning_weight': 0.5,
     'q_unit': Given('advantage', {'q_normalisation': 2.5}),
     'exploration_noise': 0.5, 'hidden': (9,), 'num_critics': 3, 'critic_layer_norm': 'after', 'policy_layer_norm': 'before',
@@ -117,7 +118,8 @@ ODICE_CHANGES = SCHEDULE_CHANGES | {
 }  # fmt: skip
 FQL_CHANGES = SCHEDULE_CHANGES | {
     'gamma': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3, 'distil_weight': 3.0, 'normalise_q': True, 'aggregate': 'min',
-    'num_candidates': 3, 'rho': Given(0.1, {'aggregate': 'lower'}), 'hidden': (9,), 'num_critics': 3, 'critic_layer_norm': None, 'num_steps': 2,
+    'num_candidates': 3,
+    'rho': Given(0.1, {'aggregate': 'lower'}), 'hidden': (9,), 'num_critics': 3, 'critic_layer_norm': None, 'num_steps': 2,
 }  # fmt: skip
 PARL = {'num_candidates': 4, 'num_kept': 3, 'num_steps': 2, 'step_size': 0.1}
 PARL_CHANGES = SCHEDULE_CHANGES | {
