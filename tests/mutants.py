@@ -31,7 +31,7 @@ CACHE = Path(tempfile.gettempdir()) / f'ooorl-mutants-{os.getuid()}'
 
 def prepare_imports():
     """What all tests import is imported once, here; each mutant is a fork of this process."""
-    os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
+    os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1')
     os.environ['JAX_NUM_CPU_DEVICES'] = '1'
     os.environ.setdefault('OOORL_SHARED', str(ROOT.parent / 'shared'))
     import flax.linen  # noqa: F401

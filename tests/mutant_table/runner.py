@@ -9,4 +9,8 @@ TABLE = [
         ('sub-tables are replaced', '{**merged.get(key, {}), **value} if isinstance(value, Mapping) else value', 'value'),
         ('any scheme', "if scheme != 'finetune':\n        raise UsageError(f\"[agent.online]", "if False:\n        raise UsageError(f\"[agent.online]"),
     ),
+    *mutants(
+        'runner/cli.py', ('runner/test_cli.py::test_a_signal_that_a_callback_of_the_garbage_collector_swallows_is_raised_again',),
+        ('a signal is raised once', 'signal.setitimer(signal.ITIMER_REAL, 1.0)', 'pass'),
+    ),
 ]

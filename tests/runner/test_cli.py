@@ -1,12 +1,14 @@
 """The command line: what works, and what ends otherwise, in the same words in a process of its own."""
 
 import contextlib
+import gc
 import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 import tomllib
 
 import numpy as np
@@ -17,6 +19,7 @@ from reused import reused_data, reused_programs  # noqa: F401  a run, and the sa
 from tiny_configs import TINY, changed, written
 
 from ooorl.reporting import tables
+from ooorl.runner import cli
 from ooorl.runner.cli import main
 
 
@@ -54,6 +57,7 @@ TWO_CORES = """
 import os, sys
 os.sched_getaffinity = lambda process: {0, 1}
 import jax
+from ooorl.runner import cli
 from ooorl.runner.cli import main
 status = main(sys.argv[1:])
 print('devices:', jax.local_device_count())
@@ -146,6 +150,30 @@ def test_a_signal_after_the_last_word_ends_the_process_without_another(tmp_path)
     command = [sys.executable, '-c', f'{code}; sys.exit(cli.main())', 'data', 'list']
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, done.stderr) == (-signal.SIGTERM, '') and 'hopper-medium-v2' in done.stdout
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+def test_a_signal_that_a_callback_of_the_garbage_collector_swallows_is_raised_again():
+    held, swallowed = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}, []
+
+    def callback(phase, info):
+        gc.callbacks.remove(callback)
+        swallowed.append(phase)
+        os.kill(os.getpid(), signal.SIGTERM)  # its handler raises before the next line
+        swallowed.clear()
+
+    try:
+        cli._from_now_on()
+        gc.callbacks.append(callback)
+        gc.collect()
+        assert swallowed == ['start'] and cli._Asked.number == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(60)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        for number, handler in held.items():
+            signal.signal(number, handler)
+        cli._Asked.number = None
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path):
