@@ -19,7 +19,11 @@ ARMS = {
 }
 WINDOW = 4  # evaluations that a score is averaged over: one of them alone, of few episodes, crosses any line by luck
 MEDIAN_LEVEL = 0.93  # of five seeds the extremes hold the median with probability 0.9375
-COLUMNS = ('arm', 'offline', 'at the end', 'environment steps until then', 'times fewer', 'mean online score, minus the base')
+COLUMNS = (
+    'arm', 'offline', 'at the end', 'environment steps half way there: mean curve', 'there: mean curve', 'times fewer',
+    'there: median seed',
+    'mean online score, minus the base',
+)  # fmt: skip
 LOOKS = {'calql': '--', 'diffusion': '-', 'flow': '-', 'autoregressive': '-'}
 
 
@@ -77,6 +81,11 @@ def steps_until(found: Curve, score: float) -> np.ndarray:
     return np.where(reached.any(axis=1), found.steps[reached.argmax(axis=1)].astype(np.float64), np.inf)
 
 
+def mean_curve(found: Curve) -> Curve:
+    """The mean over seeds as a curve of its own."""
+    return found._replace(scores=found.scores.mean(axis=0, keepdims=True))
+
+
 def final(found: Curve) -> np.ndarray:
     """The score `[S]` at the end."""
     return smoothed(found).scores[:, -1]
@@ -89,24 +98,23 @@ def shown_score(name: str, values: np.ndarray) -> str:
 
 def shown_steps(steps: np.ndarray, budget: float) -> str:
     """'12,000 [8,000, > 40,000]': the median over seeds and its interval; censored at the budget."""
-    known = np.minimum(steps, budget + 1)
-    found = intervals.interval(known, 'median', level=MEDIAN_LEVEL)
-
-    def text(value):
-        return f'> {budget:,.0f}' if value > budget else f'{value:,.0f}'
-
-    bracket = f' [{text(found.low)}, {text(found.high)}]' if np.isfinite(found.low) else f' ({found.method})'
-    return text(found.point) + bracket
+    found = intervals.interval(np.minimum(steps, budget + 1), 'median', level=MEDIAN_LEVEL)
+    if not np.isfinite(found.low):
+        return f'{_counted(found.point, budget)} ({found.method})'
+    return f'{_counted(found.point, budget)} [{_counted(found.low, budget)}, {_counted(found.high, budget)}]'
 
 
-def ratio(base: np.ndarray, own: np.ndarray, budget: float) -> str:
-    """How many times fewer steps the arm needs, of medians; a bound where one of them never got there."""
-    ours, theirs = (float(np.median(np.minimum(steps, budget + 1))) for steps in (own, base))
-    if ours > budget:
-        return '-' if theirs > budget else f'< {theirs / budget:.2g}'
-    if ours == 0:
+def _counted(steps, budget):
+    return f'> {budget:,.0f}' if steps > budget else f'{steps:,.0f}'
+
+
+def ratio(base: float, own: float, budget: float) -> str:
+    """How many times fewer steps the arm needs; a bound where one of the two never got there."""
+    if own > budget:
+        return '-' if base > budget else f'< {base / budget:.2g}'
+    if own == 0:
         return 'from the start'
-    return f'> {budget / ours:.2g}' if theirs > budget else f'{theirs / ours:.2g}'
+    return f'> {budget / own:.2g}' if base > budget else f'{base / own:.2g}'
 
 
 def verdict(name: str, own: Curve, base: Curve) -> str:
@@ -133,7 +141,8 @@ def _task_table(results, task):
         return [f'{task}: the base method has not been run.']
     curves, name = {arm: curve(result) for arm, result in own.items()}, metric(own[BASE])
     budget, goal = curves[BASE].steps[-1], float(final(curves[BASE]).mean())
-    first = steps_until(curves[BASE], goal)
+    half = 0.5 * (goal + float(curves[BASE].scores[:, 0].mean()))
+    first = steps_until(mean_curve(curves[BASE]), goal)[0]
     lines = [
         f'{task}, {len(own[BASE]["seeds"])} seeds, {tables.LABELS[name]}; the base method ends at {tables.number(name, goal)}.',
         '',
@@ -142,12 +151,13 @@ def _task_table(results, task):
     ]
     for arm, label in ARMS.items():
         if arm not in own:
-            lines.append(f'| {label} |' + ' not run |' * 5)
+            lines.append(f'| {label} |' + ' not run |' * (len(COLUMNS) - 1))
             continue
-        steps = steps_until(curves[arm], goal)
+        halfway, steps = (steps_until(mean_curve(curves[arm]), score)[0] for score in (half, goal))
         entries = [
-            shown_score(name, curves[arm].scores[:, 0]), shown_score(name, final(curves[arm])), shown_steps(steps, budget),
-            '1' if arm == BASE else ratio(first, steps, budget),
+            shown_score(name, curves[arm].scores[:, 0]), shown_score(name, final(curves[arm])),
+            _counted(halfway, budget), _counted(steps, budget),
+            '1' if arm == BASE else ratio(first, steps, budget), shown_steps(steps_until(curves[arm], goal), budget),
             '' if arm == BASE else verdict(name, curves[arm], curves[BASE]),
         ]  # fmt: skip
         lines.append(f'| {label} | ' + ' | '.join(entries) + ' |')

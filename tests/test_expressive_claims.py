@@ -49,15 +49,15 @@ def test_steps_until_a_score_are_those_of_the_smoothed_curve(claims):
     np.testing.assert_allclose(table.smoothed(found).scores[0], [0, 2, 4, 3, 5, 8])
     np.testing.assert_array_equal(table.steps_until(found, 5.0), [40, np.inf])
     np.testing.assert_allclose(table.final(found), [8, 0])
+    np.testing.assert_array_equal(table.steps_until(table.mean_curve(found), 2.5), [40])  # means 0, 1, 2, 1.5, 2.5, 4
 
 
 def test_steps_that_never_came_are_beyond_the_budget(claims):
     table = claims['parl_table']
     steps = np.array([10.0, 20.0, 30.0, np.inf, np.inf])
     assert table.shown_steps(steps, 50) == '30 [10, > 50]'
-    assert table.ratio(np.array([40.0] * 5), steps, 50) == '1.3'
-    assert table.ratio(np.full(5, np.inf), steps, 50) == '> 1.7'
-    assert table.ratio(steps, np.full(5, np.inf), 50) == '< 0.6'
+    assert table.ratio(40.0, 30.0, 50) == '1.3' and table.ratio(30.0, 0.0, 50) == 'from the start'
+    assert table.ratio(np.inf, 30.0, 50) == '> 1.7' and table.ratio(30.0, np.inf, 50) == '< 0.6'
 
 
 def test_table_and_figure_of_known_curves(claims, tmp_path):
