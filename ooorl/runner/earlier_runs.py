@@ -50,7 +50,8 @@ def load(text: str, seeds: Sequence[int] | None, purpose: str) -> tuple[Collecte
         held = f'stores {", ".join(stores)}' if stores else 'no store, since it collected nothing'
         raise UsageError(f'{purpose} needs a store that the run filled; {directory} holds {held}; got {name!r}')
     chosen = _positions(parse_seeds(settings['run']['seeds']), seeds, directory, purpose)
-    _refuse_diverged(meta, chosen, parse_seeds(settings['run']['seeds']), directory, purpose)
+    lost = [seed for phase, seeds in meta.get('diverged', {}).items() if _fills(phase, name) for seed in seeds]
+    _refuse_diverged(lost, chosen, parse_seeds(settings['run']['seeds']), directory, purpose)
     rows = _rows({place.split('.', 2)[2]: array for place, array in arrays.items() if place.split('.')[1] == name}, chosen)
     streams = settings['environment']['num_envs']
     collected = Collected(rows, streams, _longest(rows, streams))
@@ -69,8 +70,12 @@ def _positions(stored, seeds, directory, purpose):
     return [stored.index(seed) for seed in wanted]
 
 
-def _refuse_diverged(meta, chosen, stored, directory, purpose):
-    diverged = {seed for seeds in meta.get('diverged', {}).values() for seed in seeds}
+def _fills(phase, store):
+    """Whether a phase of that name may have collected into the store: retraining never does."""
+    return phase.startswith('plain-') == (store == 'plain') and not phase.removeprefix('plain-').startswith('retrain')
+
+
+def _refuse_diverged(diverged, chosen, stored, directory, purpose):
     lost = [stored[number] for number in chosen if stored[number] in diverged]
     if lost:
         raise UsageError(

@@ -102,3 +102,12 @@ def test_the_bound_of_a_run_is_told_with_and_without_its_store(finished):
     assert lines[0].startswith('20 rows a seed') and lines[1].startswith('data alone: ') and 'with the store: ' in lines[2]
     with pytest.raises(UsageError, match='2 or more'):
         bound_run(str(out), (0, 1), 1)
+
+
+def test_seeds_that_diverged_while_collecting_are_refused():
+    lost = {'explore': [3], 'retrain@20': [5], 'plain-explore': [5]}
+    online, plain = ([phase for phase in lost if earlier_runs._fills(phase, name)] for name in ('online', 'plain'))
+    assert online == ['explore'] and plain == ['plain-explore']
+    earlier_runs._refuse_diverged([3], [1], (3, 5), 'runs/a', '--store')
+    with pytest.raises(UsageError, match='seed 3 of runs/a diverged'):
+        earlier_runs._refuse_diverged([3], [0, 1], (3, 5), 'runs/a', '--store')
