@@ -135,7 +135,6 @@ TABLE = [
         ('agent.q is the slow one', '**acting(policy),\n        q=lambda state, observation, action: parts.q_values(state.q,', '**acting(policy),\n        q=lambda state, observation, action: parts.q_values(state.target_q,'),
         ('sac_critic: next actions at the state', 'sampler(rows.next_observation, action_key, 1', 'sampler(rows.observation, action_key, 1'),
         ('sac_critic: gradient into the sampler', 'action = jax.lax.stop_gradient(drawn[0])', 'action = drawn[0]'),
-        ('sac_critic: members and action share a key', 'members_key, action_key = jax.random.split(step_key)\n            members = draw_members(members_key, config.num_critics, config.num_target_critics)\n            drawn = ', 'members_key = action_key = step_key\n            members = draw_members(members_key, config.num_critics, config.num_target_critics)\n            drawn = '),
         ('sac_critic: one key for all steps', 'jax.random.split(key, config.utd))\n        state, metrics', 'jnp.stack([key] * config.utd))\n        state, metrics'),
         ('sac_critic: target_q is the current one', 'target_q=lambda state, observation, action: parts.q_values(state.target_q,', 'target_q=lambda state, observation, action: parts.q_values(state.q,'),
         ('starts at the logarithm of nothing', 'jnp.log(jnp.asarray(config.init_temperature, jnp.float32))',
@@ -154,7 +153,6 @@ TABLE = [
         ('num_target_critics for the gap', 'draw_members(gap_key, config.num_critics, config.num_gap_critics)',
          'draw_members(gap_key, config.num_critics, config.num_target_critics)'),
         ('all critics in the gap', 'draw_members(gap_key, config.num_critics, config.num_gap_critics)', 'None'),
-        ('subsets share a key', 'target_key, gap_key = jax.random.split(key)', 'target_key = gap_key = key'),
         ('a subset of the gap counts once', 'weight = dual * config.conservative_weight * config.num_critics',
          'weight = dual * config.conservative_weight'),
         ('judged by all', 'q_data if members is None else q_data[members]', 'q_data'),
@@ -294,13 +292,24 @@ TABLE = [
         ('the slow copy of q leads', 'optax.incremental_update(state.q, state.target_q', "optax.incremental_update(params['q'], state.target_q"),
     ),
     *mutants(
-        'agents/parl.py', ('agents/test_parl.py', 'agents/test_agents_and_policies.py', 'agents/test_conformance.py::test_agents_conform[parl_sac]'),
+        'agents/parl.py', ('agents/test_parl.py', 'agents/test_agents_and_policies.py'),
         ('imitates the data', "if config.imitate == 'data':", "if config.imitate != 'nothing':"),
         ('pretraining does nothing', 'if config.imitate != \'nothing\':\n            state, metrics', 'if config.imitate == \'search\':\n            state, metrics'),
         ('never imitates', "if config.imitate != 'nothing':", "if config.imitate == 'anything':"),
-        ('policy and critic share a key', 'policy_key, critic_key = jax.random.split(key)', 'policy_key = critic_key = key'),
         ('search without the data', 'find(state, batch.observation, search_key, batch.action, cached)', 'find(state, batch.observation, search_key, None, cached)'),
         ('the critic judges with slow parameters', 'critic.target_q if config.slow_critic else critic.q', 'critic.target_q'),
         ('the sampler asks the policy', "choose(*find(state, observation, key, cached=candidates), key, 'best')\n            return jnp", "policy.sample(state.policy, observation, key, 1)[0]\n            return jnp"),
+    ),
+    *mutants(
+        'agents/sac.py', ('agents/test_conformance.py::test_agents_conform[parl_sac]',),
+        ('sac_critic: members and action share a key', 'members_key, action_key = jax.random.split(step_key)\n            members = draw_members(members_key, config.num_critics, config.num_target_critics)\n            drawn = ', 'members_key = action_key = step_key\n            members = draw_members(members_key, config.num_critics, config.num_target_critics)\n            drawn = '),
+    ),
+    *mutants(
+        'agents/calql.py', ('agents/test_conformance.py::test_agents_conform[parl_calql]',),
+        ('subsets share a key', 'target_key, gap_key = jax.random.split(key)', 'target_key = gap_key = key'),
+    ),
+    *mutants(
+        'agents/parl.py', ('agents/test_conformance.py::test_agents_conform[parl_sac]',),
+        ('policy and critic share a key', 'policy_key, critic_key = jax.random.split(key)', 'policy_key = critic_key = key'),
     ),
 ]
