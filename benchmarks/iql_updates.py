@@ -1,8 +1,10 @@
 """How many updates a second does IQL make (256 x 256, batch 256, a million transitions), against a bare scan of the same maths?
 
 The bare scan below is all there is to it: parameters as arrays, Adam of optax, one jitted `lax.scan` with a donated state
-and no metrics. Before anything is timed both make three updates from the same parameters on the same batches, and must
-agree. The first contender appears twice: the ratio of the two ("control") is what the machine resolves.
+and no metrics. "At once" is the order in which every loss reads what was there before the update (`IQLConfig.at_once`), so that V
+and the slow Q are computed once for all of them. Before anything is timed both make three updates from the same parameters on the
+same batches, in both orders, and must agree. The first contender appears twice: the ratio of the two ("control") is what the
+machine resolves.
 
     python benchmarks/iql_updates.py                                           # about 6 minutes on two quiet cores
     python benchmarks/iql_updates.py --rows 2000 --dispatch 5 20 --updates 20 --repeats 2 --dry
@@ -11,6 +13,7 @@ agree. The first contender appears twice: the ratio of the two ("control") is wh
 import argparse
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -68,8 +71,9 @@ def descended(loss, params, opt_state):
     return optax.apply_updates(params, updates), opt_state
 
 
-def bare_update(state, batch):
-    """One update of IQL in the official order: V, policy, Q, slow Q."""
+def bare_update(state, batch, at_once=False):
+    """One update of IQL in the official order, V, policy, Q, slow Q, or all of them from the old parameters."""
+    before = state
     v, v_opt, policy, policy_opt, q, q_opt, slow = state
     observation, action = batch.observation, batch.action
     target = lowest_q(slow, observation, action)
@@ -79,7 +83,8 @@ def bare_update(state, batch):
         return (jnp.where(difference > 0, CONFIG.expectile, 1.0 - CONFIG.expectile) * difference**2).mean()
 
     v, v_opt = descended(value_loss, v, v_opt)
-    weight = jnp.exp(jnp.minimum(CONFIG.inverse_temperature * (target - value(v, observation)), jnp.log(CONFIG.max_weight)))
+    read = before[0] if at_once else v
+    weight = jnp.exp(jnp.minimum(CONFIG.inverse_temperature * (target - value(read, observation)), jnp.log(CONFIG.max_weight)))
 
     def policy_loss(params):
         layers, log_std = params
@@ -88,14 +93,15 @@ def bare_update(state, batch):
         return (weight * (0.5 * noise**2 + log_std + 0.5 * jnp.log(2.0 * jnp.pi)).sum(axis=-1)).mean()
 
     policy, policy_opt = descended(policy_loss, policy, policy_opt)
-    backup = batch.reward + CONFIG.gamma * batch.discount * value(v, batch.next_observation)
+    backup = batch.reward + CONFIG.gamma * batch.discount * value(read, batch.next_observation)
 
     def q_loss(params):
         inputs = jnp.concatenate([observation, action], axis=-1)
         return sum(((network(layers, inputs)[:, 0] - backup) ** 2).mean() for layers in params)
 
     q, q_opt = descended(q_loss, q, q_opt)
-    return v, v_opt, policy, policy_opt, q, q_opt, optax.incremental_update(q, slow, CONFIG.polyak)
+    slow = optax.incremental_update(before[4] if at_once else q, slow, CONFIG.polyak)
+    return v, v_opt, policy, policy_opt, q, q_opt, slow
 
 
 def bare_state(state):
@@ -110,20 +116,21 @@ def bare_state(state):
     return v, ADAM.init(v), policy, ADAM.init(policy), q, ADAM.init(q), slow
 
 
-def bare_learn(num_updates):
+def bare_learn(num_updates, at_once=False):
     def learn(state, transitions, key):
         def step(state, key):
             rows = jax.random.randint(key, (BATCH,), 0, transitions.reward.shape[0])
-            return bare_update(state, jax.tree.map(lambda leaf: leaf[rows], transitions)), None
+            return bare_update(state, jax.tree.map(lambda leaf: leaf[rows], transitions), at_once), None
 
         return jax.lax.scan(step, state, jax.random.split(key, num_updates))[0]
 
     return learn
 
 
-def check_same_maths(agent, transitions):
+def check_same_maths(agent, transitions, at_once):
     """Largest difference of any parameter after three updates of both on the same batches."""
-    ours, update, bare_step = agent.init(jax.random.key(0)), jax.jit(agent.update), jax.jit(bare_update)
+    ours, update = agent.init(jax.random.key(0)), jax.jit(agent.update)
+    bare_step = jax.jit(lambda state, batch: bare_update(state, batch, at_once))
     bare = bare_state(ours)
     for number in range(3):
         batch = jax.tree.map(lambda leaf, n=number: jnp.asarray(leaf[n * BATCH : (n + 1) * BATCH]), transitions)
@@ -159,9 +166,12 @@ class Contender:
         return self._num_updates / (time.perf_counter() - began)
 
 
-def measure(arguments, agent, transitions, dispatch, difference):
-    source = replay.full(transitions)
-    ours = learn.make_learn(agent, learn.Sampling(batch_size=BATCH), num_updates=dispatch, streams={'dataset': 1})
+def measure(arguments, agents, transitions, dispatch, difference):
+    source, agent = replay.full(transitions), agents[False]
+    ours, at_once = (
+        learn.make_learn(one, learn.Sampling(batch_size=BATCH), num_updates=dispatch, streams={'dataset': 1})
+        for one in (agent, agents[True])
+    )
     over_seeds = mapping.map_seeds(lambda state, data, key: ours(state, data, key), (0, None, 0))
     columns = source.storage._replace(extras={})
 
@@ -177,6 +187,8 @@ def measure(arguments, agent, transitions, dispatch, difference):
             over_seeds, jax.tree.map(lambda leaf: leaf[None], fresh()), {'dataset': source}, **settled, seeds=(1,)
         ),
         'bare scan': Contender(bare_learn(dispatch), bare_state(fresh()), columns, **settled, seeds=()),
+        'make_learn, at once': Contender(at_once, fresh(), {'dataset': source}, **settled, seeds=()),
+        'bare scan, at once': Contender(bare_learn(dispatch, True), bare_state(fresh()), columns, **settled, seeds=()),
     }
     rates = timing.take_turns(contenders, arguments.repeats)
     for name, values in rates.items():
@@ -204,10 +216,11 @@ def main():
     parser.add_argument('--dry', action='store_true', help='print, and write no results')
     arguments = parser.parse_args()
     jax.config.update('jax_enable_compilation_cache', False)
-    agent, transitions = iql(SPEC, CONFIG), synthetic(arguments.rows)
-    difference = check_same_maths(agent, transitions)
+    agents = {at_once: iql(SPEC, replace(CONFIG, at_once=at_once)) for at_once in (False, True)}
+    transitions = synthetic(arguments.rows)
+    difference = max(check_same_maths(agent, transitions, at_once) for at_once, agent in agents.items())
     for dispatch in arguments.dispatch:
-        measure(arguments, agent, transitions, dispatch, difference)
+        measure(arguments, agents, transitions, dispatch, difference)
 
 
 if __name__ == '__main__':
