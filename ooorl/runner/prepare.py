@@ -14,6 +14,7 @@ from ooorl import data, envs
 from ooorl.data.pull import pull
 from ooorl.errors import UsageError
 from ooorl.runner import belonging, build, config, earlier_runs, memory, run_directory
+from ooorl.runner.head_support import check_heads
 from ooorl.runner.kept_draws import with_kept_draws
 from ooorl.runner.return_range import with_return_ranges
 from ooorl.runner.settings import QUIET_SCHEMES, parse_seeds
@@ -60,6 +61,8 @@ def prepare(settings: Mapping) -> Prepared:
     spec = _spec(dataset, environment, settings['environment']['id'], stores)
     settings, dataset = with_return_ranges(settings, dataset)
     transitions = None if dataset is None else with_kept_draws(settings, spec, dataset.transitions)
+    if transitions is not None:
+        check_heads(settings, transitions)
     run = settings['run']
     setup = Setup(
         phases=build.build_phases(settings, spec, transitions, stores, _irreversible(environment, evaluation)),

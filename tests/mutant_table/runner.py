@@ -13,4 +13,10 @@ TABLE = [
         'runner/cli.py', ('runner/test_cli.py::test_a_signal_that_a_callback_of_the_garbage_collector_swallows_is_raised_again',),
         ('a signal is raised once', 'signal.setitimer(signal.ITIMER_REAL, 1.0)', 'pass'),
     ),
+    *mutants(
+        'runner/head_support.py', ('runner/test_head_support.py',),
+        ('only the lower end', 'or high > head[\'high\'] + slack', 'and high > head[\'high\'] + slack'),
+        ('raw rewards', "units.get('scale', 1.0) * reward", '1.0 * reward'),
+        ('unbounded', "np.clip(returns, bounds.get('low', -np.inf), bounds.get('high', np.inf))", 'returns'),
+    ),
 ]
