@@ -1,4 +1,4 @@
-"""The verbs of the command line that look at one run: eval, choose, bound."""
+"""The verbs of the command line that look at runs: eval, choose, fqe, bound."""
 
 from pathlib import Path
 
@@ -19,6 +19,13 @@ def add_parsers(commands) -> None:
     choose.add_argument('--episodes', type=int, default=5, help='per seed and candidate (5)')
     choose.set_defaults(command=_choose)
 
+    fqe = commands.add_parser('fqe', help='what policies are worth by their data alone, an estimate; the best run first')
+    fqe.add_argument('run_dirs', type=Path, nargs='+', metavar='RUN_DIR')
+    fqe.add_argument('--updates', type=int, default=20_000, help='of each critic (20000)')
+    fqe.add_argument('--hidden', default='256,256', metavar='W,W', help='widths of the critics (256,256)')
+    fqe.add_argument('--phase', help='whose policy; the one that a run is about where not said')
+    fqe.set_defaults(command=_fqe)
+
     bound = commands.add_parser('bound', help='the best that recorded steps allow, by dynamic programming over a few columns')
     bound.add_argument('run', metavar='RUN_DIR[:STORE]')
     bound.add_argument('--columns', required=True, metavar='0,1', help='of the observation, that cells are made of')
@@ -31,6 +38,21 @@ def _eval(arguments):
 
     for line in evaluate_run(arguments.run_dir, arguments.episodes, arguments.phase, arguments.video):
         print(line)
+
+
+def _fqe(arguments):
+    from ooorl.runner.fqe import fqe_runs
+
+    try:
+        hidden = tuple(int(width) for width in arguments.hidden.split(','))
+    except ValueError:
+        raise UsageError(f'--hidden takes whole numbers, 256,256; got {arguments.hidden!r}') from None
+    for one in fqe_runs(arguments.run_dirs, num_updates=arguments.updates, hidden=hidden, phase=arguments.phase):
+        mean = sum(one.values) / len(one.values)
+        ends = f' [{one.low:.4g}, {one.high:.4g}]' if one.low == one.low else ', no interval'
+        doubt = '' if one.believable else '; NOT BELIEVABLE: more than the rewards of the data can add up to'
+        print(f'{one.run}: estimated value {mean:.4g}{ends} over {len(one.values)} seeds, data {one.data_return:.4g}{doubt}')
+    print('An estimate from data alone: discounted, of the first states of the data; it ranks policies of the same data.')
 
 
 def _choose(arguments):

@@ -30,11 +30,13 @@ class Deployed:
       phase, seed: whose it is.
       interface: sizes, box and statistics, as in `summary.json`.
       chunk: steps that one decision covers; more than 1: actions are `[..., chunk, A]`.
+      agent, state: what acts, in [-1, 1].
       best_action: `(observation[..., O], key) -> [..., A]`, traceable: the box inside, the parameters as constants.
     """
 
     def __init__(self, agent, state, interface: Mapping, *, phase: str, seed: int):
         self.phase, self.seed, self.interface, self.chunk = phase, seed, interface, agent.chunk
+        self.agent, self.state = agent, state
         low, high = (jnp.asarray(interface[f'action_{side}'], jnp.float32) for side in ('low', 'high'))
 
         def best_action(observation, key):
