@@ -1,0 +1,72 @@
+"""The table of `irreversibility.py` and what its results say of the targets."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ooorl.reporting.intervals import score_interval
+
+COLUMNS = ('interventions', 'help', 'horizon', 'false_alarms', 'label_queries', 'irreversible_steps')
+BUDGETS = (1, 2, 5, 10, 20)
+
+
+def table(results: Mapping) -> str:
+    """Markdown: success with its interval, then the mean counts of every cell; then the targets."""
+    names = ' | '.join(name.replace('_', ' ') for name in COLUMNS)
+    lines = [f'| cell | success | {names} |', '|---|---|' + '---|' * len(COLUMNS)]
+    for cell in sorted(results):
+        found = results[cell]
+        counts = ' | '.join(f'{np.mean(found[name]):,.1f}' if name in found else '' for name in COLUMNS)
+        lines.append(f'| {cell} | {_interval(found["success"])} | {counts} |')
+    return '\n'.join([*lines, '', *targets(results)])
+
+
+def _interval(values):
+    found = score_interval('success', np.asarray(values))
+    return f'{found.point:.2f} [{found.low:.2f}, {found.high:.2f}]'
+
+
+def targets(results: Mapping) -> list[str]:
+    """One line for each target: held, failed or untested."""
+    lines = []
+    for place in ('maze', 'tabletop', 'cliffs'):
+        paint, episodic = results.get(f'{place}:paint'), results.get(f'{place}:episodic')
+        lines.append(f'{place}: paint at least 0.9 and 5 times fewer interventions than episodic: {_help_pays(paint, episodic)}')
+        lines.append(f'{place}: plan above fixed at every budget: {_plan_pays(results, place)}')
+        lines.append(f'{place}: cautious OOO loses nothing and halves irreversible steps: {_caution_pays(results, place)}')
+    over = [np.max(found['most_over_bound']) for found in results.values() if 'most_over_bound' in found]
+    bound = _verdict(max(over) <= 0) if over else 'untested'
+    lines.append(f'label queries of a life never above 1 + ceil(log2 T): {bound}')
+    return lines
+
+
+def _verdict(holds):
+    return 'held' if holds else 'failed'
+
+
+def _help_pays(paint, episodic):
+    if paint is None or episodic is None:
+        return 'untested'
+    success, other = np.mean(paint['success']), np.mean(episodic['success'])
+    ratio = np.mean(episodic['interventions']) / max(np.mean(paint['interventions']), 1)
+    return f'{_verdict(success >= 0.9 and ratio >= 5)} ({success:.2f} against {other:.2f}, {ratio:.1f} times)'
+
+
+def _caution_pays(results, place):
+    plain, careful = results.get(f'{place}:ooo'), results.get(f'{place}:ooo_cautious')
+    if plain is None or careful is None:
+        return 'untested'
+    (before, after), (many, few) = (
+        tuple(np.mean(one[name]) for one in (plain, careful)) for name in ('success', 'irreversible_steps')
+    )
+    holds = _verdict(after >= before and few <= many / 2)
+    return f'{holds} (success {before:.2f} and {after:.2f}, irreversible steps {many:,.0f} and {few:,.0f})'
+
+
+def _plan_pays(results, place):
+    pairs = {b: (results.get(f'{place}:plan@{b}'), results.get(f'{place}:fixed@{b}')) for b in BUDGETS}
+    if any(one is None for pair in pairs.values() for one in pair):
+        return 'untested'
+    means = {b: tuple(np.mean(one['success']) for one in pair) for b, pair in pairs.items()}
+    shown = ', '.join(f'{b}: {plan:.2f} against {fixed:.2f}' for b, (plan, fixed) in means.items())
+    return f'{_verdict(all(plan > fixed for plan, fixed in means.values()))} ({shown})'
