@@ -24,7 +24,7 @@ COLUMNS = (
     'there: median seed',
     'mean online score, minus the base',
 )  # fmt: skip
-LOOKS = {'calql': '--', 'diffusion': '-', 'flow': '-', 'autoregressive': '-'}
+LOOKS = {'calql': '--', 'diffusion': '-', 'flow': '-.', 'autoregressive': ':'}
 
 
 class Cell(NamedTuple):
