@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 OUT ?= runs/demo
 
-.PHONY: demo test docs lint slow clean
+.PHONY: demo test docs site lint slow clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo 'Python 3.11, 3.12 or 3.13 is needed; name one with make PYTHON=...'; exit 2; }
@@ -25,6 +25,10 @@ slow: $(VENV)/.installed
 
 docs: $(VENV)/.installed
 	$(BIN)/python docs/generate.py
+
+site: docs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[site]'
+	$(BIN)/mkdocs build
 
 mutants: $(VENV)/.installed
 	$(BIN)/python tests/mutants.py $(MUTANTS)

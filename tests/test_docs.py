@@ -52,6 +52,14 @@ def test_pages_made_from_the_code_are_up_to_date(page):
     assert done.stdout == (ROOT / 'docs' / page).read_text(encoding='utf-8'), f'docs/{page} is stale; make docs writes it anew'
 
 
+def test_every_page_has_its_place_on_the_site_and_links_lead_somewhere():
+    pages = {path.name for path in (ROOT / 'docs').glob('*.md')}
+    listed = re.findall(r'- (\w+\.md)', (ROOT / 'mkdocs.yml').read_text(encoding='utf-8'))
+    assert sorted(listed) == sorted(pages)
+    links = {link for page in pages for link in re.findall(r'\]\((\w+\.md)', (ROOT / 'docs' / page).read_text(encoding='utf-8'))}
+    assert links <= pages
+
+
 def test_every_setting_says_what_it_means():
     kinds = [settings.AgentConfig, *settings.TABLES.values(), *settings.SUB_TABLES.values()]
     kinds += [algorithm.config for algorithm in ALGORITHMS.values()]
