@@ -90,7 +90,7 @@ ALGORITHMS = {
     'dsrl': Algorithm(
         DSRLConfig, dsrl, BOTH, 'a critic (sub-table `critic`; that of FQL where none is given); a policy with `decode` (flow)',
         '`noise_bound` per task; original: `imitate = "nothing"` online, `noise_steps = 10`, `target_entropy = 0`',
-        ('ema_rate',), critic='fql',
+        ('policy_ema_rate',), critic='fql',
     ),
     'qam': Algorithm(
         QAMConfig, qam, BOTH, '', '`inverse_temperature` per task, .3 to 30; the policy is a pair of flows of its own'

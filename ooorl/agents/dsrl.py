@@ -66,14 +66,14 @@ class DSRLConfig(Scheduled):
     target_entropy: float | None = None  # nats, before the factor noise_bound; None means -(numbers of noise)/2; original 0
     hidden: tuple[int, ...] = (512, 512, 512, 512)  # widths of steering, noise critic and the default policy
     noise_layer_norm: str | None = 'after'  # in the noise critic: None, or 'before' / 'after' the activation
-    ema_rate: float = 0.005  # of the default policy's slow copy
+    policy_ema_rate: float = 0.005  # of the default policy's slow copy
 
     def __post_init__(self):
         super().__post_init__()
         check_positive(noise_bound=self.noise_bound, learning_rate=self.learning_rate, noise_steps=self.noise_steps)
         check_positive(num_candidates=self.num_candidates, init_temperature=self.init_temperature)
         check_not_negative(rho=self.rho)
-        check_unit(ema_rate=self.ema_rate)
+        check_unit(policy_ema_rate=self.policy_ema_rate)
         check_choice(IMITATED, imitate=self.imitate)
         check_choice(AGGREGATES, policy_value=self.policy_value)
         check_choice((None, 'before', 'after'), noise_layer_norm=self.noise_layer_norm)
@@ -119,7 +119,7 @@ def dsrl(
       >>> agent = dsrl(Spec(observation_dim=4, action_dim=2), DSRLConfig(noise_bound=1.0))
     """
     critic = critic or fql_critic(spec, grad_transform=grad_transform)
-    policy = policy or averaged(flow_policy(spec, FlowConfig(hidden=config.hidden)), config.ema_rate, lags=True)
+    policy = policy or averaged(flow_policy(spec, FlowConfig(hidden=config.hidden)), config.policy_ema_rate, lags=True)
     require_decode(policy, 'dsrl', 'steers the noise that the policy makes its actions of')
     optimizer = scheduled_adam(config, 'policy', config.learning_rate, grad_transform)
     parts = _parts(spec, config, critic, policy, optimizer, grad_transform)

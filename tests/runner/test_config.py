@@ -39,6 +39,11 @@ def test_what_is_written_back_resolves_to_itself(scheme):
     assert tomli_w.dumps(config.resolve(tomllib.loads(text))) == text
 
 
+def test_no_algorithm_has_a_setting_named_like_one_of_its_table():
+    taken = {*config.fields(settings.AgentConfig), *settings.SUB_TABLES, *settings.CHOSEN, 'online'}
+    assert not {name: clash for name, entry in ALGORITHMS.items() if (clash := taken & set(config.fields(entry.config)))}
+
+
 def test_the_discount_of_returns_is_that_of_the_agent_unless_said_otherwise():
     agent = {'agent': 'iql', 'gamma': 0.9, 'sampling': {}, 'online_sampling': {'gamma': 0.5}}
     resolved = config.resolve(BARE | {'agent': agent})['agent']
