@@ -159,6 +159,7 @@ def _run_options(parser, out):
     parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE', help='change a setting; may repeat')
     parser.add_argument('--store', metavar='RUN_DIR[:STORE]', help='retrain on what an earlier run collected, collecting nothing')
     parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint in the run directory')
+    parser.add_argument('--ask', choices=('terminal',), help='somebody here labels what is irreversible; of runs with [lives]')
 
 
 def _demo(arguments):
@@ -197,6 +198,10 @@ def _start(table, arguments, out):
         table.setdefault('run', {})['seeds'] = arguments.seeds
     _use_all_cores(config.resolve(table)['run']['seeds'])
     prepared = prepare(table)
+    if arguments.ask:
+        from ooorl.runner import without_resets
+
+        prepared = prepared._replace(setup=without_resets.asked(prepared.config, prepared.setup, Path(out)))
     print_header(prepared, out)
     summary = session.execute(prepared, Path(out), resume=arguments.resume, began=_Process.began)
     from rich.console import Console

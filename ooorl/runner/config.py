@@ -15,6 +15,7 @@ from pathlib import Path
 from ooorl.agents import algorithm
 from ooorl.errors import UsageError
 from ooorl.runner.settings import AGENT_TABLES, AGENTS_OF, CHOSEN, OPTIONAL, SCHEMES, SUB_TABLES, TABLES, AgentConfig, RunConfig
+from ooorl.runner.without_resets import refuse_elsewhere
 from ooorl.validation import check_choice, check_named, converted
 
 # What an agent keeps for all of its life, and where else it is said.
@@ -77,7 +78,7 @@ def resolve(table: Mapping) -> dict:
     rest = {key: value for key, value in table.items() if key != 'name'}
     _refuse_unknown(rest, (*TABLES, *AGENT_TABLES), 'the config')
     scheme = parse(RunConfig, rest.get('run', {}), '[run]').scheme
-    used = {'run', 'environment', 'evaluation', 'dataset', 'report', scheme}
+    used = {'run', 'environment', 'evaluation', 'dataset', 'report', scheme, *(('lives',) if 'lives' in rest else ())}
     idle = [key for key in rest if key in SCHEMES and key != scheme]
     if idle:
         raise UsageError(f'[{idle[0]}] belongs to scheme {idle[0]!r}; got scheme {scheme!r}; remove the table')
@@ -94,6 +95,7 @@ def resolve(table: Mapping) -> dict:
     unused = [key for key in AGENT_TABLES if key in rest and key not in resolved]
     if unused:
         raise UsageError(f'scheme {scheme!r} does not use the table [{unused[0]}]; remove it')
+    refuse_elsewhere(resolved)
     return resolved
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ooorl import data, envs
 from ooorl.data.pull import pull
 from ooorl.errors import UsageError
-from ooorl.runner import belonging, build, config, earlier_runs, memory, run_directory
+from ooorl.runner import belonging, build, config, earlier_runs, memory, run_directory, without_resets
 from ooorl.runner.head_support import check_heads
 from ooorl.runner.kept_draws import with_kept_draws
 from ooorl.runner.return_range import with_return_ranges
@@ -76,6 +76,9 @@ def prepare(settings: Mapping) -> Prepared:
         score_range=build.score_range(settings),
         stores=stores,
     )
+    if 'lives' in settings:
+        bare = {key: value for key, value in settings['agent'].items() if key != 'cautious'}
+        setup = without_resets.living(settings, setup, build.build_agent(bare, spec, transitions))
     check(setup)
     _check_batches(setup)
     memory.check(memory.of_setup(setup))

@@ -11,6 +11,7 @@ from ooorl.errors import UsageError
 from ooorl.nn.losses import AGGREGATES
 from ooorl.policies import POLICIES
 from ooorl.runner.signal_tables import DETECTORS, SIGNALS, BonusConfig, CautiousConfig
+from ooorl.runner.without_resets import LivesConfig
 from ooorl.training.learn import Sampling
 from ooorl.validation import check_choice, check_not_negative, check_positive, check_regions, check_unit
 from ooorl.wrap import CHUNK_ENDS
@@ -293,6 +294,7 @@ TABLES = {
     'ooo': OOOConfig,
     'distil': DistilSchemeConfig,
     'wsrl': WSRLSchemeConfig,
+    'lives': LivesConfig,
     'report': ReportConfig,
 }
 # Tables of agents that a scheme takes, where these are not [agent] alone; those in OPTIONAL may be left out.

@@ -88,9 +88,14 @@ def with_bonus(agent: Agent, table: Mapping, spec: Spec) -> Agent:
     return wrap.bonus(agent, signal if end == 1.0 else fading(signal, end), scale=table['scale'])
 
 
+def detector(table: Mapping, spec: Spec) -> signals.Detector:
+    """The detector of a resolved sub-table `cautious`."""
+    return _signal(table, spec, DETECTORS)
+
+
 def with_caution(agent: Agent, table: Mapping, spec: Spec) -> Agent:
     """The agent with the caution that a resolved table says."""
-    return wrap.cautious(agent, _signal(table, spec, DETECTORS), floor=table['floor'])
+    return wrap.cautious(agent, detector(table, spec), floor=table['floor'])
 
 
 def with_labels(agent: Agent, table: Mapping, irreversible) -> Agent:

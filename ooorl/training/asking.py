@@ -102,7 +102,7 @@ def _entry(line):
 
 
 def terminal(
-    task: Task, *, seconds: float | None = None, picture: str | Path | None = None, lines: IO = sys.stdin, out: IO = sys.stdout
+    task: Task, *, seconds: float | None = None, picture: str | Path | None = None, lines: IO | None = None, out: IO | None = None
 ) -> Expert:
     """An expert at the terminal: y, n, or an empty line for no answer.
 
@@ -110,12 +110,12 @@ def terminal(
       task: whose states are shown.
       seconds: to wait for an answer before going on without; None waits for ever. Only of a stream that can be waited for.
       picture: a .png that shows the state in question, where the task can be drawn.
-      lines: where answers come from.
-      out: where questions go.
+      lines: where answers come from; standard input.
+      out: where questions go; standard output.
     """
 
     def ask(question):
-        shown = ''
+        shown, source, sink = '', lines or sys.stdin, out or sys.stdout
         if picture is not None and task.render is not None:
             import imageio.v3 as imageio
 
@@ -124,10 +124,10 @@ def terminal(
         place = f'state {question.number + 1} of {question.length} of life {question.life + 1}, seed {question.seed}'
         numbers = np.array2string(np.asarray(question.observation), precision=3, suppress_small=True)
         while True:
-            print(f'{place}{shown}: {numbers}\nCan it never be taken back? [y/n] ', end='', file=out, flush=True)
-            if seconds is not None and not select.select([lines], [], [], seconds)[0]:
+            print(f'{place}{shown}: {numbers}\nCan it never be taken back? [y/n] ', end='', file=sink, flush=True)
+            if seconds is not None and not select.select([source], [], [], seconds)[0]:
                 return None
-            answer = lines.readline().strip().lower()
+            answer = source.readline().strip().lower()
             if answer in ('y', 'yes', 'n', 'no'):
                 return answer[0] == 'y'
             if not answer:  # an empty line, or the end of what can be read
