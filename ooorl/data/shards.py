@@ -7,10 +7,11 @@ it was interrupted.
 import io
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import shutil
+import signal
 from collections.abc import Callable, Mapping
-from concurrent import futures
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from ooorl.mapping import num_cores
 
 Columns = dict[str, np.ndarray]
 _PLAN = 'plan.json'
+_LOOK_SECONDS = 0.5  # between two looks for new parts
 
 
 def made_in_parts(
@@ -63,7 +65,7 @@ def made_in_parts(
 def rows_in(folder: Path, num_episodes: int) -> int:
     """How many rows lie in the finished ones of the first `num_episodes` parts of a folder; 0 where there is none."""
     there = [number for number in range(num_episodes) if _part(folder, number).is_file()]
-    return sum(len(_read(folder, number)[0]['terminals']) for number in there)
+    return sum(_rows(folder, number) for number in there)
 
 
 def forget(folder: Path) -> None:
@@ -90,12 +92,40 @@ def _made(make_episode, folder, missing, num):
         yield from (_make_one(make_episode, folder, number) for number in missing)
         return
     # Fresh processes: a forked one would share locks of threads that it does not have.
-    pool = futures.ProcessPoolExecutor(num, mp_context=multiprocessing.get_context('spawn'))
+    context = multiprocessing.get_context('spawn')
+    shares = [missing[first::num] for first in range(num)]
+    workers = [context.Process(target=_make_some, args=(make_episode, folder, share), daemon=True) for share in shares]
     try:
-        for done in futures.as_completed([pool.submit(_make_one, make_episode, folder, number) for number in missing]):
-            yield done.result()
+        for worker in workers:
+            worker.start()
+        yield from _arriving(folder, missing, workers)
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for worker in workers:
+            if worker.pid is not None:
+                worker.terminate()  # a part under its own name is whole
+                worker.join()
+
+
+def _arriving(folder, missing, workers):
+    """The rows of each part as it appears, until all are there."""
+    waited = set(missing)
+    while waited:
+        multiprocessing.connection.wait([worker.sentinel for worker in workers if worker.is_alive()], timeout=_LOOK_SECONDS)
+        ended = [worker.exitcode for worker in workers if worker.exitcode is not None]
+        arrived = sorted(number for number in waited if _part(folder, number).is_file())
+        yield from (_rows(folder, number) for number in arrived)
+        waited -= set(arrived)
+        if waited and (any(ended) or len(ended) == len(workers)):
+            raise UsageError(
+                f'processes that live were needed to make episodes; one ended with status {next(filter(None, ended), 0)}; give '
+                f'the same command again, with fewer processes if memory is short: what is done lies in {folder}'
+            )
+
+
+def _make_some(make_episode, folder, numbers):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to act on
+    for number in numbers:
+        _make_one(make_episode, folder, number)
 
 
 def _make_one(make_episode, folder, number):
@@ -115,6 +145,11 @@ def _replace(path, content):
 
 def _part(folder, number):
     return folder / f'{number:06d}.npz'
+
+
+def _rows(folder, number):
+    with np.load(_part(folder, number)) as archive:
+        return len(archive['terminals'])
 
 
 def _read(folder, number):

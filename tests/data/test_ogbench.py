@@ -224,3 +224,11 @@ def test_the_command_line_makes_checks_and_converts(tmp_path, monkeypatch, capsy
     assert "in OGBench's layout and holds none" in capsys.readouterr().err
     assert main(['data', 'convert', 'maze.npz', 'maze.hdf5', '--env', 'pointmaze-medium-stitch-singletask-task2-v0']) == 0
     assert data.load('maze.hdf5').num_rows == 218
+
+
+def test_a_make_whose_processes_end_says_so(tmp_path):
+    from ooorl.data import shards
+
+    for end in (os._exit, list):  # killed; without a part
+        with pytest.raises(UsageError, match='processes that live were needed to make episodes; one ended with status'):
+            shards.made_in_parts(end, 4, tmp_path / end.__name__, {}, processes=2)
