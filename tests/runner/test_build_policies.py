@@ -42,6 +42,14 @@ def test_what_does_not_fit_is_one_sentence():
         built(agent='sac', policy={'kind': 'flow'})
     with pytest.raises(UsageError, match='td3 climbs Q through the action, which needs a policy with decode'):
         built(agent='td3', policy={'kind': 'autoregressive'})
+    with pytest.raises(UsageError, match='prdc searches the data for single actions; got chunk = 2; set it to 1, or use td3'):
+        built(agent='prdc', chunk=2)
+    with pytest.raises(UsageError, match='chunk with agent bc: backup_steps must be at least the chunk, 3; got 2'):
+        built(agent='bc', chunk=3, backup_steps=2)
+    with pytest.raises(UsageError, match='qam brings a policy of its own; remove the sub-table policy'):
+        built(agent='qam', policy={'kind': 'flow'})
+    with pytest.raises(UsageError, match='dsrl steers the noise .* needs a policy with decode and noise_dim'):
+        built(agent='dsrl', policy={'kind': 'autoregressive'})
     with pytest.raises(UsageError, match='bc has no Q to rank candidates by'):
         built(agent='bc', reranked={})
 
