@@ -147,11 +147,12 @@ def baseline(mutants, place: Path) -> list[str]:
 def summary(table, results) -> int:
     """Prints the score and the survivors; the exit code."""
     outdated = [mutant.name for mutant in table if stale(mutant)]
-    known = {mutant.name: results[mutant.name] for mutant in table if mutant.name in results}
+    # A result of another edit, or of other tests, says nothing.
+    known = {m.name: results[m.name] for m in table if results.get(m.name, {}).get('digest') == digest(m)}
     survived = [mutant for mutant in table if known.get(mutant.name, {}).get('status') == 'survived']
     killed = sum(result['status'] == 'killed' for result in known.values())
     share = killed / max(len(known), 1)
-    print(f'{killed} of {len(known)} mutants killed, {share:.1%}; {len(table) - len(known)} of {len(table)} not run yet')
+    print(f'{killed} of {len(known)} mutants killed, {share:.1%}; {len(table) - len(known)} of {len(table)} not run as they are')
     for mutant in survived:
         print(f'survived: {mutant.name}: {mutant.excuse or "no reason known"}')
     for name in outdated:
