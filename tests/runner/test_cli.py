@@ -57,22 +57,26 @@ TWO_CORES = """
 import os, sys
 os.sched_getaffinity = lambda process: {0, 1}
 import jax
-from ooorl.runner import cli
+from ooorl.reporting import figures
 from ooorl.runner.cli import main
+figures.svg = lambda drawn: '<svg></svg>'
 status = main(sys.argv[1:])
 print('devices:', jax.local_device_count())
 sys.exit(status)
 """
 
 
-def test_a_cpu_device_per_core_gives_the_same_numbers(tiny_run):
-    directory, _ = tiny_run
+def test_a_cpu_device_per_core_gives_the_same_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr('ooorl.reporting.figures.svg', lambda drawn: '<svg></svg>')
+    cloning = {'agent': 'bc', 'hidden': [8], 'sampling': {'batch_size': 8}}
+    written(changed(TINY, explore=cloning, exploit=cloning, report=None))
+    assert main(['run', 'c.toml', '--out', 'out']) == 0
     environment = {key: value for key, value in os.environ.items() if key != 'JAX_NUM_CPU_DEVICES'}
     command = [sys.executable, '-c', TWO_CORES, 'run', 'c.toml', '--out', 'two']
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0 and 'devices: 2' in done.stdout, done.stderr
     rows, expected = (
-        [json.loads(line) for line in (directory / out / 'metrics.jsonl').read_text().splitlines()] for out in ('two', 'out')
+        [json.loads(line) for line in (tmp_path / out / 'metrics.jsonl').read_text().splitlines()] for out in ('two', 'out')
     )
     for row, other in zip(rows, expected, strict=True):
         assert row.keys() == other.keys() and (row['kind'], row['phase']) == (other['kind'], other['phase'])

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from reused import reused_data  # noqa: F401
 from small import random_batch
 
 from ooorl import wrap
