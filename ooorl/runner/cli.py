@@ -39,7 +39,8 @@ def main(argv: list[str] | None = None) -> int:
         if status is None:
             raise
         print(f'ooorl: {sentence}', file=sys.stderr)
-        if argv is None and any(thread.name == 'compile' for thread in threading.enumerate()):
+        given_up = _Asked.number is not None or any(thread.name == 'compile' for thread in threading.enumerate())
+        if argv is None and given_up:  # in the middle of anything: libraries that are unloaded then have crashed
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)  # nobody waits for what was given up
