@@ -30,6 +30,7 @@ INTERFACE = {'observation_dim': 3, 'action_dim': 2, 'action_low': [-2.0, 0.0], '
 def finished(tmp_path_factory):
     """A run of two seeds on data in [-2, 2] that are no longer there."""
     folder = tmp_path_factory.mktemp('export')
+    before = os.getcwd()
     os.chdir(folder)
     generator = np.random.default_rng(0)
     np.savez(
@@ -43,6 +44,7 @@ def finished(tmp_path_factory):
     assert main(['run', written(table), '--out', 'run']) == 0
     data = np.load('data.npz')['observations'].astype(np.float32)
     os.remove('data.npz')
+    os.chdir(before)
     return folder / 'run', data
 
 
