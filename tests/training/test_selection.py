@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_configs import TINY, changed
+from tiny_configs import OFFLINE, TINY, changed
 
 from ooorl.errors import UsageError
 from ooorl.runner.prepare import prepare
@@ -105,11 +105,11 @@ def test_settings_that_select_nothing_sensible_are_refused(settings, words):
 
 
 def test_a_phase_that_collects_weighs_no_episodes_and_one_that_does_not_reports_its_rows():
-    table = changed(TINY, evaluation__num_episodes=0, exploit__sampling__weighting='return')
+    table = changed(OFFLINE, evaluation={'num_episodes': 0}, dataset=TINY['dataset'], agent__sampling__weighting='return')
     rows = []
     running.run(prepare(table).setup, report=lambda event: rows.extend(event.rows))
-    found = {row['phase']: row.get('mix/effective_rows') for row in rows if row['kind'] == 'diagnostics'}
-    assert found['pretrain'] is None and found['retrain@20'] > 1.0
+    found = [row['mix/effective_rows'] for row in rows if row['kind'] == 'diagnostics']
+    assert len(found) == 2 and found[0] == found[1] > 1.0
     with pytest.raises(UsageError, match='weighting is for phases that collect nothing'):
         prepare(changed(TINY, explore__sampling__weighting='top'))
 
