@@ -26,6 +26,7 @@ SMALL_AGENTS = {
     'expo': {'num_candidates': 2},
     'parl': {'num_candidates': 3, 'num_kept': 2, 'num_steps': 1},
     'calql': {'critic_hidden': (8,), 'num_actions': 2},
+    'wsrl': {'critic_hidden': (8,), 'num_actions': 2, 'utd': 2},
 }
 SMALL_POLICIES = {
     'flow': {'hidden': (8,), 'num_steps': 2},
@@ -33,7 +34,7 @@ SMALL_POLICIES = {
     'autoregressive': {'num_bins': 4, 'num_layers': 1, 'num_heads': 1, 'width': 8, 'dropout': 0.0},
 }
 # What an agent needs of a policy; agents that are not named take any.
-NEEDS = {'sac': 'density', 'calql': 'density', 'td3': 'decode', 'prdc': 'decode', 'fql': 'decode', 'dsrl': 'decode'}
+NEEDS = dict.fromkeys(('sac', 'calql', 'wsrl'), 'density') | dict.fromkeys(('td3', 'prdc', 'fql', 'dsrl'), 'decode')
 HAVE = {
     'gaussian': {'decode'}, 'tanh_gaussian': {'decode', 'density'}, 'deterministic': {'decode'}, 'flow': {'decode'},
     'diffusion': {'decode'}, 'autoregressive': set(),
