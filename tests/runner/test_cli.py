@@ -21,6 +21,7 @@ from tiny_configs import TINY, changed, written
 from ooorl.reporting import tables
 from ooorl.runner import cli
 from ooorl.runner.cli import main
+from ooorl.training.programs import Programs
 
 
 @pytest.fixture(scope='module')
@@ -68,6 +69,7 @@ sys.exit(status)
 
 def test_a_cpu_device_per_core_gives_the_same_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr('ooorl.reporting.figures.svg', lambda drawn: '<svg></svg>')
+    monkeypatch.setattr('ooorl.training.run.Programs', Programs)  # this run has other agents than the file's other runs
     cloning = {'agent': 'bc', 'hidden': [8], 'sampling': {'batch_size': 8}}
     written(changed(TINY, explore=cloning, exploit=cloning, report=None))
     assert main(['run', 'c.toml', '--out', 'out']) == 0
