@@ -23,6 +23,20 @@ from ooorl.windows import lived_steps, one_decision
 CHUNK_ENDS = ('keep', 'drop')
 
 
+def nested(agent: Agent, **changes) -> Agent:
+    """An agent that keeps `agent`'s state as `state.agent` in one of its own, and asks it for whatever is not among `changes`."""
+
+    def asked(function):
+        return function and (lambda state, *args: function(state.agent, *args))
+
+    def told(function):
+        return function and (lambda state, given: state._replace(agent=function(state.agent, given)))
+
+    kept = {name: asked(getattr(agent, name)) for name in ('sample_action', 'best_action', 'sees', 'q')}
+    kept |= {'observe': ignore_data if agent.observe is ignore_data else told(agent.observe), 'inherit': told(agent.inherit)}
+    return replace(agent, **kept | changes)
+
+
 class RelabelledState(NamedTuple):
     """State of an agent that listens to a signal."""
 
@@ -214,9 +228,8 @@ def normalised_observation(agent: Agent, mean: Array, std: Array) -> Agent:
     def observe(state, transitions):
         return state._replace(agent=agent.observe(state.agent, edit(state, transitions)))
 
-    return replace(
+    return nested(
         agent,
-        inherit=agent.inherit and (lambda state, sources: state._replace(agent=agent.inherit(state.agent, sources))),
         init=lambda key: NormalisedState(agent.init(key), jnp.array(mean, jnp.float32), jnp.array(std, jnp.float32)),
         update=update,
         sample_action=lambda state, obs, key: agent.sample_action(state.agent, norm(state, obs), key),

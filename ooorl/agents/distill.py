@@ -104,16 +104,6 @@ def distil(
         slow = () if config.target_rate == 1 else jax.tree.map(jnp.copy, fitted_of(fields['policy']))
         return DistilState(**fields, slow=slow, teacher=teacher.init(keys[1]), returns=returns.init(keys[2]) if returns else ())
 
-    def inherit(state, sources):
-        taught, *judged = map(_innermost, sources)
-        params = teacher.deployed(taught.policy) if config.teacher_weights == 'deployed' else taught.policy
-        begun = state.policy
-        if config.begin == 'teacher' and teacher.guesses == 'edm':
-            begun = with_fitted(begun, _widened(fitted_of(params), fitted_of(begun)))
-            begun = policy.after_update(begun, begun)
-        slow = () if config.target_rate == 1 else fitted_of(begun)
-        return state._replace(policy=begun, slow=slow, teacher=params, returns=judged[0] if returns else ())
-
     def update(state, batch, key):
         keys = jax.random.split(key, 3)
         observation, action = batch.observation, batch.action
@@ -148,7 +138,27 @@ def distil(
             state = state._replace(slow=optax.incremental_update(fitted_of(state.policy), state.slow, config.target_rate))
         return state, {'student/loss': loss} | metrics
 
+    inherit = _inheriting(config, teacher, policy, returns)
     return Agent(init=init, update=update, **acting(policy), inherit=inherit, weighs=True)
+
+
+def _inheriting(config, teacher, policy, returns):
+    """`Agent.inherit`: the teacher's weights and the model of returns as their phases left them, and where the student begins."""
+
+    def inherit(state, sources):
+        taught, *judged = map(_innermost, sources)
+        if len(judged) != (returns is not None):
+            wanted = 'a teacher' if returns is None else 'a teacher and a model of returns'
+            raise UsageError(f'distil takes from {wanted}, in that order; got {len(sources)} sources; change Phase.sources')
+        params = teacher.deployed(taught.policy) if config.teacher_weights == 'deployed' else taught.policy
+        begun = state.policy
+        if config.begin == 'teacher' and teacher.guesses == 'edm':
+            begun = with_fitted(begun, _widened(fitted_of(params), fitted_of(begun)))
+            begun = policy.after_update(begun, begun)
+        slow = () if config.target_rate == 1 else fitted_of(begun)
+        return state._replace(policy=begun, slow=slow, teacher=params, returns=judged[0] if judged else ())
+
+    return inherit
 
 
 def _check_teacher(teacher, returns, return_dim, spec):

@@ -38,7 +38,7 @@ import optax
 
 from ooorl.agents.fql import fql_critic
 from ooorl.agents.search import best_of, members_value
-from ooorl.agents.steps import descend, descend_policy, imitation, init_q, learner, require_decode, temperature_step
+from ooorl.agents.steps import cloning_step, descend, init_q, learner, over_critic, require_decode, temperature_step
 from ooorl.nn.losses import AGGREGATES
 from ooorl.nn.networks import ensemble_q
 from ooorl.nn.schedules import Scheduled, scheduled_adam
@@ -122,6 +122,7 @@ def dsrl(
     policy = policy or averaged(flow_policy(spec, FlowConfig(hidden=config.hidden)), config.policy_ema_rate, lags=True)
     require_decode(policy, 'dsrl', 'steers the noise that the policy makes its actions of')
     optimizer = scheduled_adam(config, 'policy', config.learning_rate, grad_transform)
+    policy_step = cloning_step(policy, optimizer, spec.action_dim)
     parts = _parts(spec, config, critic, policy, optimizer, grad_transform)
 
     def init(key):
@@ -134,13 +135,6 @@ def dsrl(
         noise, _ = parts.noise_of(state.steering, observation, key, config.num_candidates)
         q = members_value(partial(critic.q, state.critic), observation, 'mean')
         return best_of(q, policy.decode(policy.deployed(state.policy), observation, noise))
-
-    def policy_step(state, batch, key):
-        def loss_fn(params):
-            return imitation(policy, params, batch, key).mean() / spec.action_dim, None
-
-        state, loss, _ = descend_policy(state, policy, loss_fn, optimizer)
-        return state, {'policy/loss': loss}
 
     def update(state: DSRLState, batch: Transition, key) -> tuple[DSRLState, Metrics]:
         critic_key, noise_key, policy_key, steering_key = jax.random.split(key, 4)
@@ -164,9 +158,7 @@ def dsrl(
         update=update,
         sample_action=act,
         best_action=act,
-        q=lambda state, observation, action: critic.q(state.critic, observation, action),
-        reads=critic.reads,
-        weighs=critic.weighs and (policy.masks or config.imitate == 'nothing'),
+        **over_critic(critic, policy, config.imitate),
     )
 
 

@@ -38,7 +38,7 @@ import optax
 
 from ooorl.agents.fql import fql_critic
 from ooorl.agents.search import best_of, members_value
-from ooorl.agents.steps import descend, descend_policy, imitation, learner, temperature_step
+from ooorl.agents.steps import cloning_step, descend, learner, over_critic, temperature_step
 from ooorl.nn.losses import AGGREGATES
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.edited import EditConfig, Edited, EditedPolicy, edited_policy
@@ -101,7 +101,7 @@ def expo(
     critic = critic or fql_critic(spec, grad_transform=grad_transform)
     policy = policy or flow_policy(spec, FlowConfig(hidden=config.hidden))
     optimizer = scheduled_adam(config, 'policy', config.learning_rate, grad_transform)
-    edited = edited_policy(spec, policy, config)
+    policy_step, edited = cloning_step(policy, optimizer, spec.action_dim), edited_policy(spec, policy, config)
     edit_step = _edit_step(spec, config, critic, policy, edited, optimizer)
 
     def init(key):
@@ -119,13 +119,6 @@ def expo(
         judge = critic.target_q if config.slow_choice else critic.q
         q = members_value(partial(judge, state.critic), observation, config.aggregate, config.rho)
         return best_of(q, edited.candidates(params, observation, key))
-
-    def policy_step(state, batch, key):
-        def loss_fn(params):
-            return imitation(policy, params, batch, key).mean() / spec.action_dim, None
-
-        state, loss, _ = descend_policy(state, policy, loss_fn, optimizer)
-        return state, {'policy/loss': loss}
 
     def update(state: EXPOState, batch: Transition, key) -> tuple[EXPOState, Metrics]:
         critic_key, policy_key, edit_key = jax.random.split(key, 3)
@@ -151,9 +144,7 @@ def expo(
         update=update,
         sample_action=act,
         best_action=act,
-        q=lambda state, observation, action: critic.q(state.critic, observation, action),
-        reads=critic.reads,
-        weighs=critic.weighs and (policy.masks or config.imitate == 'nothing'),
+        **over_critic(critic, policy, config.imitate),
     )
 
 

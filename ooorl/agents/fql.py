@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import optax
 
 from ooorl.agents.search import best_of, members_value
-from ooorl.agents.steps import check_members, descend, descend_policy, imitation, init_q, kept, learner, require_decode
+from ooorl.agents.steps import check_members, cloning_step, descend, init_q, kept, learner, require_decode
 from ooorl.nn.heads import scalar_head
 from ooorl.nn.losses import backup, ensemble_value, weighted
 from ooorl.nn.networks import ensemble_q, mlp
@@ -158,6 +158,12 @@ def fql(
     critic = critic_parts(spec, config, head or scalar_head(), grad_transform)
     network = mlp(config.hidden, spec.action_dim, activation='gelu')
     optimizer = scheduled_adam(config, 'policy', config.learning_rate, grad_transform)
+    policy_step = cloning_step(policy, optimizer, spec.action_dim)
+
+    def raw(params, observation, noise):
+        return network.apply(params, beside(noise, observation), noise)
+
+    one_step_step = _one_step_step(config, policy, critic, raw, optimizer)
 
     def init(key):
         policy_key, one_step_key, q_key = jax.random.split(key, 3)
@@ -168,36 +174,11 @@ def fql(
             **critic.init(q_key),
         )
 
-    def raw(params, observation, noise):
-        return network.apply(params, beside(noise, observation), noise)
-
     def draw(state, observation, key):
         several = (config.num_candidates,) if config.num_candidates > 1 else ()
         noise = jax.random.normal(key, (*several, *observation.shape[:-1], policy.noise_dim))
         made = jnp.clip(raw(state.one_step, observation, noise), -1.0, 1.0)
         return best_of(members_value(partial(critic.q_values, state.q), observation, 'mean'), made) if several else made
-
-    def policy_step(state, batch, key):
-        def loss_fn(params):
-            return imitation(policy, params, batch, key).mean() / spec.action_dim, None
-
-        state, loss, _ = descend_policy(state, policy, loss_fn, optimizer)
-        return state, {'policy/loss': loss}
-
-    def one_step_step(state, batch, flow, q, key):
-        noise = jax.random.normal(key, (*batch.reward.shape, policy.noise_dim))
-        distilled = jax.lax.stop_gradient(policy.decode(flow, batch.observation, noise))
-
-        def loss_fn(params):
-            made = raw(params, batch.observation, noise)
-            values = critic.q_values(q, batch.observation, jnp.clip(made, -1.0, 1.0)).mean(axis=0)
-            distance = ((made - distilled) ** 2).mean()
-            size = jax.lax.stop_gradient(jnp.abs(values).mean()) if config.normalise_q else 1.0
-            loss = config.distil_weight * distance - values.mean() / size
-            return loss, {'one_step/q': values.mean(), 'one_step/distance': distance}
-
-        state, loss, metrics = descend(state, 'one_step', loss_fn, optimizer)
-        return state, {'one_step/loss': loss} | metrics
 
     def update(state: FQLState, batch: Transition, key) -> tuple[FQLState, Metrics]:
         q_key, policy_key, one_step_key = jax.random.split(key, 3)
@@ -215,6 +196,27 @@ def fql(
         q=lambda state, observation, action: critic.q_values(state.q, observation, action),
         weighs=policy.masks,
     )
+
+
+def _one_step_step(config, policy, critic, raw, optimizer):
+    """`(state, batch, flow, q, key) -> (state, metrics)`: the one-step policy moves; flow and q are from before the update."""
+
+    def step(state, batch, flow, q, key):
+        noise = jax.random.normal(key, (*batch.reward.shape, policy.noise_dim))
+        distilled = jax.lax.stop_gradient(policy.decode(flow, batch.observation, noise))
+
+        def loss_fn(params):
+            made = raw(params, batch.observation, noise)
+            values = critic.q_values(q, batch.observation, jnp.clip(made, -1.0, 1.0)).mean(axis=0)
+            distance = ((made - distilled) ** 2).mean()
+            size = jax.lax.stop_gradient(jnp.abs(values).mean()) if config.normalise_q else 1.0
+            loss = config.distil_weight * distance - values.mean() / size
+            return loss, {'one_step/q': values.mean(), 'one_step/distance': distance}
+
+        state, loss, metrics = descend(state, 'one_step', loss_fn, optimizer)
+        return state, {'one_step/loss': loss} | metrics
+
+    return step
 
 
 def fql_critic(

@@ -10,14 +10,14 @@ afterwards. The return of an episode that a time limit cut lacks what would have
 Source: the idea is that of Jelley et al., arXiv:2406.13376, who pretrain the critic; here it is a part of each phase.
 """
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from ooorl.nn.schedules import Progress
-from ooorl.types import Agent, State, ignore_data
+from ooorl.types import Agent, State
 from ooorl.validation import check_unit
+from ooorl.wrap import nested
 
 
 class MonteCarloState(NamedTuple):
@@ -43,18 +43,10 @@ def monte_carlo_start(agent: Agent, share: float) -> Agent:
         own, metrics = agent.update(state.agent, edit(state, batch), key)
         return MonteCarloState(own, state.progress._replace(count=state.progress.count + 1)), metrics
 
-    def acting(act):
-        return lambda state, observation, key: act(state.agent, observation, key)
-
-    told = agent.observe is not ignore_data
-    return replace(
+    return nested(
         agent,
         init=lambda key: MonteCarloState(agent.init(key), Progress(jnp.zeros((), jnp.int32), None)),
         update=update,
-        sample_action=acting(agent.sample_action),
-        best_action=acting(agent.best_action),
-        observe=(lambda state, rows: state._replace(agent=agent.observe(state.agent, rows))) if told else ignore_data,
         reads=tuple(dict.fromkeys((*agent.reads, 'return_to_go'))),
-        sees=lambda state, batch: agent.sees(state.agent, batch),
-        q=agent.q and (lambda state, observation, action: agent.q(state.agent, observation, action)),
+        sees=lambda state, batch: agent.sees(state.agent, edit(state, batch)),
     )

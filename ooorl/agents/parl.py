@@ -37,7 +37,7 @@ import optax
 from ooorl.agents.cached import COLUMNS
 from ooorl.agents.calql import calql_critic
 from ooorl.agents.search import CHOICES, SearchConfig, choose, members_value, search
-from ooorl.agents.steps import descend_policy, imitation, learner
+from ooorl.agents.steps import descend_policy, imitation, learner, over_critic
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.diffusion import diffusion_policy
 from ooorl.types import Agent, Array, Critic, Metrics, Params, Policy, Spec, State, Transition
@@ -161,7 +161,5 @@ def parl(
         update=update,
         sample_action=act,
         best_action=act,
-        q=lambda state, observation, action: critic.q(state.critic, observation, action),
-        reads=(*critic.reads, *(COLUMNS if config.cached else ())),
-        weighs=critic.weighs and (policy.masks or config.imitate == 'nothing'),
+        **over_critic(critic, policy, config.imitate, COLUMNS if config.cached else ()),
     )

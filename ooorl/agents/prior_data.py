@@ -16,7 +16,7 @@ with every update on the batch's online rows, where theirs takes one with each e
 for a number of steps.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -26,8 +26,9 @@ import optax
 
 from ooorl.agents.steps import descend, init_q, learner
 from ooorl.nn.networks import mlp
-from ooorl.types import Agent, Array, Params, Spec, State, Transition, ignore_data
+from ooorl.types import Agent, Array, Params, Spec, State, Transition
 from ooorl.validation import check_choice, check_not_negative, check_positive
+from ooorl.wrap import nested
 
 ONLINE = 1.0  # `source` of rows that were collected
 UNSEEN = float(np.finfo(np.float32).max)  # smallest reward before there was any
@@ -115,18 +116,10 @@ def prior_data(agent: Agent, spec: Spec, config: PriorDataConfig = PriorDataConf
         own, metrics = agent.update(state.agent, jax.lax.stop_gradient(relabelled(state, batch)), key)
         return state._replace(agent=own), metrics | losses
 
-    def acting(act):
-        return lambda state, observation, key: act(state.agent, observation, key)
-
-    told = agent.observe is not ignore_data
-    return replace(
+    return nested(
         agent,
         init=init,
         update=update,
-        sample_action=acting(agent.sample_action),
-        best_action=acting(agent.best_action),
-        observe=(lambda state, rows: state._replace(agent=agent.observe(state.agent, rows))) if told else ignore_data,
         reads=tuple(dict.fromkeys((*agent.reads, 'source'))),
         sees=lambda state, batch: agent.sees(state.agent, relabelled(state, batch)),
-        q=agent.q and (lambda state, observation, action: agent.q(state.agent, observation, action)),
     )

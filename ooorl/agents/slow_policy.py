@@ -6,15 +6,15 @@ Whatever the agent is, learning reads its own policy and acting reads the slow o
 about what is deployed. The policies' own slow copies (`ooorl.policies.averaged`) do the same for one kind of policy.
 """
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ooorl.errors import UsageError
-from ooorl.types import Agent, Params, State, ignore_data
+from ooorl.types import Agent, Params, State
 from ooorl.validation import check_unit
+from ooorl.wrap import nested
 
 
 class SlowPolicyState(NamedTuple):
@@ -47,14 +47,15 @@ def slow_policy(agent: Agent, rate: float) -> Agent:
     def acting(act):
         return lambda state, observation, key: act(state.agent._replace(policy=state.slow), observation, key)
 
-    told = agent.observe is not ignore_data
-    return replace(
+    def inherit(state, sources):
+        own = agent.inherit(state.agent, sources)
+        return SlowPolicyState(own, own.policy)
+
+    return nested(
         agent,
         init=init,
         update=update,
         sample_action=acting(agent.sample_action),
         best_action=acting(agent.best_action),
-        observe=(lambda state, rows: state._replace(agent=agent.observe(state.agent, rows))) if told else ignore_data,
-        sees=lambda state, batch: agent.sees(state.agent, batch),
-        q=agent.q and (lambda state, observation, action: agent.q(state.agent, observation, action)),
+        inherit=agent.inherit and inherit,
     )

@@ -15,7 +15,7 @@ from ooorl.mapping import Stacked
 from ooorl.nn.losses import AGGREGATES, weighted
 from ooorl.nn.networks import Network
 from ooorl.policies.averaged import fitted_of, with_fitted
-from ooorl.types import Array, DensityPolicy, Key, Metrics, Params, Policy, Spec, State, Transition
+from ooorl.types import Array, Critic, DensityPolicy, Key, Metrics, Params, Policy, Spec, State, Transition
 from ooorl.validation import check_choice, check_not_negative
 
 Q_UNITS = ('size', 'advantage')  # what a value that a policy climbs may be divided by
@@ -107,6 +107,28 @@ def descend_policy(
     before = state.policy
     state, loss, more = descend(state, 'policy', loss_fn, optimizer)
     return state._replace(policy=policy.after_update(before, state.policy)), loss, more
+
+
+def cloning_step(policy: Policy, optimizer: optax.GradientTransformation, action_dim: int) -> Callable:
+    """`(state, batch, key) -> (state, metrics)`: `state.policy` one step down its imitation loss, the mean over rows and A."""
+
+    def step(state, batch, key):
+        def loss_fn(params):
+            return imitation(policy, params, batch, key).mean() / action_dim, None
+
+        state, loss, _ = descend_policy(state, policy, loss_fn, optimizer)
+        return state, {'policy/loss': loss}
+
+    return step
+
+
+def over_critic(critic: Critic, policy: Policy, imitate: str, reads: tuple[str, ...] = ()) -> dict[str, Any]:
+    """`q`, `reads` and `weighs` of an agent whose state has the critic's as `critic`, and that reads further columns."""
+    return {
+        'q': lambda state, observation, action: critic.q(state.critic, observation, action),
+        'reads': (*critic.reads, *reads),
+        'weighs': critic.weighs and (policy.masks or imitate == 'nothing'),
+    }
 
 
 def weight_facts(advantage: Array, weight: Array, cap: float) -> Metrics:

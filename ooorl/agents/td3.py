@@ -185,6 +185,25 @@ def _parts(
         state, loss, mean = descend(state, 'q', loss_fn, q_optimizer)
         return state, {'q/loss': loss, 'q/mean': mean, 'q/target': target.mean()}
 
+    policy_step = _policy_step(spec, config, policy, q_values, act, policy_optimizer, cloning_target)
+
+    def move_targets(state):
+        return state._replace(
+            target_policy=optax.incremental_update(state.policy, state.target_policy, config.polyak),
+            target_q=optax.incremental_update(state.q, state.target_q, config.polyak),
+        )
+
+    return _Parts(init, q_values, next_action, q_step, policy_step, move_targets)
+
+
+def _distance(action, data_action):
+    """Squared distance `[B]`; 0 where the data's action is unknown."""
+    return (jnp.where(jnp.isnan(data_action), 0.0, action - data_action) ** 2).sum(axis=-1)
+
+
+def _policy_step(spec, config, policy, q_values, act, optimizer, cloning_target):
+    """`(state, batch, key) -> (state, metrics)`: the policy moves."""
+
     def policy_step(state, batch, key):
         action_key, loss_key = jax.random.split(key)
         critics = state.q[:1] if config.policy_value == 'first' else state.q
@@ -203,21 +222,10 @@ def _parts(
             loss = -scale * q.mean() + config.cloning_weight * cloning
             return loss, {'policy/q': q.mean(), 'policy/cloning': cloning, 'policy/q_scale': scale}
 
-        state, loss, metrics = descend_policy(state, policy, loss_fn, policy_optimizer)
+        state, loss, metrics = descend_policy(state, policy, loss_fn, optimizer)
         return state, {'policy/loss': loss} | metrics
 
-    def move_targets(state):
-        return state._replace(
-            target_policy=optax.incremental_update(state.policy, state.target_policy, config.polyak),
-            target_q=optax.incremental_update(state.q, state.target_q, config.polyak),
-        )
-
-    return _Parts(init, q_values, next_action, q_step, policy_step, move_targets)
-
-
-def _distance(action, data_action):
-    """Squared distance `[B]`; 0 where the data's action is unknown."""
-    return (jnp.where(jnp.isnan(data_action), 0.0, action - data_action) ** 2).sum(axis=-1)
+    return policy_step
 
 
 def _in_use(weight) -> bool:

@@ -113,11 +113,8 @@ def noise_levels(config: ConsistencyConfig, known: tuple[float, ...] | None = No
     return np.append(np.asarray(known, np.float64), 0.0)
 
 
-def jumps(spec: Spec, config: ConsistencyConfig, known: tuple[float, ...] | None = None) -> Jumps:
-    """G and its losses over the noise levels of a config or of a teacher."""
-    network, levels = time_network(spec, config), noise_levels(config, known)
-    end, floor = float(levels[-1]), float(levels[-2])
-    table = jnp.asarray(levels, jnp.float32)
+def _jump(config, network, end, floor):
+    """g and G of the top of this file."""
 
     def guess(params, observation, x, t, s, key=None):
         scale = 1.0 / jnp.sqrt(t**2 + config.sigma_data**2)
@@ -132,6 +129,17 @@ def jumps(spec: Spec, config: ConsistencyConfig, known: tuple[float, ...] | None
         t, s = jnp.broadcast_arrays(jnp.asarray(t, x.dtype), jnp.asarray(s, x.dtype))
         kept = over(s / t, x)
         return kept * x + (1.0 - kept) * guess(params, observation, x, t, s, key)
+
+    return guess, jump
+
+
+def jumps(spec: Spec, config: ConsistencyConfig, known: tuple[float, ...] | None = None) -> Jumps:
+    """G and its losses over the noise levels of a config or of a teacher."""
+    network, levels = time_network(spec, config), noise_levels(config, known)
+    end, floor = float(levels[-1]), float(levels[-2])
+    table = jnp.asarray(levels, jnp.float32)
+
+    guess, jump = _jump(config, network, end, floor)
 
     def distance(error):
         if config.distance == 'square':

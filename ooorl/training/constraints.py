@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from ooorl.errors import UsageError
 from ooorl.types import Agent, Array, State, Transition
 from ooorl.validation import check_not_negative, check_positive, check_unit
+from ooorl.wrap import nested
 
 
 def costs(batch: Transition, unknown: float = 0.0) -> Array:
@@ -66,15 +67,11 @@ def priced(agent: Agent, *, limit: float, rate: float = 3e-3, start: float = 1.0
         after = PricedState(inner, state.log_price + rate * (mean - limit))
         return after, {**metrics, 'price': jnp.exp(state.log_price), 'cost': mean}
 
-    return replace(
+    return nested(
         agent,
         init=lambda key: PricedState(agent.init(key), jnp.log(jnp.asarray(start, jnp.float32))),
         update=update,
-        sample_action=lambda state, observation, key: agent.sample_action(state.agent, observation, key),
-        best_action=lambda state, observation, key: agent.best_action(state.agent, observation, key),
-        observe=lambda state, rows: state._replace(agent=agent.observe(state.agent, rows)),
         sees=lambda state, batch: agent.sees(state.agent, paying(state, batch)),
-        q=agent.q and (lambda state, observation, action: agent.q(state.agent, observation, action)),
     )
 
 

@@ -11,6 +11,7 @@ from small import linear, random_batch, trees_equal
 from ooorl.agents.bc import BCConfig, bc
 from ooorl.agents.distill import DistilConfig, distil
 from ooorl.agents.returns import ReturnsConfig, returns
+from ooorl.agents.slow_policy import slow_policy
 from ooorl.errors import UsageError
 from ooorl.nn import schedules
 from ooorl.nn.diffusion import path_step
@@ -102,6 +103,20 @@ def test_without_weight_returns_change_nothing_and_with_it_they_pull():
             values[on, weight] = agent.update(new, BATCH, KEY)[1]['student/return'], metrics['student/return']
     for on in ('denoised', 'one_step'):
         assert values[on, 100.0][0] > values[on, 0.0][0] and values[on, 100.0][1] == values[on, 0.0][1]
+
+
+def test_an_averaged_student_begins_as_its_teacher_too():
+    plain = distil(SPEC, teacher=EDM, student=STUDENT)
+    state, teacher = inherited(plain)
+    slow, _ = inherited(slow_policy(plain, 0.1))
+    assert trees_equal(slow.agent, state) and trees_equal(slow.slow, state.policy) and trees_equal(slow.agent.teacher, teacher)
+
+
+def test_sources_are_those_that_it_learns_from():
+    model, judged = judge((1.0, 0.0))
+    for agent, others in ((distil(SPEC, teacher=EDM, student=STUDENT, returns=model), ()), (distil(SPEC, teacher=EDM), (judged,))):
+        with pytest.raises(UsageError, match='in that order'):
+            inherited(agent, *others)
 
 
 def test_only_the_first_step_of_a_plan_may_be_judged():

@@ -228,7 +228,7 @@ TABLE = [
         ('target from the current q', 'loss_of(state.target_q, batch, next_action)', 'loss_of(state.q, batch, next_action)'),
         ('the slow q follows the new q', "state = state._replace(target_q=optax.incremental_update(state.q, state.target_q, config.polyak))\n        state, loss, mean = descend(state, 'q', loss_fn, optimizer)",
          "state, loss, mean = descend(state, 'q', loss_fn, optimizer)\n        state = state._replace(target_q=optax.incremental_update(state.q, state.target_q, config.polyak))"),
-        ('imitation summed over dimensions', 'batch, key).mean() / spec.action_dim, None', 'batch, key).mean(), None'),
+        ('imitation summed over dimensions', 'cloning_step(policy, optimizer, spec.action_dim)', 'cloning_step(policy, optimizer, 1)'),
         ('distils what the flow has just learnt', 'one_step_step(state, batch, flow, q, one_step_key)', 'one_step_step(state, batch, state.policy, q, one_step_key)'),
         ('climbs the new q', 'one_step_step(state, batch, flow, q, one_step_key)', 'one_step_step(state, batch, flow, state.q, one_step_key)'),
         ('distils the clipped action', 'distance = ((made - distilled) ** 2).mean()', 'distance = ((jnp.clip(made, -1.0, 1.0) - distilled) ** 2).mean()'),
