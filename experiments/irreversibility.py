@@ -27,245 +27,37 @@ on.
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from irreversibility_methods import PLACES, demonstrations, detectors, learner, logged, method
 from irreversibility_table import table
 
 from ooorl import signals, wrap
-from ooorl.agents.iql import IQLConfig, iql
-from ooorl.agents.sac import SACConfig, sac
-from ooorl.agents.td3 import TD3Config, td3
-from ooorl.envs import batched, cliffs, make_task, tabletop
+from ooorl.envs import batched, make_task, tabletop
 from ooorl.reporting import writers
 from ooorl.signals.calibration import calibration
-from ooorl.signals.familiarity import usual_distance
 from ooorl.signals.reversibility import visited
-from ooorl.training import budget, interventions
-from ooorl.training.constraints import priced, recovering
-from ooorl.training.interventions import intervening, own_columns, value_of
+from ooorl.training import interventions
+from ooorl.training.interventions import own_columns
 from ooorl.training.learn import Sampling
-from ooorl.training.lives import WIDTH, Rules, as_lives, column, endless
+from ooorl.training.lives import as_lives, endless
 from ooorl.training.phases import Setup, online, ooo
 from ooorl.training.run import iterate
-from ooorl.types import Agent, Transition
+from ooorl.types import Transition
 
 HERE = Path(__file__).resolve().parent
-DATA = Path(os.environ.get('OOORL_SHARED_DATA', HERE.parent.parent / 'shared' / 'data')) / 'earl'
 BUDGETS = (1, 2, 5, 10, 20)
 METHODS = (
     'episodic', 'episodic_sac', 'paint', 'naive', 'oracle', *(f'{kind}@{b}' for b in BUDGETS for kind in ('fixed', 'plan')),
     'paint_without_floor', 'value', 'drop', 'rae', 'reach', 'neighbour', 'medal', 'paint_medal', 'leave_no_trace',
 )  # fmt: skip
-GAMMA, EPISODES, RISK_EDGES = 0.97, 20, (0.2, 0.5, 0.8)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """A task and the sizes of its runs: steps and updates of all methods, steps of an episode, a life and patience."""
-
-    id: str
-    steps: int
-    updates: int
-    episode: int
-    life: int = 4000
-    patience: int = 50
-    turn: int = 100
-    seed_steps: int = 200
-    columns: tuple[int, ...] = (0, 1)
-    demonstrations: int = 20
-    width: int = 64
-    settings: Mapping = field(default_factory=dict)
-    floor: float = 0.0
-    inverse_temperature: float = 10.0
-
-    def task(self, **more):
-        """The task, whose success ends values."""
-        return make_task(self.id, terminate_on_success=True, **self.settings, **more)
-
-
-PLACES = {
-    'maze': Place(
-        id='ooorl/IrreversibleMaze-v0', steps=4_000, updates=2_000, episode=50, life=2000, patience=500, demonstrations=4
-    ),
-    'cliffs': Place(id='ooorl/PointMassCliffs-v0', steps=6_000, updates=3_000, episode=60, life=1000, demonstrations=4),
-    'tabletop': Place(
-        id='ooorl/TabletopNoWalls-v0', steps=8_000, updates=4_000, episode=200, columns=(0, 1, 2, 3, 4), demonstrations=50,
-        inverse_temperature=3.0, patience=300, life=8000, floor=-3.3,
-    ),
-}
-
-
-def demonstrations(name: str) -> Transition | None:
-    """Rows of demonstrations with a column `label`: all their states are taken to be reversible, which is privileged
-    knowledge."""
-    place = PLACES[name]
-    if not place.demonstrations:
-        return None
-    rows = _walked(place.demonstrations) if name == 'cliffs' else _loaded(name, place.demonstrations)
-    return rows._replace(extras={**rows.extras, 'label': np.zeros(len(rows.reward), np.float32)})
-
-
-def _loaded(name, episodes):
-    file = {'maze': 'maze-config0_forward.npz', 'tabletop': 'tabletop_manipulation_no_walls_forward.npz'}[name]
-    with np.load(DATA / file) as arrays:
-        rewards, ends = arrays['rewards'].reshape(-1), arrays['terminals'].reshape(-1).astype(bool)
-        keep = slice(0, np.flatnonzero(ends)[episodes - 1] + 1)
-        columns = [arrays[key][keep].astype(np.float32) for key in ('observations', 'actions', 'next_observations')]
-    before, action, after = columns
-    going = 1.0 - ends[keep].astype(np.float32)
-    return Transition(before, action, rewards[keep].astype(np.float32), going, after, {'boundary': 1.0 - going})
-
-
-def _walked(episodes):
-    """Noisy walks round the canyon, ended at the goal."""
-    task = make_task('ooorl/PointMassCliffs-v0', horizon=60)
-    points = np.array([[-0.1, 0.5], [0.85, 0.5], cliffs.GOAL_PLACE])
-    rng, rows, key = np.random.default_rng(0), [], jax.random.key(0)
-    step = jax.jit(task.step)
-    while sum(row[3] == 0 for row in rows) < episodes:
-        key, reset_key = jax.random.split(key)
-        (state, seen), stage, walk = task.reset(reset_key), 0, []
-        for _ in range(60):
-            seen = np.asarray(seen)
-            stage += int(np.abs(points[stage] - seen).max() < 0.1 and stage < 2)
-            action = np.clip((points[stage] - seen) / cliffs.STEP_SIZE + 0.3 * rng.normal(size=2), -1, 1).astype(np.float32)
-            key, step_key = jax.random.split(key)
-            state, after, reward, over, _ = step(state, action, step_key)
-            walk.append((seen, action, float(reward), 1.0 - float(over), np.asarray(after)))
-            seen = after
-            if bool(over):
-                rows += walk
-                break
-    columns = [np.asarray(one, np.float32) for one in zip(*rows, strict=True)]
-    return Transition(*columns, extras={'boundary': 1.0 - columns[3]})
-
-
-def learner(place: Place) -> Agent:
-    """The agent of all methods: IQL where there are demonstrations, else SAC with normalised critics, as RLPD's."""
-    spec = make_task(place.id).spec
-    if place.demonstrations:
-        return iql(spec, IQLConfig(
-            hidden=(place.width, place.width), gamma=GAMMA, learning_rate=1e-3, polyak=0.02, expectile=0.9,
-            inverse_temperature=place.inverse_temperature,
-        ))  # fmt: skip
-    return sac(spec, SACConfig(
-        hidden=(place.width, place.width), gamma=GAMMA, learning_rate=1e-3, polyak=0.02, critic_layer_norm='before',
-        init_temperature=0.1,
-    ))  # fmt: skip
-
-
-def detectors(place: Place, rows: Transition | None) -> dict:
-    """By name; those without labels are given what they need of the demonstrations."""
-    spec, start = make_task(place.id).spec, np.asarray(make_task(place.id).reset(jax.random.key(0))[1])
-    radius = 0.1 if rows is None else usual_distance(rows.observation[:1000, list(place.columns)])
-    widths = {'hidden': (64, 64), 'columns': place.columns}
-    reset = tuple(float(x) for x in start[list(place.columns)])
-    return {
-        'classifier': signals.reversibility_classifier(spec, signals.ClassifierConfig(**widths)),
-        'rae': signals.precedence(spec, signals.PrecedenceConfig(**widths, threshold=0.9)),
-        'reach': signals.reset_reachability(spec, signals.ReachabilityConfig(**widths, reset=reset, radius=0.2)),
-        'neighbour': signals.nearest_neighbour(
-            spec, signals.NeighbourConfig(columns=place.columns, radius=radius, capacity=1024)
-        ),
-    }
-
-
-def method(name: str, place: Place, rows: Transition | None, planned: dict | None) -> tuple[Agent, Rules, dict]:
-    """(agent, rules, further settings of `endless`) of a method; `planned` holds the trigger of `plan@b`."""
-    agent, known = learner(place), detectors(place, rows)
-    kind, _, most = name.partition('@')
-    rules = Rules(horizon=place.life, patience=place.patience, seed_steps=place.seed_steps, budget=int(most) if most else None)
-    detected = interventions.when_detected(known['classifier'])
-    paint = partial(intervening, agent, detector=known['classifier'], floor=place.floor, trigger=detected)
-    plain = partial(intervening, agent)
-    both = {
-        'backward': learner(place), 'discriminator': known['classifier'],
-        'backward_reward': interventions.matching(known['classifier']),
-    }
-    turns = replace(rules, switch_every=place.turn)
-    at_once, start = replace(rules, patience=0), make_task(place.id).reset(jax.random.key(0))[1]
-    if kind in known:
-        return paint(detector=known[kind], trigger=interventions.when_detected(known[kind], 0.9)), rules, {}
-    if kind == 'leave_no_trace':
-        home = _at_start(place)
-        made = plain(
-            backward=both['backward'], backward_reward=interventions.returning(home),
-            trigger=interventions.when_no_way_back(both['backward'], 0.1),
-        )
-        return made, replace(turns, wish='switch'), {'returned': home}
-    return {
-        'episodic': lambda: (plain(), Rules(horizon=place.episode, end_at_success=True), {}),
-        'episodic_sac': lambda: (
-            intervening(learner(replace(place, demonstrations=0))), Rules(horizon=place.episode, end_at_success=True), {}
-        ),
-        'naive': lambda: (plain(), rules, {}),
-        'oracle': lambda: (paint(trigger=interventions.when_true(make_task(place.id).irreversible)), at_once, {}),
-        'paint': lambda: (paint(), rules, {}),
-        'fixed': lambda: (paint(), rules, {}),
-        'plan': lambda: (paint(trigger=_planned(planned, agent, known['classifier'], place, int(most))), at_once, {}),
-        'paint_without_floor': lambda: (paint(floor=None), rules, {}),
-        'value': lambda: (paint(trigger=interventions.when_worthless(agent, 0.02)), rules, {}),
-        'drop': lambda: (paint(trigger=interventions.when_value_drops(agent, start, 0.3)), rules, {}),
-        'medal': lambda: (plain(**both), turns, {}),
-        'recovery': lambda: (_kept(recovering(agent, _keeper(place), threshold=0.3), known), rules, {}),
-        'priced': lambda: (_kept(priced(agent, limit=0.01), known), rules, {}),
-        'paint_medal': lambda: (paint(**both), turns, {}),
-    }[kind]()
-
-
-def _kept(agent, known):
-    """Another forward agent, reset as paint's is, without a floor."""
-    detector = known['classifier']
-    return intervening(agent, detector=detector, trigger=interventions.when_detected(detector))
-
-
-def _keeper(place):
-    spec = make_task(place.id).spec
-    return td3(spec, TD3Config(hidden=(place.width, place.width), gamma=GAMMA, learning_rate=1e-3, polyak=0.02))
-
-
-def _at_start(place):
-    if 'Tabletop' in place.id:
-        return tabletop.is_at_start
-    start = np.asarray(make_task(place.id).reset(jax.random.key(0))[1])
-    return lambda seen: jnp.sum((seen - jnp.broadcast_to(start, seen.shape)) ** 2, axis=-1) <= 0.15**2
-
-
-def _cell(agent, detector, edges, state, observation, key):
-    flat = observation.reshape(-1, observation.shape[-1])
-    value = value_of(agent, state.forward, flat, key, draws=4)
-    return budget.cells(value, detector.score(state.detector, visited(flat)), edges, RISK_EDGES).reshape(observation.shape[:-1])
-
-
-def _planned(planned, agent, detector, place, most):
-    cell_of = partial(_cell, agent, detector, planned['edges'])
-    made = budget.plan(planned['log'], place.steps // planned['every'], most)
-    return budget.when_it_pays(made, cell_of, total_steps=place.steps, decision_steps=planned['every'])
-
-
-def logged(place: Place, rows: Transition, event, every: int = 10) -> dict:
-    """What a finished run of paint tells a plan: its decisions, one every so many steps, in cells of the final value and risk."""
-    agent, known = learner(place), detectors(place, rows)['classifier']
-    state, store = event.state.finished['online'], event.state.stores['online']
-    told, columns = jax.vmap(interventions.labels)(state.told, store.storage), store.storage.observation
-    seen = columns[..., :-WIDTH]
-    values = jax.vmap(lambda s, o: value_of(agent, s.forward, o, jax.random.key(0), draws=4))(state, seen)
-    edges = tuple(float(x) for x in np.quantile(values, (0.33, 0.67)))
-    cell = jax.vmap(lambda s, o: _cell(agent, known, edges, s, o, jax.random.key(0)))(state, seen)
-    due = np.asarray((column(columns, 'age') % every == 0) & (told >= 0))
-    life = np.asarray(column(columns, 'life')) + 1e6 * np.arange(len(seen))[:, None]
-    num = (len(edges) + 1) * (len(RISK_EDGES) + 1)
-    log = budget.count(np.asarray(cell)[due], life[due], (np.asarray(told)[due] == 0).astype(float), num)
-    return {'log': log, 'edges': edges, 'every': every}
+EPISODES = 20
 
 
 def setup_of(name: str, place_name: str, seeds, planned: dict | None) -> tuple[Setup, Transition]:

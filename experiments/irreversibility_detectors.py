@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from irreversibility import PLACES, demonstrations
+from irreversibility_methods import PLACES, demonstrations
 
 from ooorl import signals
 from ooorl.envs import make_task

@@ -114,7 +114,8 @@ def test_an_averaged_student_begins_as_its_teacher_too():
 
 def test_sources_are_those_that_it_learns_from():
     model, judged = judge((1.0, 0.0))
-    for agent, others in ((distil(SPEC, teacher=EDM, student=STUDENT, returns=model), ()), (distil(SPEC, teacher=EDM), (judged,))):
+    both, alone = distil(SPEC, teacher=EDM, student=STUDENT, returns=model), distil(SPEC, teacher=EDM, student=STUDENT)
+    for agent, others in ((both, ()), (alone, (judged,))):
         with pytest.raises(UsageError, match='in that order'):
             inherited(agent, *others)
 
