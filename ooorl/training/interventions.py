@@ -133,6 +133,22 @@ def labels(told: Array, batch: Transition) -> Array:
     return jnp.where(life < 0, batch.extras.get('label', jnp.full_like(label, UNKNOWN)), label)
 
 
+def _wishing(forward, backward, trigger):
+    """`sample_action` of `intervening`: the action of whose turn it is, and behind it whether help is wanted."""
+
+    def sample_action(state, observation, key):
+        keys = jax.random.split(key, 3)
+        seen, columns = observation[..., :-WIDTH], observation[..., -WIDTH:]
+        action = forward.sample_action(state.forward, seen, keys[0])
+        if backward is not None:
+            other = backward.sample_action(state.backward, seen, keys[1])
+            action = jnp.where(column(observation, 'mode')[..., None] > 0, other, action)
+        wish = jnp.where(trigger(state, seen, columns, keys[2]), 1.0, -1.0)
+        return jnp.concatenate([action, wish[..., None]], axis=-1)
+
+    return sample_action
+
+
 def intervening(
     forward: Agent,
     *,
@@ -194,20 +210,10 @@ def intervening(
             metrics |= {f'backward/{name}': value for name, value in own.items()}
         return state._replace(forward=ahead), metrics
 
-    def sample_action(state, observation, key):
-        keys = jax.random.split(key, 3)
-        seen, columns = observation[..., :-WIDTH], observation[..., -WIDTH:]
-        action = forward.sample_action(state.forward, seen, keys[0])
-        if backward is not None:
-            other = backward.sample_action(state.backward, seen, keys[1])
-            action = jnp.where(column(observation, 'mode')[..., None] > 0, other, action)
-        wish = jnp.where(trigger(state, seen, columns, keys[2]), 1.0, -1.0)
-        return jnp.concatenate([action, wish[..., None]], axis=-1)
-
     return Agent(
         init=init,
         update=update,
-        sample_action=sample_action,
+        sample_action=_wishing(forward, backward, trigger),
         # Deployed in the task itself, whose observations have no columns behind them.
         best_action=lambda state, observation, key: forward.best_action(state.forward, observation, key),
         observe=observe,
