@@ -15,10 +15,12 @@ def one_decision(windows: Transition, gamma: float, ends: str = 'keep', chunk: i
     """Windows `[B, h]` as of `replay.sample_windows` as the rows `[B]` that `wrap.chunked` makes of them.
 
     `extras['weight']` `[B]` says how much a row counts and, where ends are kept, `extras['known']` which numbers of its action
-    were lived. The action `[B, chunk * A]` is that of the first `chunk` steps, None for all of them.
+    were carried out. The action `[B, chunk * A]` is that of the first `chunk` steps, None for all of them. A record may go on
+    behind the MDP's end, as where rewards of a task are given to recorded play: such steps are part of the action and earn
+    nothing.
     """
     rows, length = windows.reward.shape
-    lived, reward = lived_steps(windows), jnp.zeros(rows)
+    lived, recorded, reward = lived_steps(windows), windows.extras['valid'], jnp.zeros(rows)
     for step in range(length):
         reward = reward + gamma**step * (lived * windows.reward)[:, step]
     ended = (lived * (windows.discount == 0)).max(axis=-1)
@@ -27,10 +29,11 @@ def one_decision(windows: Transition, gamma: float, ends: str = 'keep', chunk: i
     for name in ('label', 'next_candidates'):
         if name in extras:
             extras[name] = windows.extras[name][:, -1]
-    extras['weight'] = lived[:, -1] if ends == 'drop' else jnp.maximum(lived[:, -1], ended)
-    action = (windows.action * lived[..., None])[:, :chunk]
+    extras['weight'] = recorded[:, -1] if ends == 'drop' else jnp.maximum(recorded[:, -1], ended)
+    # Zeros where steps are recorded would tell the critic apart what ends: standing still would look like the goal.
+    action = (windows.action * recorded[..., None])[:, :chunk]
     if ends == 'keep':
-        extras['known'] = jnp.broadcast_to(lived[:, :chunk, None], action.shape).reshape(rows, -1)
+        extras['known'] = jnp.broadcast_to(recorded[:, :chunk, None], action.shape).reshape(rows, -1)
     return Transition(
         observation=windows.observation[:, 0],
         action=action.reshape(rows, -1),

@@ -76,23 +76,25 @@ def windows_of(reward, discount, valid):
     return Transition(steps, steps, columns[0], columns[1], steps + 1, {'valid': columns[2], 'return_to_go': 10 * columns[0]})
 
 
-@pytest.mark.parametrize(('reward', 'discount', 'valid', 'total', 'mask', 'kept', 'dropped', 'lived'), [
+@pytest.mark.parametrize(('reward', 'discount', 'valid', 'total', 'mask', 'kept', 'dropped', 'done'), [
     ([-1, -1, -1, 0], [1, 1, 1, 1], [1, 1, 1, 1], -2.71, 1, 1, 1, 4),  # no end: y = -2.71 + .9^4 * 7 = 1.8827
     ([-1, -1, 0, 5], [1, 1, 0, 1], [1, 1, 1, 0], -1.9, 0, 1, 0, 3),  # the MDP ended in the third step
-    ([-1, -1, 0, 5], [1, 1, 0, 1], [1, 1, 1, 1], -1.9, 0, 1, 0, 3),  # likewise, in data that go on behind it
+    # Likewise, in data that go on behind it: what was done then is part of the chunk, or standing still would look like the goal.
+    ([-1, -1, 0, 5], [1, 1, 0, 1], [1, 1, 1, 1], -1.9, 0, 1, 1, 4),
+    ([0, -1, -1, 5], [0, 1, 1, 1], [1, 1, 1, 1], 0, 0, 1, 1, 4),  # likewise, at the goal already
     ([-1, -1, -1, 5], [1, 1, 1, 0], [1, 1, 1, 1], 0.935, 0, 1, 1, 4),  # it ended with the chunk: -2.71 + .729 * 5
     ([-1, -1, -1, 5], [1, 1, 1, 1], [1, 1, 0, 0], -1.9, 1, 0, 0, 2),  # cut by a time-out: the successor is not that of 4 steps
 ])  # fmt: skip
-def test_what_a_window_comes_to_by_hand(reward, discount, valid, total, mask, kept, dropped, lived):
+def test_what_a_window_comes_to_by_hand(reward, discount, valid, total, mask, kept, dropped, done):
     windows = windows_of(reward, discount, valid)
     for ends, weight in (('keep', kept), ('drop', dropped)):
         row = one_decision(windows, 0.9, ends)
         np.testing.assert_allclose(row.reward, [total], rtol=1e-6)
         np.testing.assert_allclose(row.discount, [0.9**3 * mask], rtol=1e-6)
         np.testing.assert_array_equal(row.extras['weight'], [weight])
-        np.testing.assert_array_equal(row.action, [[n if n <= lived else 0 for n in (1, 2, 3, 4)]])
+        np.testing.assert_array_equal(row.action, [[n if n <= done else 0 for n in (1, 2, 3, 4)]])
         assert float(row.extras['return_to_go'][0]) == 10 * reward[0]
         assert (float(row.observation[0, 0]), float(row.next_observation[0, 0])) == (1, 5)
-    np.testing.assert_array_equal(one_decision(windows, 0.9, 'keep').extras['known'], [[n <= lived for n in (1, 2, 3, 4)]])
+    np.testing.assert_array_equal(one_decision(windows, 0.9, 'keep').extras['known'], [[n <= done for n in (1, 2, 3, 4)]])
     assert 'known' not in one_decision(windows, 0.9, 'drop').extras
     np.testing.assert_allclose(-2.71 + 0.9 * 0.9**3 * 7, 1.8827, rtol=1e-9)
