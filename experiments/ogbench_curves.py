@@ -6,7 +6,8 @@
     python experiments/ogbench_curves.py --table --published curves.csv             # what the results in the repository say
 
 A cell is family:task:method:size. It runs `configs/<folder>/ogbench_manipulation.toml` with the method's tuned settings for that
-family, in a run directory below `--out`; stopped at any moment, the same command goes on from the last checkpoint.
+family, in a run directory below `--out`; stopped at any moment, the same command goes on from the last checkpoint. Updates of
+`--updates` and of the table are the published ones, steps of the critic; ReBRAC's agent here takes two of them in an update.
 Published are means and deviations over 12 seeds of ColinQiyangLi/qam@f93efd2 (`exp_data`), every 50,000 updates, with ten
 critics of 512 x 4, batches of 256 and 1,000,000 rows. The csv has the columns task, method, updates, seeds, success_mean,
 success_std.
@@ -38,18 +39,34 @@ HERE = Path(__file__).resolve().parent
 CONFIGS, RESULTS, PREFIX = HERE.parent / 'configs', HERE / 'results', 'ogbench_curves-'
 
 class Method(NamedTuple):
-    """The folder of a method's config, its name in the published table, where the critics' settings stand, tuned settings."""
+    """The folder of a method's config, its name in the published table, its tables, tuned settings.
+
+    `tables` have networks, the last of them the critics; `steps` of the critic make one update of ours, published is one.
+    """
 
     folder: str
     published: str
-    critic: str
+    tables: tuple[str, ...]
     tuned: dict[str, dict]
+    steps: int = 1
 
 
+def _tuned(key, *values):
+    """The knob that is tuned for each family."""
+    return {family: {key: value} for family, value in zip(FAMILIES, values, strict=True)}
+
+
+FAMILIES = ('scene', 'puzzle-3x3', 'cube-double')
+SPARSE = ('scene', 'puzzle-3x3')
+# Tuned knobs: experiments/reproduce.py there. PA-RL was not published on these tasks: IFQL's, whose critic it has.
 METHODS = {
-    'ifql': Method('idql', 'IFQL', 'agent', {'scene': {'agent.expectile': 0.9}, 'puzzle-3x3': {'agent.expectile': 0.95}}),
-    'fql': Method('fql', 'FQL', 'agent', {family: {'agent.distil_weight': 300.0} for family in ('scene', 'puzzle-3x3')}),
-    'edit': Method('expo', 'FEdit', 'agent.critic', {family: {'agent.edit_scale': 0.2} for family in ('scene', 'puzzle-3x3')}),
+    'ifql': Method('idql', 'IFQL', ('agent.policy', 'agent'), _tuned('agent.expectile', 0.9, 0.95, 0.9)),
+    'fql': Method('fql', 'FQL', ('agent.policy', 'agent'), _tuned('agent.distil_weight', 300.0, 300.0, 300.0)),
+    'edit': Method('expo', 'FEdit', ('agent', 'agent.policy', 'agent.critic'), _tuned('agent.edit_scale', 0.2, 0.2, 0.2)),
+    'rebrac': Method('rebrac', 'ReBRAC', ('agent',), _tuned('agent.cloning_weight', 0.03, 0.1, 0.01), steps=2),
+    'parl': Method('parl', 'PA-RL', ('agent.policy', 'agent.critic'), _tuned('agent.critic.expectile', 0.9, 0.95, 0.9)),
+    'dsrl': Method('dsrl', 'DSRL', ('agent', 'agent.policy', 'agent.critic'), _tuned('agent.noise_bound', 0.4, 1.0, 1.0)),
+    'qam': Method('qam', 'QAM', ('agent',), _tuned('agent.inverse_temperature', 1.0, 3.0, 1.0)),
 }
 # What networks and batches are; 'full' is what is published.
 SIZES = {
@@ -57,7 +74,6 @@ SIZES = {
     'small': {'width': 256, 'depth': 3, 'num_critics': 2, 'batch_size': 128},
     'full': {'width': 512, 'depth': 4, 'num_critics': 10, 'batch_size': 256},
 }
-FAMILIES = ('scene', 'puzzle-3x3')
 KEPT = ('q/mean', 'q/target', 'q/loss', 'value/mean', 'policy/loss')
 
 
@@ -85,7 +101,7 @@ class Cell(NamedTuple):
 
 def all_cells() -> list[Cell]:
     """The cells in the order of their worth."""
-    return [Cell(family, 1, method, 'small') for family in FAMILIES for method in METHODS] + [Cell('scene', 1, 'ifql', 'full')]
+    return [Cell(family, 1, method, 'small') for family in SPARSE for method in METHODS] + [Cell('scene', 1, 'ifql', 'full')]
 
 
 def parse_cell(text: str) -> Cell:
@@ -103,20 +119,19 @@ def parse_cell(text: str) -> Cell:
 
 
 def settings_of(cell: Cell, dataset: str, seeds: str, updates: int, overrides) -> dict:
-    """The config of a cell."""
+    """The config of a cell; `updates` as they are counted in the published table."""
     method, size = METHODS[cell.method], SIZES[cell.size]
-    widths = [size['width']] * size['depth']
+    updates //= method.steps
     changed = {
         'run.seeds': seeds,
         'run.evaluate_every': max(updates // 2, 1),
         'offline.num_updates': updates,
         'environment.id': cell.environment,
+        'environment.settings.reward': 'sparse' if cell.family in SPARSE else 'dense',
         'dataset.path': dataset,
-        'agent.hidden': widths,
-        'agent.policy.hidden': widths,
-        f'{method.critic}.hidden': widths,
-        f'{method.critic}.num_critics': size['num_critics'],
-        'agent.sampling.batch_size': size['batch_size'],
+        **{f'{table}.hidden': [size['width']] * size['depth'] for table in method.tables},
+        f'{method.tables[-1]}.num_critics': size['num_critics'],
+        'agent.sampling.batch_size': size['batch_size'] * method.steps,
         **method.tuned[cell.family],
     }
     texts = [f'{key}={json.dumps(value)}' for key, value in changed.items()]
@@ -194,11 +209,13 @@ def table(results: Mapping[str, dict], known: Mapping) -> str:
     rows = []
     for _, result in sorted(results.items()):
         cell = parse_cell(result['cell'])
+        method = METHODS[cell.method]
         for updates, success in zip(result['curve']['updates'], result['curve'].get('success', []), strict=True):
-            there = known.get((cell.environment, METHODS[cell.method].published, updates))
+            updates *= method.steps
+            there = known.get((cell.environment, method.published, updates))
             rows.append([
                 f'{cell.family} {cell.task}',
-                METHODS[cell.method].published,
+                method.published,
                 ', '.join(filter(None, (cell.size, result.get('label', '')))),
                 f'{_rows(result):,}',
                 f'{updates:,}',
@@ -254,7 +271,7 @@ def main(argv: list[str] | None = None) -> int:
                 writers.write_json(path, collected(cell, arguments.out / _file(cell, arguments.label), arguments.label))
             continue
         done = json.loads(path.read_text(encoding='utf-8'))['curve']['updates'] if path.is_file() else []
-        if done and done[-1] >= arguments.updates:
+        if done and done[-1] * METHODS[cell.method].steps >= arguments.updates:
             continue
         print(f'--- {cell}', flush=True)
         try:

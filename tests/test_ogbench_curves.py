@@ -8,6 +8,7 @@ import pytest
 import tomli_w
 
 from ooorl.errors import UsageError
+from ooorl.runner import config
 
 FOLDER = Path(__file__).parent.parent / 'experiments'
 
@@ -19,16 +20,41 @@ def curves():
         yield importlib.import_module('ogbench_curves')
 
 
-@pytest.mark.parametrize('method', ['ifql', 'fql', 'edit'])
+KNOBS = {
+    'ifql': ('expectile', 0.95), 'fql': ('distil_weight', 300.0), 'edit': ('edit_scale', 0.2), 'rebrac': ('cloning_weight', 0.1),
+    'parl': ('expectile', 0.95), 'dsrl': ('noise_bound', 1.0), 'qam': ('inverse_temperature', 3.0),
+}
+
+
+@pytest.mark.parametrize('method', KNOBS)
 def test_a_cell_has_its_size_and_its_tuned_settings(curves, method):
+    assert set(curves.METHODS) == set(KNOBS)
     cell = curves.parse_cell(f'puzzle-3x3:2:{method}:full')
-    settings = curves.settings_of(cell, 'data.npz', '0:3', 100, ['evaluation.num_episodes=7'])
-    agent, critic = settings['agent'], settings['agent'].get('critic', settings['agent'])
-    assert settings['environment'] == {'id': 'puzzle-3x3-play-singletask-task2-v0', 'settings': {'reward': 'sparse'}}
-    assert (settings['run']['seeds'], settings['evaluation']['num_episodes'], settings['run']['evaluate_every']) == ('0:3', 7, 50)
-    assert critic['hidden'] == agent['hidden'] == agent['policy']['hidden'] == [512] * 4
-    assert (critic['num_critics'], agent['sampling']['batch_size'], agent['chunk']) == (10, 256, 5)
-    assert agent.get('expectile', 0.95) == 0.95
+    settings = config.resolve(curves.settings_of(cell, 'data.npz', '0:3', 100, ['evaluation.num_episodes=7']))
+    agent, steps = settings['agent'], 2 if method == 'rebrac' else 1
+    tables = [table for table in (agent, agent.get('policy'), agent.get('critic')) if table and 'hidden' in table]
+    assert settings['environment']['id'] == 'puzzle-3x3-play-singletask-task2-v0'
+    assert settings['environment']['settings'] == {'reward': 'sparse'}
+    assert (settings['run']['seeds'], settings['evaluation']['num_episodes']) == ('0:3', 7)
+    assert settings['offline']['num_updates'] * steps == 2 * settings['run']['evaluate_every'] * steps == 100
+    assert all(table['hidden'] == [512] * 4 for table in tables)
+    critic = agent.get('critic', agent)
+    assert (critic['num_critics'], critic['aggregate'], agent['chunk']) == (10, 'lower', 5)
+    assert agent['sampling']['batch_size'] == 256 * steps
+    name, value = KNOBS[method]
+    assert agent.get(name, critic.get(name)) == value
+
+
+def test_cubes_have_the_dense_rewards_that_are_published(curves):
+    settings = curves.settings_of(curves.parse_cell('cube-double:3:rebrac:tiny'), 'data.npz', '0:2', 100, [])
+    assert settings['environment']['settings'] == {'reward': 'dense'} and settings['agent']['cloning_weight'] == 0.01
+    assert 'cube-double' not in {cell.family for cell in curves.all_cells()}
+
+
+def test_updates_of_a_table_are_steps_of_the_critic(curves):
+    result = {'cell': 'scene:1:rebrac:small', 'curve': {'updates': [25_000], 'success': [[0.5]]}, 'dataset': {}}
+    known = {('scene-play-singletask-task1-v0', 'ReBRAC', 50_000): (0.69, 0.24)}
+    assert '| 50,000 | 0.50 | 0.50 | 0.69 ± 0.24 | yes |' in curves.table({'x': result}, known)
 
 
 BAD = ['scene:1:ifql', 'scene:6:ifql:small', 'ant:1:ifql:small', 'scene:1:ifql:small:x', 'scene:1:x:full']

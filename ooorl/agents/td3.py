@@ -60,7 +60,7 @@ from ooorl.agents.steps import (
 )
 from ooorl.nn.heads import scalar_head
 from ooorl.nn.losses import AGGREGATES, backup, ensemble_value, weighted
-from ooorl.nn.networks import ensemble_q
+from ooorl.nn.networks import ACTIVATIONS, ensemble_q
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.gaussian import deterministic_policy
 from ooorl.types import Agent, Array, Metrics, Params, Policy, Spec, Transition, ValueHead
@@ -92,6 +92,7 @@ class TD3Config(Scheduled):
     critic_cloning_weight: float = 0.0  # of the squared distance to the data's next action in the next value
     exploration_noise: float = 0.1  # std of the default policy's draws
     hidden: tuple[int, ...] = (256, 256)  # widths of all networks
+    activation: str = 'relu'  # of Q and the default policy, as of `networks.mlp`; OGBench 'gelu'
     num_critics: int = 2  # ensemble members E
     critic_layer_norm: str | None = None  # None, or 'before' / 'after' the activation; ReBRAC 'after'
     policy_layer_norm: str | None = None  # the same for the default policy
@@ -105,6 +106,7 @@ class TD3Config(Scheduled):
         check_positive(num_critics=self.num_critics, q_normalisation=self.q_normalisation)
         check_not_negative(target_noise=self.target_noise, noise_clip=self.noise_clip, cloning_weight=self.cloning_weight)
         check_not_negative(critic_cloning_weight=self.critic_cloning_weight, exploration_noise=self.exploration_noise)
+        check_choice(tuple(ACTIVATIONS), activation=self.activation)
         check_choice(('mode', 'sample'), policy_action=self.policy_action)
         check_choice(('first', *AGGREGATES), policy_value=self.policy_value)
         check_members(self)
@@ -144,7 +146,8 @@ def _parts(
     spec: Spec, config: TD3Config, policy: Policy, head: ValueHead, grad_transform, cloning_target=imitate_data
 ) -> _Parts:
     network = ensemble_q(
-        config.hidden, head.num_outputs, num_members=config.num_critics, layer_norm=config.critic_layer_norm
+        config.hidden, head.num_outputs, num_members=config.num_critics, activation=config.activation,
+        layer_norm=config.critic_layer_norm,
     )
     policy_optimizer = scheduled_adam(config, 'policy', config.learning_rate, grad_transform, eps=config.adam_eps)
     q_optimizer = scheduled_adam(
@@ -257,7 +260,8 @@ def td3(
       >>> agent = td3(Spec(observation_dim=4, action_dim=2), TD3Config(q_normalisation=2.5, cloning_weight=1.0))
     """
     policy = policy or deterministic_policy(
-        spec, config.hidden, exploration_std=config.exploration_noise, layer_norm=config.policy_layer_norm
+        spec, config.hidden, exploration_std=config.exploration_noise, activation=config.activation,
+        layer_norm=config.policy_layer_norm,
     )
     require_decode(policy, 'td3', 'climbs Q through the action')
     parts = _parts(spec, config, policy, head or scalar_head(), grad_transform, cloning_target)
