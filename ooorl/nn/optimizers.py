@@ -15,6 +15,11 @@ def restarted(state: State, fresh: State) -> State:
     return jax.tree.map(lambda old, new: new if _is_optimizer(old) else old, state, fresh, is_leaf=_is_optimizer)
 
 
+def optimizer_states(state: State) -> list:
+    """Every optimiser state in `state`, whose leaves may be arrays or shapes."""
+    return [node for node in jax.tree.leaves(state, is_leaf=_is_optimizer) if _is_optimizer(node)]
+
+
 def adams(state: State) -> list:
     """The state of every Adam in `state`, without the first moments."""
     nodes = jax.tree.leaves(state, is_leaf=lambda node: hasattr(node, 'nu'))

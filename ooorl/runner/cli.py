@@ -159,6 +159,8 @@ def _run_options(parser, out):
     parser.add_argument('--out', type=Path, default=out, metavar='DIR', help='run directory (runs/<config name>)')
     parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE', help='change a setting; may repeat')
     parser.add_argument('--store', metavar='RUN_DIR[:STORE]', help='retrain on what an earlier run collected, collecting nothing')
+    parser.add_argument('--memory-limit', metavar='8GB', help='refuse the run before it starts if its plan needs more')
+    parser.add_argument('--plan', action='store_true', help='print how much memory the run will take, and run nothing')
     parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint in the run directory')
     parser.add_argument('--ask', choices=('terminal',), help='somebody here labels what is irreversible; of runs with [lives]')
 
@@ -197,7 +199,11 @@ def _start(table, arguments, out):
         table.setdefault('run', {}).update(store=arguments.store, seeds=earlier_runs.seeds_of(arguments.store))
     if arguments.seeds is not None:
         table.setdefault('run', {})['seeds'] = arguments.seeds
+    if arguments.memory_limit is not None:
+        table.setdefault('run', {})['memory_limit'] = arguments.memory_limit
     _use_all_cores(config.resolve(table)['run']['seeds'])
+    if arguments.plan:
+        return _plan(prepare(table, fits=False))
     prepared = prepare(table)
     if arguments.ask:
         from ooorl.runner import without_resets
@@ -217,6 +223,16 @@ def _start(table, arguments, out):
         console.print(f'{advice} of its settings should be looked at: ooorl doctor {out}', highlight=False)
     console.print(f'report: {Path(out) / "report.html"}', highlight=False)
     return _diverged(summary)
+
+
+def _plan(prepared):
+    """Prints the memory plan of a run; refuses what does not fit after that."""
+    from ooorl.runner import memory, memory_plan
+
+    allowed = prepared.config['run']['memory_limit']
+    parts, limit = memory_plan.of_run(prepared.setup), memory.parsed(allowed) if allowed else None
+    print('\n'.join(memory_plan.table(parts, limit)))
+    memory.check(parts, limit)
 
 
 def _diverged(summary):

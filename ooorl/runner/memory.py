@@ -7,6 +7,7 @@ the numbers and the setting to change.
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,18 +16,21 @@ import jax
 
 from ooorl.errors import UsageError
 from ooorl.mapping import on_cpu
+from ooorl.nn.optimizers import optimizer_states
 from ooorl.training.phases import Setup, round_sizes
 
 HOST_COPY = 20_000  # bytes of an environment on the host, a small one
 SCRIPTED_EPISODE = 1_000  # bytes of an episode of scripted data
+WORKING = 'batches, windows and gradients'
 
 
 class Part(NamedTuple):
-    """Something that a run holds: its bytes, what it is in words, and the settings that decide."""
+    """Something that a run holds: its bytes, what it is in words, the settings that decide, and its line in the plan."""
 
     bytes: int
     what: str
     settings: str
+    kind: str = 'environments'
 
 
 def available() -> int:
@@ -45,16 +49,36 @@ def available() -> int:
     return max(0, min(free))
 
 
-def check(parts) -> None:
-    """Refuses parts that do not fit into memory together."""
+def check(parts, limit: int | None = None) -> None:
+    """Refuses parts that do not fit together into the memory that is free, or into `limit` bytes of it."""
     parts = list(parts)
     total, free = sum(part.bytes for part in parts), available()
-    if total > free:
+    if limit is not None and limit < free:
+        allowed = f'memory_limit allows {in_words(limit)}'
+    else:
+        limit, allowed = free, f'{in_words(free)} are free'
+    if total > limit:
         largest = max(parts, key=lambda part: part.bytes)
         raise UsageError(
-            f'this run needs {in_words(total)} of memory at least; {in_words(free)} are free; {in_words(largest.bytes)} of it '
+            f'this run needs {in_words(total)} of memory at least; {allowed}; {in_words(largest.bytes)} of it '
             f'are {largest.what}; lower {largest.settings}'
         )
+
+
+def parsed(text: str) -> int:
+    """'8GB', '500 MB' or '2.5GiB' in bytes.
+
+    Raises:
+      UsageError: if it is none of these, or nothing.
+    """
+    found = re.fullmatch(r'([0-9.]+) *([kMGTP])(i?)B', text.strip())
+    try:
+        size = int(float(found[1]) * (1024 if found[3] else 1000) ** ('kMGTP'.index(found[2]) + 1)) if found else 0
+    except ValueError:
+        size = 0
+    if size < 1:
+        raise UsageError(f"memory_limit must look like '8GB', '500MB' or '7.5GiB'; got {text!r}")
+    return size
 
 
 def in_words(size: int) -> str:
@@ -73,12 +97,17 @@ def of_setup(setup: Setup) -> Iterator[Part]:
     """What the phases of a run hold."""
     seeds = len(setup.seeds)
     if setup.dataset is not None:
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(setup.dataset))
-        yield Part(size, f'{setup.dataset.reward.shape[0]:,} rows of data', 'the number of rows')
+        # On a CPU the rows as they were loaded stay beside those that programs read.
+        size = nbytes(setup.dataset) * (2 if on_cpu() else 1)
+        yield Part(size, f'{setup.dataset.reward.shape[0]:,} rows of data', 'the number of rows', 'data')
+    for name, store in setup.stores.items():
+        what = f'{store.num_rows:,} rows of an earlier run in {name!r} x {seeds:,} seeds'
+        yield Part(nbytes(store.rows), what, 'the number of seeds', 'stores')
     for name in dict.fromkeys(phase.store for phase in setup.phases if phase.num_env_steps):
         steps = sum(phase.num_env_steps for phase in setup.phases if phase.store == name)
         size = steps * seeds * _row(setup.environment.spec)
-        yield Part(size, f'{steps:,} collected steps x {seeds:,} seeds', 'num_env_steps, random_steps or the seeds')
+        settings = 'num_env_steps, random_steps or the seeds'
+        yield Part(size, f'{steps:,} collected steps x {seeds:,} seeds', settings, 'stores')
     if setup.evaluation is not None and setup.evaluation.compiled:
         horizon = setup.evaluation.horizon
         yield Part(32 * horizon, f'the keys of an episode of {horizon:,} steps', 'the time limit')
@@ -90,19 +119,26 @@ def of_setup(setup: Setup) -> Iterator[Part]:
     yield from _batches(setup, seeds)
 
 
+def nbytes(tree) -> int:
+    """Bytes of all arrays, or shapes of arrays, in a tree."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
 def _row(spec):
     return 4 * (2 * spec.observation_dim + spec.action_dim + 3)
 
 
 def _agents(setup, seeds):
-    sizes = {}
+    """Every phase's final state is kept, so that later phases and `ooorl eval` find it."""
+    states = {}
     for phase in setup.phases:
-        if id(phase.agent) not in sizes:
-            leaves = jax.tree.leaves(jax.eval_shape(phase.agent.init, jax.random.key(0)))
-            sizes[id(phase.agent)] = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-        size = sizes[id(phase.agent)]
-        what = f'the agent of phase {phase.name!r}, {in_words(size)} x {seeds:,} seeds'
-        yield Part(size * seeds, what, 'its widths or the seeds')
+        if id(phase.agent) not in states:
+            states[id(phase.agent)] = jax.eval_shape(phase.agent.init, jax.random.key(0))
+        optimisers = nbytes(optimizer_states(states[id(phase.agent)]))
+        sizes = {'optimiser states': optimisers, 'parameters': nbytes(states[id(phase.agent)]) - optimisers}
+        for kind, size in sizes.items():
+            what = f'the {kind} of phase {phase.name!r}, {in_words(size)} x {seeds:,} seeds'
+            yield Part(size * seeds, what, 'its widths or the seeds', kind)
 
 
 def _batches(setup, seeds):
@@ -115,4 +151,4 @@ def _batches(setup, seeds):
         row = _row(source.spec) if source is not None else 4
         rows = phase.sampling.batch_size * phase.agent.window
         largest = max(largest, at_once * row * rows if phase.num_updates else 0)
-    yield Part(largest, 'the batches of one cycle', 'batch_size, cycle_steps or the updates of a cycle')
+    yield Part(largest, 'the batches of one cycle', 'batch_size, cycle_steps or the updates of a cycle', WORKING)

@@ -36,8 +36,10 @@ class Prepared(NamedTuple):
     store_notes: tuple[str, ...] = ()  # on rows of an earlier run that it reads
 
 
-def prepare(settings: Mapping) -> Prepared:
+def prepare(settings: Mapping, *, fits: bool = True) -> Prepared:
     """Loads the data, makes the environments and builds the phases of a config, checking everything that can be checked.
+
+    Without `fits` all but whether it fits into memory.
 
     Raises:
       UsageError: one sentence on the first thing that is wrong. Nothing has been written then.
@@ -81,9 +83,19 @@ def prepare(settings: Mapping) -> Prepared:
         setup = without_resets.living(settings, setup, build.build_agent(bare, spec, transitions))
     check(setup)
     _check_batches(setup)
-    memory.check(memory.of_setup(setup))
+    if fits:
+        _check_memory(setup, run['memory_limit'])
     _check_map(settings['report'], spec, len(seeds))
     return Prepared(settings, setup, dataset, spec, box, notes)
+
+
+def _check_memory(setup, allowed):
+    """Against what is free a lower bound will do; a limit is compared with the whole plan, which takes seconds of tracing."""
+    if not allowed:
+        return memory.check(memory.of_setup(setup))
+    from ooorl.runner import memory_plan
+
+    memory.check(memory_plan.of_run(setup), memory.parsed(allowed))
 
 
 def _dataset_for(settings, line):

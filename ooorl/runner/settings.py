@@ -10,6 +10,7 @@ from ooorl.data.action_box import stated
 from ooorl.errors import UsageError
 from ooorl.nn.losses import AGGREGATES
 from ooorl.policies import POLICIES
+from ooorl.runner import memory
 from ooorl.runner.signal_tables import DETECTORS, SIGNALS, BonusConfig, CautiousConfig
 from ooorl.runner.without_resets import LivesConfig
 from ooorl.training.learn import Sampling
@@ -34,6 +35,7 @@ class RunConfig:
     seed_group: int = 0  # seeds mapped together on a CPU; 0 chooses: 4 where no network is wider than 96, else 1
     store: str = ''  # RUN_DIR or RUN_DIR:store, what an earlier run collected: read in place of collecting; 'offline' and 'ooo'
     checkpoint_seconds: float = 60.0  # time between checkpoints within a phase; each phase ends with one
+    memory_limit: str = ''  # '8GB': what the run may take; more is refused before it starts; empty: what is free
 
     def __post_init__(self):
         check_choice(SCHEMES, scheme=self.scheme)
@@ -43,6 +45,8 @@ class RunConfig:
         check_not_negative(seed_group=self.seed_group)
         check_not_negative(evaluate_every=self.evaluate_every, checkpoint_seconds=self.checkpoint_seconds)
         parse_seeds(self.seeds)
+        if self.memory_limit:
+            memory.parsed(self.memory_limit)
 
 
 @dataclass(frozen=True, kw_only=True)

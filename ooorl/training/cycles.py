@@ -125,15 +125,18 @@ def _after_host_collection(programs, phase, num_updates):
     return after
 
 
+def host_job(programs, phase, updates_per_cycle, store) -> Job:
+    """What follows a cycle of collection on the host; the arguments are still to be given."""
+    name = ('after', phase.agent, id(phase.sampling), updates_per_cycle, phase.cycle_steps, store.storage.reward.shape)
+    return Job(name, _after_host_collection(programs, phase, updates_per_cycle), (), donate=(0, 1, 2))
+
+
 def host_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles, count):
     """The same in an environment on the host, which comes back to Python in every cycle."""
     environment, watch = programs.setup.environment, programs.watch
-    after = _after_host_collection(programs, phase, updates_per_cycle)
     agent, store, collector = state.agent, state.stores[phase.store], state.collectors[phase.store]
-    rows = store.storage.reward.shape
-    name = ('after', phase.agent, id(phase.sampling), updates_per_cycle, phase.cycle_steps, rows)
     online, known = _known_before(programs, phase, state)
-    all_metrics, all_finished = [], []
+    after, all_metrics, all_finished = host_job(programs, phase, updates_per_cycle, store), [], []
     # Whatever small work there is lies inside a program or in numpy: outside, each jax operation costs as much as a step.
     all_words = jax.device_get(_cycle_words(keys, num_cycles, phase.cycle_steps))
     for words, learn_words in zip(*(some[state.done : state.done + count] for some in all_words), strict=True):
@@ -142,9 +145,8 @@ def host_cycles(programs, state, phase, keys, updates_per_cycle, num_cycles, cou
         with watch.on('collect'):
             collector, transitions, finished = collection.collect_keyed(environment, sample, collector, (words, words))
         seed_first = jax.tree.map(lambda leaf: np.moveaxis(leaf, 0, 1), transitions)
-        agent, store, online, metrics = programs.call(
-            name, after, agent, store, online, seed_first, learn_words, programs.dataset, known, donate=(0, 1, 2)
-        )
+        arrays = agent, store, online, seed_first, learn_words, programs.dataset, known
+        agent, store, online, metrics = programs.run(after._replace(args=arrays))
         all_metrics.append(metrics)
         all_finished.append(finished)
     sound = _finite_seeds(agent) if updates_per_cycle else None  # no program that could be given up: the stores have changed
