@@ -266,6 +266,9 @@ class Agent:
       weighs: whether each row counts as much as `batch.extras['weight']` says, where that is there, in all losses that read its
         action or what came of it (`nn.losses.weighted`), and nothing of an action is imitated but what
         `batch.extras['known']` `[B, A]` marks.
+      decode: `(state, observation[..., O], noise[..., noise_dim]) -> [..., A]`, the draw that given noise makes, so that somebody
+        may choose the noise (`ooorl.envs.steered`); None where draws are not made so.
+      noise_dim: how many numbers of normal noise one draw takes.
     """
 
     init: Callable[[Key], State]
@@ -280,6 +283,8 @@ class Agent:
     window: int = 1
     inherit: Callable[[State, tuple[State, ...]], State] | None = None
     weighs: bool = False
+    decode: Callable[[State, Array, Array], Array] | None = None
+    noise_dim: int | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

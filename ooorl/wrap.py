@@ -32,7 +32,7 @@ def nested(agent: Agent, **changes) -> Agent:
     def told(function):
         return function and (lambda state, given: state._replace(agent=function(state.agent, given)))
 
-    kept = {name: asked(getattr(agent, name)) for name in ('sample_action', 'best_action', 'sees', 'q')}
+    kept = {name: asked(getattr(agent, name)) for name in ('sample_action', 'best_action', 'sees', 'q', 'decode')}
     kept |= {'observe': ignore_data if agent.observe is ignore_data else told(agent.observe), 'inherit': told(agent.inherit)}
     return replace(agent, **kept | changes)
 
@@ -83,6 +83,8 @@ def relabelled(
         sees=lambda state, batch: agent.sees(state.agent, relabel(batch, signal.score(state.signal, batch))),
         q=agent.q and (lambda state, observation, action: agent.q(state.agent, observation, action)),
         weighs=agent.weighs,
+        decode=agent.decode and (lambda state, observation, noise: agent.decode(state.agent, observation, noise)),
+        noise_dim=agent.noise_dim,
     )
 
 
@@ -237,6 +239,7 @@ def normalised_observation(agent: Agent, mean: Array, std: Array) -> Agent:
         observe=ignore_data if agent.observe is ignore_data else observe,
         sees=lambda state, batch: agent.sees(state.agent, edit(state, batch)),
         q=agent.q and (lambda state, obs, action: agent.q(state.agent, norm(state, obs), action)),
+        decode=agent.decode and (lambda state, obs, noise: agent.decode(state.agent, norm(state, obs), noise)),
     )
 
 

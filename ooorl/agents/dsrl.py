@@ -13,8 +13,8 @@ from before the update. `decode` has everywhere the parameters that act (`Policy
 the policy. With several candidates a(s) is what the current critics' mean prefers. Collection and evaluation act with a(s).
 
 `imitate = 'nothing'` is the original, a policy that was learnt before and stays as it is. Its other form, any online agent on an
-environment whose actions are noise, is `envs.steered`. The noise critic is asked where N(0, I) lies, the steering where
-`noise_bound` lets it go: beyond 2 it answers from nothing.
+environment whose actions are noise, is `envs.steered`, in a config the table `[steered]` with the run of the policy. The noise
+critic is asked where N(0, I) lies, the steering where `noise_bound` lets it go: beyond 2 it answers from nothing.
 
 | | original (ajwagen/dsrl) | OGBench (ColinQiyangLi/qam) |
 |---|---|---|

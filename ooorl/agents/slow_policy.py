@@ -57,5 +57,6 @@ def slow_policy(agent: Agent, rate: float) -> Agent:
         update=update,
         sample_action=acting(agent.sample_action),
         best_action=acting(agent.best_action),
+        decode=agent.decode and acting(agent.decode),
         inherit=agent.inherit and inherit,
     )

@@ -33,9 +33,14 @@ def init_q(network: Network, spec: Spec, key: Key) -> Params:
     return network.init(key, jnp.zeros((1, spec.observation_dim)), jnp.zeros((1, spec.action_dim)))
 
 
-def acting(policy: Policy) -> dict[str, Callable]:
-    """`sample_action` and `best_action` of an `Agent` whose state has the policy's parameters as `policy`."""
+def acting(policy: Policy) -> dict[str, Any]:
+    """What an `Agent` whose state has the policy's parameters as `policy` acts with."""
+    def decode(state, observation, noise):
+        return policy.decode(policy.deployed(state.policy), observation, noise)
+
     return {
+        'decode': policy.decode and decode,
+        'noise_dim': policy.noise_dim,
         'sample_action': lambda state, obs, key: policy.sample(policy.deployed(state.policy), obs, key, 1)[0],
         'best_action': lambda state, obs, key: policy.mode(policy.deployed(state.policy), obs, key),
     }

@@ -16,6 +16,9 @@ def print_header(prepared, out) -> None:
             console.print(f'  {note}', markup=False)
     for note in prepared.store_notes:
         console.print(f'store: {note}', markup=False)
+    if 'steered' in prepared.config:
+        table = prepared.config['steered']
+        console.print(f'actions: noise up to {table["bound"]:g} for the policy of {table["run"]}', markup=False)
     for name in AGENT_TABLES:
         if name in prepared.config:
             console.print(f'{name}: {_transforms(prepared.config[name])}')

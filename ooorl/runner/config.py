@@ -14,8 +14,19 @@ from pathlib import Path
 
 from ooorl.agents import algorithm
 from ooorl.errors import UsageError
-from ooorl.runner.settings import AGENT_TABLES, AGENTS_OF, CHOSEN, OPTIONAL, SCHEMES, SUB_TABLES, TABLES, AgentConfig, RunConfig
-from ooorl.runner.without_resets import refuse_elsewhere
+from ooorl.runner import steering, without_resets
+from ooorl.runner.settings import (
+    AGENT_TABLES,
+    AGENTS_OF,
+    CHOSEN,
+    OPTIONAL,
+    SCHEMES,
+    SUB_TABLES,
+    TABLES,
+    WHERE_GIVEN,
+    AgentConfig,
+    RunConfig,
+)
 from ooorl.validation import check_choice, check_named, converted
 
 # What an agent keeps for all of its life, and where else it is said.
@@ -78,7 +89,7 @@ def resolve(table: Mapping) -> dict:
     rest = {key: value for key, value in table.items() if key != 'name'}
     _refuse_unknown(rest, (*TABLES, *AGENT_TABLES), 'the config')
     scheme = parse(RunConfig, rest.get('run', {}), '[run]').scheme
-    used = {'run', 'environment', 'evaluation', 'dataset', 'report', scheme, *(('lives',) if 'lives' in rest else ())}
+    used = {'run', 'environment', 'evaluation', 'dataset', 'report', scheme, *(key for key in WHERE_GIVEN if key in rest)}
     idle = [key for key in rest if key in SCHEMES and key != scheme]
     if idle:
         raise UsageError(f'[{idle[0]}] belongs to scheme {idle[0]!r}; got scheme {scheme!r}; remove the table')
@@ -95,7 +106,8 @@ def resolve(table: Mapping) -> dict:
     unused = [key for key in AGENT_TABLES if key in rest and key not in resolved]
     if unused:
         raise UsageError(f'scheme {scheme!r} does not use the table [{unused[0]}]; remove it')
-    refuse_elsewhere(resolved)
+    without_resets.refuse_elsewhere(resolved)
+    steering.refuse_elsewhere(resolved)
     return resolved
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ooorl.errors import UsageError
 from ooorl.reporting import arms, writers
-from ooorl.runner import build, run_directory
+from ooorl.runner import build, run_directory, steering
 from ooorl.runner.prepare import Prepared, prepare
 from ooorl.runner.settings import parse_seeds
 from ooorl.training import checkpoint
@@ -90,7 +90,9 @@ def load(run_dir: str | Path, *, phase: str | None = None, seed: int | None = No
     settings = run_directory.read_config(directory, 'load')
     summary = _summary(directory)
     interface = _checked(summary[INTERFACE], directory) if INTERFACE in summary else of_prepared(prepare(settings))
-    phases = build.build_phases(settings, spec_of(interface), _nothing(interface))
+    steers = steering.frozen(settings)
+    nothing = None if steers else _nothing(interface)
+    phases = build.build_phases(settings, steers.spec if steers else spec_of(interface), nothing)
     chosen = _chosen(phases, phase, summary)
     seeds = parse_seeds(settings['run']['seeds'])
     if seed is not None and seed not in seeds:
@@ -107,7 +109,7 @@ def load(run_dir: str | Path, *, phase: str | None = None, seed: int | None = No
     state = jax.tree.map(lambda leaf: leaf[seeds.index(seed)], states)
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state) if np.issubdtype(leaf.dtype, np.floating)):
         raise UsageError(f'load needs finite parameters; those of seed {seed} in phase {chosen.name!r} are not; name another')
-    return Deployed(chosen.agent, state, interface, phase=chosen.name, seed=seed)
+    return Deployed(steering.outward(chosen.agent, steers), state, interface, phase=chosen.name, seed=seed)
 
 
 def _restored(directory, phase, shapes):
@@ -131,12 +133,14 @@ def _restored(directory, phase, shapes):
 def of_prepared(prepared: Prepared) -> dict:
     """The interface of a prepared run's policies, as it stands in `summary.json`."""
     spec, box, rows = prepared.spec, prepared.box, prepared.setup.dataset
+    steers = steering.frozen(prepared.config)
     low, high = ([-1.0], [1.0]) if box is None else (box.low, box.high)
+    action_dim = steers.interface['action_dim'] if steers else spec.action_dim
     found = {
         'observation_dim': spec.observation_dim,
-        'action_dim': spec.action_dim,
-        'action_low': np.broadcast_to(np.asarray(low, float), spec.action_dim).tolist(),
-        'action_high': np.broadcast_to(np.asarray(high, float), spec.action_dim).tolist(),
+        'action_dim': action_dim,
+        'action_low': np.broadcast_to(np.asarray(low, float), action_dim).tolist(),
+        'action_high': np.broadcast_to(np.asarray(high, float), action_dim).tolist(),
         'action_box_of': 'no box was named: [-1, 1]' if box is None else box.source,
     }
     if rows is not None:

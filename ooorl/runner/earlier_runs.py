@@ -41,6 +41,8 @@ def load(text: str, seeds: Sequence[int] | None, purpose: str) -> tuple[Collecte
     directory, name = run_directory.named(text)
     settings = run_directory.read_config(directory, purpose)
     name = name or ONLINE
+    if 'steered' in settings:
+        raise UsageError(f'{purpose} needs rows of actions; those of {directory} hold noise (its table [steered]); name another')
     found = checkpoint.read_arrays(directory / 'checkpoint', lambda place: place.startswith(f'{_STORES}.'))
     if found is None:
         raise UsageError(f'{purpose} needs a run with a checkpoint; {directory} has none yet; let it get further')

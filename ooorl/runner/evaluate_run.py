@@ -7,7 +7,7 @@ import numpy as np
 
 from ooorl.errors import UsageError
 from ooorl.reporting import tables, writers
-from ooorl.runner import place, run_directory
+from ooorl.runner import place, run_directory, steering
 from ooorl.runner.prepare import prepare
 from ooorl.training import checkpoint
 from ooorl.training.evaluate import with_normalised
@@ -42,7 +42,8 @@ def evaluate_run(directory: Path, num_episodes: int, phase: str | None = None, v
     writers.write_json(directory / 'eval.json', {'seeds': list(setup.seeds), 'num_episodes': num_episodes, 'phases': results})
     lines = [_line(name, scores) for name, scores in results.items()]
     if camera is not None:
-        lines.append(camera.film(chosen[-1].agent, finished[chosen[-1].name], jax.random.key(setup.seeds[0])))
+        agent = steering.outward(chosen[-1].agent, steering.frozen(settings))
+        lines.append(camera.film(agent, finished[chosen[-1].name], jax.random.key(setup.seeds[0])))
     return lines
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ooorl import data, envs
 from ooorl.data.pull import pull
 from ooorl.errors import UsageError
-from ooorl.runner import belonging, build, config, earlier_runs, memory, run_directory, without_resets
+from ooorl.runner import belonging, build, config, earlier_runs, memory, run_directory, steering, without_resets
 from ooorl.runner.head_support import check_heads
 from ooorl.runner.kept_draws import with_kept_draws
 from ooorl.runner.return_range import with_return_ranges
@@ -59,6 +59,7 @@ def prepare(settings: Mapping, *, fits: bool = True) -> Prepared:
         settings, line = belonging.without_environment(settings, error)
         environment = evaluation = None
         dataset, box = _dataset_for(settings, line)
+    settings, environment, evaluation = _with_steering(settings, environment, evaluation, box)
     stores, notes = earlier_runs.stores(settings, seeds)
     spec = _spec(dataset, environment, settings['environment']['id'], stores)
     settings, dataset = with_return_ranges(settings, dataset)
@@ -96,6 +97,15 @@ def _check_memory(setup, allowed):
     from ooorl.runner import memory_plan
 
     memory.check(memory_plan.of_run(setup), memory.parsed(allowed))
+
+
+def _with_steering(settings, environment, evaluation, box):
+    """The config with the digest of the policy that is steered, and the environments whose actions are its noise."""
+    policy = steering.frozen(settings)
+    if policy is None:
+        return settings, environment, evaluation
+    settings = {**settings, 'steered': {**settings['steered'], 'digest': policy.digest}}
+    return settings, *(steering.noise_environment(policy, one, box) for one in (environment, evaluation))
 
 
 def _dataset_for(settings, line):

@@ -12,6 +12,7 @@ from ooorl.nn.losses import AGGREGATES
 from ooorl.policies import POLICIES
 from ooorl.runner import memory
 from ooorl.runner.signal_tables import DETECTORS, SIGNALS, BonusConfig, CautiousConfig
+from ooorl.runner.steering import SteeredConfig
 from ooorl.runner.without_resets import LivesConfig
 from ooorl.training.learn import Sampling
 from ooorl.validation import check_choice, check_not_negative, check_positive, check_regions, check_unit
@@ -21,6 +22,7 @@ RETURN_RANGE = 'return_range'
 MOST_SEEDS = 10_000
 MOST_BINS = 10_000
 SCHEMES = ('offline', 'finetune', 'online', 'ooo', 'distil', 'wsrl')
+WHERE_GIVEN = ('lives', 'steered')  # tables that mean something by being there
 QUIET_SCHEMES = ('offline', 'distil')  # those that collect nothing
 
 
@@ -299,6 +301,7 @@ TABLES = {
     'distil': DistilSchemeConfig,
     'wsrl': WSRLSchemeConfig,
     'lives': LivesConfig,
+    'steered': SteeredConfig,
     'report': ReportConfig,
 }
 # Tables of agents that a scheme takes, where these are not [agent] alone; those in OPTIONAL may be left out.

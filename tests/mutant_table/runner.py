@@ -14,6 +14,11 @@ TABLE = [
         ('a signal is raised once', 'signal.setitimer(signal.ITIMER_REAL, 1.0)', 'pass'),
     ),
     *mutants(
+        'runner/steering.py', ('runner/test_steering.py',),
+        ('what is deployed goes beyond the bound', 'policy.decode(observation, policy.bound * act', 'policy.decode(observation, act'),
+        ('another policy is taken on resuming', "not in ('', digest)", "in ('x',)"),
+    ),
+    *mutants(
         'runner/head_support.py', ('runner/test_head_support.py',),
         ('only the lower end', 'or high > head[\'high\'] + slack', 'and high > head[\'high\'] + slack'),
         ('raw rewards', "units.get('scale', 1.0) * reward", '1.0 * reward'),
