@@ -30,8 +30,9 @@ from ooorl.errors import UsageError
 from ooorl.mapping import num_cores
 from ooorl.reporting import writers
 from ooorl.runner import config
+from ooorl.runner.interruption import Interrupted
 from ooorl.runner.prepare import prepare
-from ooorl.runner.session import Interrupted, execute
+from ooorl.runner.session import execute
 from ooorl.runner.settings import parse_seeds
 from ooorl.training.run import Diverged
 

@@ -64,6 +64,7 @@ PACKAGES = {
     'filelock': (set(), {'runner/run_directory', 'runner/sweep/claims'}),
     'ray': (set(), {'runner/sweep/cluster'}),
     'pyarrow': (set(), {'data/tabular'}),
+    'bottle': (set(), {'runner/browser'}),
     'onnx': (set(), {'runner/export'}),
     'onnxruntime': (set(), {'runner/export'}),
     'flatbuffers': (set(), {'runner/export'}),

@@ -100,7 +100,7 @@ def _from_now_on():
 
 def _told(error):
     """Exit status and sentence for what ended a command; (None, None) for what nobody foresaw."""
-    from ooorl.runner.session import Interrupted
+    from ooorl.runner.interruption import Interrupted
     from ooorl.training.run import Diverged
 
     if isinstance(error, Interrupted):
@@ -162,7 +162,7 @@ def _run_options(parser, out):
     parser.add_argument('--memory-limit', metavar='8GB', help='refuse the run before it starts if its plan needs more')
     parser.add_argument('--plan', action='store_true', help='print how much memory the run will take, and run nothing')
     parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint in the run directory')
-    parser.add_argument('--ask', choices=('terminal',), help='somebody here labels what is irreversible; of runs with [lives]')
+    parser.add_argument('--ask', metavar='terminal|web[:PORT]', help='who labels what is irreversible; of runs with [lives]')
 
 
 def _demo(arguments):
@@ -208,7 +208,7 @@ def _start(table, arguments, out):
     if arguments.ask:
         from ooorl.runner import without_resets
 
-        prepared = prepared._replace(setup=without_resets.asked(prepared.config, prepared.setup, Path(out)))
+        prepared = prepared._replace(setup=without_resets.asked(prepared.config, prepared.setup, Path(out), arguments.ask))
     print_header(prepared, out)
     summary = session.execute(prepared, Path(out), resume=arguments.resume, began=_Process.began)
     from rich.console import Console

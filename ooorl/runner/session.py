@@ -6,7 +6,6 @@ resumed leaves the same rows as one that was not. These names are an interface.
 """
 
 import contextlib
-import signal
 import time
 from pathlib import Path
 
@@ -17,20 +16,13 @@ from ooorl.errors import UsageError
 from ooorl.mapping import num_cores
 from ooorl.reporting import writers
 from ooorl.runner import place, run_directory
+from ooorl.runner.interruption import Interrupted, noted
 from ooorl.runner.prepare import Prepared
 from ooorl.runner.summary import summarise, visited, whole_times
 from ooorl.training import checkpoint, rounds
 from ooorl.training import run as running
 from ooorl.training.phases import round_sizes
 from ooorl.training.stopwatch import Stopwatch, added, total
-
-
-class Interrupted(Exception):
-    """A signal asked the run to stop; it has been checkpointed. `number` is the signal's."""
-
-    def __init__(self, number: int):
-        super().__init__(number)
-        self.number = number
 
 
 def execute(
@@ -130,7 +122,7 @@ class _Session:
     def run(self, quiet):
         """The whole run; whatever ends it, the last checkpoint that was begun is on the disk afterwards."""
         try:
-            with _signals() as caught:
+            with noted() as caught:
                 self._loop(caught, quiet)
         except running.Diverged as error:
             good = checkpoint.newest(self.saver.directory)
@@ -205,33 +197,6 @@ def note(rows) -> str:
     if any('normalised' in row for row in rows):
         parts = [f'normalised score {np.mean([row["normalised"] for row in rows]):.1f}']
     return ', '.join([*parts, said] if said else parts)
-
-
-class _Caught:
-    number = 0
-
-
-class _signals:
-    """While inside, SIGTERM and SIGINT are noted instead of obeyed; the run stops at the end of the round."""
-
-    def __enter__(self):
-        caught = _Caught()
-
-        def catch(number, frame):
-            del frame
-            if caught.number == number == signal.SIGINT:
-                raise KeyboardInterrupt  # asked twice: stop at once, the last checkpoint stands
-            caught.number = number
-
-        try:
-            self._before = {number: signal.signal(number, catch) for number in (signal.SIGTERM, signal.SIGINT)}
-        except ValueError:  # not the main thread: somebody else handles signals
-            self._before = {}
-        return caught
-
-    def __exit__(self, *_):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
 
 def _finish(session, status='complete', note=None):

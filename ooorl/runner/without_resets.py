@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ooorl import envs
 from ooorl.errors import UsageError
-from ooorl.runner import signal_tables
+from ooorl.runner import browser, signal_tables
+from ooorl.runner.interruption import obeying
 from ooorl.training import asking, interventions, lives
 from ooorl.training.phases import Setup
 from ooorl.types import Agent, Environment, Task
@@ -93,21 +94,34 @@ def living(settings: Mapping, setup: Setup, plain: Agent) -> Setup:
     return dataclasses.replace(setup, phases=phases, environment=environment, dataset=dataset)
 
 
-def asked(settings: Mapping, setup: Setup, folder: Path) -> Setup:
-    """The setup with somebody at the terminal who labels lives; the answers are kept in `answers.jsonl` in `folder`.
+def ask_place(text: str) -> tuple[str, int]:
+    """('terminal', 0) or ('web', port) of 'terminal', 'web' or 'web:8123'; port 0 is any free one.
 
     Raises:
-      UsageError: if the run has no lives.
+      UsageError: if it is none of these.
+    """
+    place, _, port = text.partition(':')
+    fits = text == 'terminal' or text == 'web' or (place == 'web' and port.isascii() and port.isdigit() and 0 < int(port) < 65536)
+    if not fits:
+        raise UsageError(f"--ask takes 'terminal', 'web' or 'web:PORT', port 1 to 65535; got {text!r}; choose one")
+    return place, int(port or 0)
+
+
+def asked(settings: Mapping, setup: Setup, folder: Path, place: str = 'terminal') -> Setup:
+    """The setup with somebody at `place` (see `ask_place`) who labels lives; answers are kept in `answers.jsonl` in `folder`.
+
+    Raises:
+      UsageError: if the run has no lives, or there is no such place.
     """
     if 'lives' not in settings:
         raise UsageError('--ask needs a run without resets, table [lives]; the config has none; add it or leave --ask out')
-    return dataclasses.replace(setup, environment=_asking(settings, setup, folder))
+    return dataclasses.replace(setup, environment=_asking(settings, setup, folder, *ask_place(place)))
 
 
-def _asking(settings, setup, folder) -> Environment:
+def _asking(settings, setup, folder, place, port) -> Environment:
     task, folder = _task(settings), Path(folder)
-    picture = folder / 'question.png'
-    expert = asking.remembered(asking.terminal(task, picture=picture), folder / 'answers.jsonl')
+    asker = browser.announced(task, port) if place == 'web' else asking.terminal(task, picture=folder / 'question.png')
+    expert = asking.remembered(obeying(asker), folder / 'answers.jsonl')
     return asking.asked(
         task, _rules(settings['lives']), expert, seeds=tuple(setup.seeds), num_envs=settings['environment']['num_envs']
     )
