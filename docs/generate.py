@@ -7,6 +7,7 @@ from pathlib import Path
 import ooorl
 from ooorl import catalogue
 from ooorl.agents import ALGORITHMS
+from ooorl.data.splits import Combinations, Factor
 from ooorl.envs import one_way
 from ooorl.envs.d4rl import TABLE
 from ooorl.envs.registry import TASKS
@@ -24,6 +25,7 @@ def config_page() -> str:
     """Every key that a config file may have."""
     parts = ['# Config files\n\n', MADE, CONFIG_INTRODUCTION]
     parts += [_table(f'## `[{name}]`', kind) for name, kind in settings.TABLES.items()]
+    parts += [_table('### `[dataset.combinations]`', Combinations), _table('### `[[dataset.combinations.factors]]`', Factor)]
     parts += [_table('## Agent tables: `[agent]`, `[explore]`, `[exploit]`', settings.AgentConfig)]
     parts += [_table(f'### Sub-table `{name}`', kind) for name, kind in settings.SUB_TABLES.items()]
     for table, (own, key, kinds) in settings.CHOSEN.items():

@@ -325,6 +325,8 @@ class Environment:
     Attributes:
       name: for people.
       irreversible: as of `Task`.
+      held_out: `(observation[*batch_shape, O]) -> [*batch_shape]` bool, whether an episode that begins so is of a combination
+        that training never saw (`data.splits`), which evaluation then tells apart; None where nothing is held out.
       counts: `(state) -> {name: [...]}`, running totals over the copies: rows of metrics; None where nothing is counted.
       spec: sizes.
       horizon: the time limit of an episode.
@@ -344,4 +346,5 @@ class Environment:
     scan: Callable[..., tuple[Any, Any]]
     name: str = 'the environment'
     irreversible: Callable[[Array], Array] | None = None
+    held_out: Callable[[Array], Array] | None = None
     counts: Callable[[State], dict[str, Array]] | None = None

@@ -46,12 +46,14 @@ class MazeState(NamedTuple):
     position: Array
 
 
-def check_layout(layout: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuses a layout that is no rectangle of known cells with one start and one goal."""
+def check_layout(layout: tuple[str, ...], *, several: bool = False) -> tuple[str, ...]:
+    """Refuses a layout that is no rectangle of known cells with one start and one goal, if `several` any number of them."""
     rows = tuple(layout)
     cells = ''.join(rows)
     if not rows or len({len(row) for row in rows}) != 1 or set(cells) - set('#.SG'):
         raise UsageError(f"a layout must be rows of equal length made of '#', '.', 'S' and 'G'; got {rows}")
+    if several and cells.count('S') and cells.count('G'):
+        return rows
     if cells.count('S') != 1 or cells.count('G') != 1:
         raise UsageError(f"a layout must have one 'S' and one 'G'; got {cells.count('S')} and {cells.count('G')}")
     return rows
@@ -60,6 +62,11 @@ def check_layout(layout: tuple[str, ...]) -> tuple[str, ...]:
 def cell_of(layout: tuple[str, ...], letter: str) -> tuple[int, int]:
     """(row, column) of the first cell that shows `letter`."""
     return next((i, row.index(letter)) for i, row in enumerate(layout) if letter in row)
+
+
+def cells_of(layout: tuple[str, ...], letter: str) -> list[tuple[int, int]]:
+    """(row, column) of all cells that show `letter`, row by row."""
+    return [(i, j) for i, row in enumerate(layout) for j, cell in enumerate(row) if cell == letter]
 
 
 def cell_size(layout: tuple[str, ...]) -> float:
@@ -95,6 +102,25 @@ def _drawn(layout, corner, wall, radius, place, goal_radius):
     return canvas.picture()
 
 
+def sliding(layout: tuple[str, ...], step_size: float):
+    """`(position[2], action[2]) -> position[2]` as `u_maze` moves: a move into a wall is dropped, each axis by itself."""
+    free, size = _padded_free(layout), cell_size(layout)
+
+    def is_free(x, y):
+        column = jnp.clip(jnp.floor((x + 2.0) / size).astype(jnp.int32) + 1, 0, free.shape[1] - 1)
+        row = jnp.clip(jnp.floor((y + 2.0) / size).astype(jnp.int32) + 1, 0, free.shape[0] - 1)
+        return jnp.asarray(free)[row, column]
+
+    def move(position, action):
+        x, y = position
+        dx, dy = step_size * jnp.clip(action, -1.0, 1.0).astype(jnp.float32)
+        x = jnp.where(is_free(x + dx, y), x + dx, x)
+        y = jnp.where(is_free(x, y + dy), y + dy, y)
+        return jnp.stack([x, y])
+
+    return move
+
+
 def u_maze(
     *,
     layout: tuple[str, ...] = U_LAYOUT,
@@ -128,13 +154,8 @@ def u_maze(
             f'step_size must stay below a cell ({size:.3g}) and start_noise below half of it; '
             f'got {step_size} and {start_noise}'
         )
-    free = _padded_free(layout)
+    move = sliding(layout, step_size)
     start, goal = (np.array(cell_centre(layout, cell_of(layout, letter)), np.float32) for letter in 'SG')
-
-    def is_free(x, y):
-        column = jnp.clip(jnp.floor((x + 2.0) / size).astype(jnp.int32) + 1, 0, free.shape[1] - 1)
-        row = jnp.clip(jnp.floor((y + 2.0) / size).astype(jnp.int32) + 1, 0, free.shape[0] - 1)
-        return jnp.asarray(free)[row, column]
 
     def reset(key):
         position = start + jax.random.uniform(key, (2,), jnp.float32, -start_noise, start_noise)
@@ -142,11 +163,7 @@ def u_maze(
 
     def step(state, action, key):
         del key
-        x, y = state.position
-        dx, dy = step_size * jnp.clip(action, -1.0, 1.0).astype(jnp.float32)
-        x = jnp.where(is_free(x + dx, y), x + dx, x)
-        y = jnp.where(is_free(x, y + dy), y + dy, y)
-        position = jnp.stack([x, y])
+        position = move(state.position, action)
         reached = jnp.sum((position - goal) ** 2) < goal_radius**2
         return MazeState(position), position, reached.astype(jnp.float32), reached, reached
 

@@ -11,7 +11,9 @@ from collections.abc import Callable
 
 from ooorl.envs.batched import batched
 from ooorl.envs.cliffs import point_mass_cliffs
+from ooorl.envs.goal_maze import goal_maze
 from ooorl.envs.maze import irreversible_maze, u_maze
+from ooorl.envs.point_mass_physics import point_mass_physics
 from ooorl.envs.point_mass_wall import point_mass_wall
 from ooorl.envs.probes import (
     probe_action_and_observation_reward,
@@ -33,6 +35,8 @@ TASKS: dict[str, tuple[Callable[..., Task], dict]] = {
     'ooorl/TabletopNoWalls-v0': (tabletop, {'walls': False}),
     'ooorl/IrreversibleMaze-v0': (irreversible_maze, {}),
     'ooorl/UMaze-v0': (u_maze, {}),
+    'ooorl/GoalMaze-v0': (goal_maze, {}),
+    'ooorl/PointMassPhysics-v0': (point_mass_physics, {}),
     'ooorl/ProbeConstantReward-v0': (probe_constant_reward, {}),
     'ooorl/ProbeObservationReward-v0': (probe_observation_reward, {}),
     'ooorl/ProbeTwoSteps-v0': (probe_two_steps, {}),

@@ -21,7 +21,7 @@ from ooorl.validation import check_not_negative, check_positive
 Controller = tuple[Callable, Callable]
 
 
-def _rollouts(task: Task, controller: Controller, key: Key, num_episodes: int, noise: float) -> Transition:
+def rollouts(task: Task, controller: Controller, key: Key, num_episodes: int, noise: float) -> Transition:
     """`num_episodes` episodes of `task.horizon` steps, played on beyond termination: leaves `[episodes, horizon]`."""
     begin, act = controller
 
@@ -45,7 +45,7 @@ def _rollouts(task: Task, controller: Controller, key: Key, num_episodes: int, n
     return jax.tree.map(np.asarray, rows)
 
 
-def _kept(rows: Transition, keep: np.ndarray) -> Transition:
+def kept(rows: Transition, keep: np.ndarray) -> Transition:
     """Rows of `[episodes, horizon]` leaves where `keep`, flattened, with a boundary wherever the next row is gone."""
     followed = np.zeros_like(keep)
     followed[:, :-1] = keep[:, 1:]
@@ -54,14 +54,17 @@ def _kept(rows: Transition, keep: np.ndarray) -> Transition:
     return kept._replace(extras={'boundary': boundary[keep]})
 
 
-def _until_end(rows: Transition) -> np.ndarray:
+def until_end(rows: Transition) -> np.ndarray:
     """True on every row up to and with the first that terminates."""
     ended = np.cumsum(rows.discount == 0.0, axis=1)
     return (ended - (rows.discount == 0.0)) == 0
 
 
-def _next_cells(layout: tuple[str, ...]) -> np.ndarray:
-    """`[cells, cells]`: entry (target, cell) is the next cell of a shortest path; a cell is row * width + column."""
+def next_cells(layout: tuple[str, ...], *, turned: bool = False) -> np.ndarray:
+    """`[cells, cells]`: entry (target, cell) is the next cell of a shortest path; a cell is row * width + column.
+
+    Of several shortest paths `turned` prefers others.
+    """
     height, width = len(layout), len(layout[0])
     table = np.tile(np.arange(height * width), (height * width, 1))
     for target in range(height * width):
@@ -70,7 +73,8 @@ def _next_cells(layout: tuple[str, ...]) -> np.ndarray:
         while queue:
             cell = queue.popleft()
             row, column = divmod(cell, width)
-            for i, j in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):
+            around = ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1))
+            for i, j in around[::-1] if turned else around:
                 inside = 0 <= i < height and 0 <= j < width
                 if inside and layout[i][j] != '#' and i * width + j not in seen:
                     seen.add(i * width + j)
@@ -84,7 +88,7 @@ def waypoint_controller(layout: tuple[str, ...], step_size: float) -> Controller
     height, width = len(layout), len(layout[0])
     free = np.array([i * width + j for i in range(height) for j in range(width) if layout[i][j] != '#'])
     centres = np.array([cell_centre(layout, divmod(cell, width)) for cell in range(height * width)], np.float32)
-    next_cells = _next_cells(layout)
+    table = next_cells(layout)
 
     def draw(key):
         return jax.random.choice(key, jnp.asarray(free))
@@ -93,7 +97,7 @@ def waypoint_controller(layout: tuple[str, ...], step_size: float) -> Controller
         arrived = jnp.sum((observation - jnp.asarray(centres)[target]) ** 2) < step_size**2
         target = jnp.where(arrived, draw(key), target)
         column, row = jnp.floor((observation + 2.0) / cell_size(layout)).astype(jnp.int32)
-        waypoint = jnp.asarray(centres)[jnp.asarray(next_cells)[target, row * width + column]]
+        waypoint = jnp.asarray(centres)[jnp.asarray(table)[target, row * width + column]]
         return jnp.clip((waypoint - observation) / step_size, -1.0, 1.0), target
 
     return draw, act
@@ -101,7 +105,7 @@ def waypoint_controller(layout: tuple[str, ...], step_size: float) -> Controller
 
 def _goal_arm(layout: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Corners (low, high) of the straight run of cells that ends, on the way from the start, in the goal."""
-    table, width = _next_cells(layout), len(layout[0])
+    table, width = next_cells(layout), len(layout[0])
     goal, cell = (i * width + j for i, j in (cell_of(layout, letter) for letter in 'GS'))
     path = [cell]
     while path[-1] != goal and table[goal, path[-1]] != path[-1]:
@@ -169,14 +173,14 @@ def u_maze_offline(
         raise UsageError(f'missing must lie in [0, 1]; got {missing}')
     step_size = settings.get('step_size', 0.3)
     task = u_maze(layout=layout, **settings)
-    rows = _rollouts(task, waypoint_controller(layout, step_size), key, num_episodes, noise)
+    rows = rollouts(task, waypoint_controller(layout, step_size), key, num_episodes, noise)
     gone = _in_missing_part(layout, rows.observation, missing) | _in_missing_part(
         layout, rows.next_observation, missing
     )
-    keep = _until_end(rows) & ~gone & (rows.reward == 0.0)
+    keep = until_end(rows) & ~gone & (rows.reward == 0.0)
     if not keep.any():
         raise UsageError(f'missing={missing} leaves no row of {num_episodes} episodes; lower it or ask for more')
-    return _kept(rows, keep)
+    return kept(rows, keep)
 
 
 def long_way_controller(step_size: float) -> Controller:
@@ -208,5 +212,5 @@ def point_mass_wall_offline(key: Key, num_episodes: int = 100, *, noise: float =
     check_not_negative(noise=noise)
     task = point_mass_wall(**settings)
     step_size = settings.get('step_size', 0.05 * 0.5**0.5)
-    rows = _rollouts(task, long_way_controller(step_size), key, num_episodes, noise)
-    return _kept(rows, _until_end(rows))
+    rows = rollouts(task, long_way_controller(step_size), key, num_episodes, noise)
+    return kept(rows, until_end(rows))

@@ -10,8 +10,8 @@ One step, in this order:
   2. The gripper moves and is clipped to the table, half-width 2.8 with walls and 3.8 without.
   3. A held mug moves by the gripper's clipped displacement and is clipped as well.
 
-Reset: gripper (0, 0), mug (2.5, 0), one of the four goals at random. Success: gripper and mug together (4 numbers)
-within 0.2 of the goal; reward 1 there, else 0.
+Reset: gripper (0, 0), mug (2.5, 0) or on one of several sides (`start_sides`), one of the four goals at random. Success: gripper
+and mug together (4 numbers) within 0.2 of the goal; reward 1 there, else 0.
 
 Source: `tabletop_manipulation` of earl_benchmark@b05b000 (walls) and its copy in proactive_interventions@68e1196 (no
 walls; arXiv:2210.10765). Their environments never terminate; pass `terminate_on_success=False` for that.
@@ -25,7 +25,7 @@ import numpy as np
 
 from ooorl.envs.pictures import BODY, DANGER, GOAL, OTHER, START, WALL, Canvas
 from ooorl.types import Array, Spec, Task
-from ooorl.validation import check_positive
+from ooorl.validation import check_choice, check_positive
 
 TABLE_EDGE = 2.8
 HALF_WIDTH_NO_WALLS = 3.8
@@ -33,6 +33,8 @@ GRASP_DISTANCE = 0.4
 SUCCESS_DISTANCE = 0.2
 START_GRIPPER = (0.0, 0.0)
 START_MUG = (2.5, 0.0)
+# Where the mug may begin; the source has it on the right.
+START_SIDES = {'right': START_MUG, 'top': (1.5, 2.5), 'left': (-2.5, 0.0), 'bottom': (1.5, -2.5)}
 # Goals of gripper and mug together; the gripper always comes home.
 GOALS = ((0.0, 0.0, -2.5, -1.0), (0.0, 0.0, -2.5, 1.0), (0.0, 0.0, 0.0, 2.0), (0.0, 0.0, 0.0, -2.0))
 
@@ -62,7 +64,7 @@ def with_new_goal(state: TabletopState, key: Array) -> tuple[TabletopState, Arra
 
 
 def is_at_start(observation: Array) -> Array:
-    """Whether gripper and mug lie where episodes begin, within 0.2 together: `[..., 12] -> [...]` bool."""
+    """Whether gripper and mug lie where episodes of the source's table begin, within 0.2 together: `[..., 12] -> [...]` bool."""
     start = jnp.broadcast_to(jnp.array([*START_GRIPPER, *START_MUG]), observation[..., :4].shape)
     return jnp.sum((observation[..., :4] - start) ** 2, axis=-1) <= SUCCESS_DISTANCE**2
 
@@ -116,7 +118,9 @@ def _picture(observation: np.ndarray, walls: bool) -> np.ndarray:
     return canvas.picture()
 
 
-def tabletop(*, walls: bool, horizon: int = 200, terminate_on_success: bool = True) -> Task:
+def tabletop(
+    *, walls: bool, horizon: int = 200, terminate_on_success: bool = True, start_sides: tuple[str, ...] = ('right',)
+) -> Task:
     """The tabletop task with its sparse reward.
 
     Args:
@@ -124,14 +128,20 @@ def tabletop(*, walls: bool, horizon: int = 200, terminate_on_success: bool = Tr
         irreversible.
       horizon: steps of an episode; EARL evaluates with 200.
       terminate_on_success: whether success ends the episode.
+      start_sides: where the mug begins, of 'right', 'top', 'left' and 'bottom', drawn for each episode independently of the goal.
     """
     check_positive(horizon=horizon)
+    for side in start_sides or ('none',):
+        check_choice(tuple(START_SIDES), start_sides=side)
     goals = np.array(GOALS, np.float32)
+    mugs = np.array([START_SIDES[side] for side in start_sides], np.float32)
 
     def reset(key):
+        # One side takes no random number of its own: the draws of the source's table stay as they are.
+        side = 0 if len(mugs) == 1 else jax.random.randint(jax.random.fold_in(key, 1), (), 0, len(mugs))
         state = TabletopState(
             gripper=jnp.array(START_GRIPPER, jnp.float32),
-            mug=jnp.array(START_MUG, jnp.float32),
+            mug=jnp.asarray(mugs)[side],
             held=jnp.array(False),
             dropped=jnp.array(False),
             goal=jnp.asarray(goals)[jax.random.randint(key, (), 0, len(GOALS))],

@@ -28,7 +28,7 @@ from scipy import special
 
 from ooorl.errors import UsageError
 
-RANGES = {'success': (0.0, 1.0)}  # of scores by name; others are not bounded
+RANGES = dict.fromkeys(('success', 'success_in', 'success_out'), (0.0, 1.0))  # of scores by name; others are not bounded
 NEAR = 0.1  # of the range: scores so close to an end of it are nearly yes or no
 NUM_WEIGHTS = 20_000  # draws of Dirichlet weights, from a fixed seed: the same scores give the same digits
 

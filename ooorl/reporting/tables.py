@@ -16,11 +16,14 @@ from ooorl.reporting.intervals import as_array, score_difference, score_interval
 LABELS = {
     "normalised": "normalised score",
     "success": "success rate",
+    "success_in": "success in combination",
+    "success_out": "success out of combination",
     "return": "return",
     "length": "episode length",
     "reward_max": "largest reward",
 }
 BEST = {"success": 1.0, "normalised": 100.0}
+RATES = ("success", "success_in", "success_out")  # shown in per cent
 LEFT = ("phase or arm", "agent")  # columns of words
 FOOTNOTE = (
     "Mean over seeds [95 % interval]: Student's t, within the possible range. † Every seed is 0 or 1, or close to it: exact "
@@ -149,7 +152,7 @@ def shown_metrics(summary, lead=None):
     """The scores to show, the leading one first; success only where something succeeded or where it leads."""
     lead = lead or primary_metric([summary])
     present = {name for entry in _entries(summary) for name, values in entry["scores"].items() if values}
-    order = [lead, *(name for name in ("normalised", "success", "return", "length") if name != lead)]
+    order = [lead, *(name for name in ("normalised", *RATES, "return", "length") if name != lead)]
     has_success = any(value for entry in _entries(summary) for value in entry["scores"].get("success") or ())
     return [name for name in order if name in present and (name == lead or name != "success" or has_success)]
 
@@ -187,7 +190,7 @@ def cell(metric, values):
         known = values[np.isfinite(values)]
         others = f", mean of the others {number(metric, known.mean())}" if len(known) else ""
         return f"undefined ({len(values) - len(known)} of {len(values)} seeds missing{others})"
-    mean = number(metric, interval.point) + (" %" if metric == "success" else "")
+    mean = number(metric, interval.point) + (" %" if metric in RATES else "")
     if interval.method == "too few":
         return f"{mean} ({len(values)} seed{'s' * (len(values) > 1)}, no interval)"
     if interval.method == "all equal":
@@ -202,7 +205,7 @@ def mark(interval):
 
 def number(metric, value):
     """The score as text in the metric's units; a success rate in per cent."""
-    if metric == "success":
+    if metric in RATES:
         return f"{100 * value:.1f}"
     if metric == "normalised" or 10 <= abs(value) < 100_000:
         return f"{value:,.1f}"

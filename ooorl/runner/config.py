@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ooorl.agents import algorithm
+from ooorl.data.splits import Combinations, Factor
 from ooorl.errors import UsageError
 from ooorl.runner import steering, without_resets
 from ooorl.runner.settings import (
@@ -95,6 +96,8 @@ def resolve(table: Mapping) -> dict:
         raise UsageError(f'[{idle[0]}] belongs to scheme {idle[0]!r}; got scheme {scheme!r}; remove the table')
     resolved = {'name': _plain_name(name)}
     resolved |= {key: _plain(parse(TABLES[key], rest.get(key, {}), f'[{key}]')) for key in TABLES if key in used}
+    if resolved['dataset']['combinations']:
+        resolved['dataset']['combinations'] = _combinations(resolved['dataset']['combinations'])
     for key in AGENTS_OF.get(scheme, ('agent',)):
         if key in OPTIONAL and key not in rest:
             continue
@@ -109,6 +112,12 @@ def resolve(table: Mapping) -> dict:
     without_resets.refuse_elsewhere(resolved)
     steering.refuse_elsewhere(resolved)
     return resolved
+
+
+def _combinations(table):
+    where = '[dataset.combinations]'
+    made = parse(Combinations, table, where)
+    return {**_plain(made), 'factors': [_plain(parse(Factor, own, f'{where} factors')) for own in made.factors]}
 
 
 def _plain_name(name):

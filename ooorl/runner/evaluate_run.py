@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from ooorl.errors import UsageError
 from ooorl.reporting import tables, writers
 from ooorl.runner import place, run_directory, steering
 from ooorl.runner.prepare import prepare
 from ooorl.training import checkpoint
-from ooorl.training.evaluate import with_normalised
+from ooorl.training.evaluate import means, with_normalised
 from ooorl.training.run import score
 
 
@@ -62,6 +61,6 @@ def _scores(setup, phase, state, lost):
 
 def _line(name, scores):
     """The numbers of a phase as the run's own tables print them."""
-    seeds = {metric: np.mean(values, axis=-1).tolist() for metric, values in scores.items()}
+    seeds = {metric: values.tolist() for metric, values in means(scores).items()}
     order = sorted(seeds, key=[*tables.LABELS, *seeds].index)
     return f'{name}: ' + ', '.join(f'{tables.LABELS.get(m, m)} {tables.cell(m, seeds[m])}' for m in order)

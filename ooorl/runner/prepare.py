@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ooorl import data, envs
+from ooorl.data import splits
 from ooorl.data.pull import pull
+from ooorl.data.splits import Combinations
 from ooorl.errors import UsageError
 from ooorl.runner import belonging, build, config, earlier_runs, memory, run_directory, steering, without_resets
 from ooorl.runner.head_support import check_heads
@@ -60,6 +62,7 @@ def prepare(settings: Mapping, *, fits: bool = True) -> Prepared:
         environment = evaluation = None
         dataset, box = _dataset_for(settings, line)
     settings, environment, evaluation = _with_steering(settings, environment, evaluation, box)
+    evaluation = _by_combination(evaluation, settings['dataset'], dataset)
     stores, notes = earlier_runs.stores(settings, seeds)
     spec = _spec(dataset, environment, settings['environment']['id'], stores)
     settings, dataset = with_return_ranges(settings, dataset)
@@ -131,7 +134,18 @@ def load_dataset(table: Mapping, place: 'belonging.Place | None' = None) -> 'dat
     dropped = {'discs': table['drop_discs'], 'boxes': table['drop_boxes']}
     if any(dropped.values()):
         dataset = data.fixups.remove_regions(dataset, **dropped)
+    if table.get('combinations'):
+        dataset = splits.part(dataset, Combinations(**table['combinations']))
     return belonging.compared(dataset, place, table['replay'])
+
+
+def _by_combination(evaluation, table, dataset):
+    """The environment that is evaluated in, knowing which episodes are out of the combinations that the data have."""
+    if table['combinations'] and dataset is None:
+        raise UsageError('combinations are of the rows of a data set; got none; name one in [dataset], or remove the sub-table')
+    if evaluation is None or not table['combinations']:
+        return evaluation
+    return dataclasses.replace(evaluation, held_out=splits.held_out_test(Combinations(**table['combinations']), dataset))
 
 
 def _whole_dataset(table, place):
@@ -152,11 +166,14 @@ def _whole_dataset(table, place):
 
 
 def _scripted(table):
-    from ooorl.envs import maze, point_mass_wall, scripted
+    from ooorl.envs import goal_maze, maze, point_mass_physics, point_mass_wall, scripted, scripted_combinations, tabletop
 
     makers = {
         'u_maze': (scripted.u_maze_offline, maze.u_maze),
         'point_mass_wall': (scripted.point_mass_wall_offline, point_mass_wall.point_mass_wall),
+        'goal_maze': (scripted_combinations.goal_maze_offline, goal_maze.goal_maze),
+        'tabletop': (scripted_combinations.tabletop_offline, tabletop.tabletop),
+        'point_mass_physics': (scripted_combinations.point_mass_physics_offline, point_mass_physics.point_mass_physics),
     }
     name = table['scripted']
     if name not in makers:

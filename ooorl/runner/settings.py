@@ -91,7 +91,7 @@ class DatasetConfig:
 
     path: str = ''  # D4RL HDF5, npz or Minari; found by content
     task: str = ''  # or a catalogue id: fetched where needed, with the catalogue's corrections
-    scripted: str = ''  # or data made on the spot: 'u_maze' or 'point_mass_wall'
+    scripted: str = ''  # or data made on the spot: a task's name, such as 'u_maze' or 'goal_maze'
     settings: Mapping = dataclasses.field(default_factory=dict)  # of the scripted data; `seed` among them
     clip_actions: bool = False  # clip actions that leave their box instead of refusing the file
     action_low: float | tuple[float, ...] | None = None  # lower bounds of actions; none: as the file or the environment says
@@ -101,6 +101,7 @@ class DatasetConfig:
     terminal_ends_episode: bool | None = None  # of a file: False where episodes go on after terminal rows; None: found out
     drop_discs: tuple[tuple[float, ...], ...] = ()  # [x, y, radius]: rows whose observation begins with such x, y are removed
     drop_boxes: tuple[tuple[float, ...], ...] = ()  # [low x, low y, high x, high y], likewise
+    combinations: Mapping = dataclasses.field(default_factory=dict)  # sub-table: which combinations of factors are learnt from
 
     def __post_init__(self):
         if sum(map(bool, (self.path, self.task, self.scripted))) > 1:

@@ -17,7 +17,7 @@ from ooorl.training.stopwatch import ACTIVITIES, total
 from ooorl.types import Transition
 
 PACKAGES = ('ooorl', 'jax', 'jaxlib', 'flax', 'optax', 'gymnasium', 'mujoco', 'numpy', 'h5py', 'orbax-checkpoint', 'ogbench')
-SCORES = ('success', 'return', 'reward_max', 'normalised', 'length')
+SCORES = ('success', 'success_in', 'success_out', 'return', 'reward_max', 'normalised', 'length')
 
 
 def summarise(prepared: Prepared, rows: list[dict], times: Mapping) -> dict:

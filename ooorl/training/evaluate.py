@@ -4,11 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from ooorl.training.chunks import arrays_of, empty_queue, next_action
 from ooorl.training.collect import step_keys
 from ooorl.training.programs import Job
 from ooorl.types import Agent, Array, Environment, Key, State
+
+BY_COMBINATION = ('success_in', 'success_out')  # of episodes in and out of the combinations of training; NaN for the others
 
 
 class ScoreRange(NamedTuple):
@@ -30,7 +33,8 @@ def evaluate(environment: Environment, act: Callable[[Array, Key], Array], key: 
 
     Returns:
       `return`, `reward_max` (the largest reward of a step), `length` and `success` (0 or 1: the success test held at any
-      step), each `[*batch]` float32; with chunks also `decisions`, of which each covers up to `chunk` of the `length` steps.
+      step), each `[*batch]` float32; with chunks also `decisions`, of which each covers up to `chunk` of the `length` steps;
+      where combinations are held out `success_in` and `success_out`, `success` of one kind of episode and else NaN.
     """
     reset_key, loop_key = jax.random.split(key)
     state, observation = environment.reset(reset_key)
@@ -59,7 +63,29 @@ def evaluate(environment: Environment, act: Callable[[Array, Key], Array], key: 
     carry, _ = environment.scan(step, (*start, plans), step_keys(loop_key, environment.horizon), **early)
     _, _, _, total, best, length, success, (_, decisions) = carry
     counted = {} if decisions is None else {'decisions': decisions}
-    return {'return': total, 'reward_max': best, 'length': length, 'success': xp.asarray(success, xp.float32), **counted}
+    success = xp.asarray(success, xp.float32)
+    counted |= _by_combination(environment, observation, success, xp)
+    return {'return': total, 'reward_max': best, 'length': length, 'success': success, **counted}
+
+
+def _by_combination(environment, first, success, xp):
+    if environment.held_out is None:
+        return {}
+    out = environment.held_out(first)
+    return dict(zip(BY_COMBINATION, (xp.where(out, xp.nan, success), xp.where(out, success, xp.nan)), strict=True))
+
+
+def means(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Per-episode scores `[..., episodes]` as `[...]`; those of one kind of episode over it alone, NaN where it has none."""
+    return {name: _mean(np.asarray(own), name in BY_COMBINATION) for name, own in scores.items()}
+
+
+def _mean(values, partial):
+    if not partial:
+        return values.mean(axis=-1)
+    counted = np.isfinite(values)
+    total = np.where(counted, values, 0.0).sum(axis=-1)
+    return np.divide(total, counted.sum(axis=-1), out=np.full(total.shape, np.nan), where=counted.any(axis=-1))
 
 
 def evaluation_job(programs, agent: Agent, agent_state: State, keys) -> Job:

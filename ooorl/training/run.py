@@ -16,7 +16,7 @@ from ooorl.errors import UsageError
 from ooorl.training.acting import acting
 from ooorl.training.ahead import upcoming
 from ooorl.training.cycles import FINITE
-from ooorl.training.evaluate import evaluate, evaluation_job, with_normalised
+from ooorl.training.evaluate import BY_COMBINATION, evaluate, evaluation_job, means, with_normalised
 from ooorl.training.finite import Diverged, inherited, judged, mask_scores
 from ooorl.training.measure import Gauge
 from ooorl.training.phases import Phase, Setup, env_steps, round_sizes
@@ -187,8 +187,8 @@ def _diagnostic_rows(setup, state, sizes, found):
 def _evaluation_rows(programs, state, phase, sizes):
     setup = programs.setup
     scores = evaluate_agent(programs, phase.agent, state.agent, programs.keys(state.phase, state.round, 3))
-    means = {name: np.asarray([np.mean(own) for own in score]) for name, score in scores.items()}
-    rows = list(_rows(setup, state, sizes, 'eval', with_normalised(means, setup.score_range)))
+    rows = list(_rows(setup, state, sizes, 'eval', with_normalised(means(scores), setup.score_range)))
+    rows = [{name: value for name, value in row.items() if name not in BY_COMBINATION or np.isfinite(value)} for row in rows]
     bad = [row for row in rows if FINITE not in row and not np.isfinite(row['return'])]
     if bad:
         raise UsageError(
