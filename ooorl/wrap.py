@@ -122,12 +122,19 @@ def penalised(batch: Transition, score: Array, floor: float) -> Transition:
 
 
 def labelled(agent: Agent, irreversible: Callable[[Array], Array]) -> Agent:
-    """Labels every row by `irreversible(next_observation[..., O])`, an environment's own test: privileged, and outermost."""
+    """Labels every row by `irreversible(next_observation[..., O])`, an environment's own test: privileged, and outermost.
+
+    The metric `privileged_labels` says how many each update took, which nobody was asked for.
+    """
 
     def edit(batch):
         return with_extras(batch, label=irreversible(batch.next_observation).astype(jnp.float32))
 
-    return edited(agent, edit)
+    def update(state, batch, key):
+        state, metrics = agent.update(state, edit(batch), key)
+        return state, {**metrics, 'privileged_labels': jnp.float32(batch.reward.size)}
+
+    return replace(edited(agent, edit), update=update)
 
 
 def with_extras(batch: Transition, **columns: Array) -> Transition:

@@ -46,8 +46,9 @@ def test_a_label_counts_before_the_score_and_the_score_before_nothing():
 def test_the_environments_own_test_labels_every_row():
     agent = normalised_observation(cautious(watching(), constant_signal(0.5), floor=-1.0), np.full(3, 9.0), np.ones(3))
     batch = random_batch(KEY, 8)
-    told = _seen(labelled(agent, lambda observation: observation[..., 0] > 0), batch)
-    np.testing.assert_array_equal(told.extras['irreversible'], batch.next_observation[:, 0] > 0)
+    privileged = labelled(agent, lambda observation: observation[..., 0] > 0)
+    np.testing.assert_array_equal(_seen(privileged, batch).extras['irreversible'], batch.next_observation[:, 0] > 0)
+    assert privileged.update(privileged.init(KEY), batch, KEY)[1]['privileged_labels'] == 8
 
 
 @pytest.mark.parametrize('outside', [True, False])
