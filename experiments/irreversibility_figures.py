@@ -16,18 +16,51 @@ import numpy as np
 RESULTS = Path(__file__).resolve().parent / 'results' / 'irreversibility.json'
 
 
+# A method keeps its colour in all panels; planned and fixed budgets are two families, the larger the budget the darker.
+COLOURS = {
+    'episodic': 'black', 'episodic_sac': 'gray', 'naive': 'tab:olive', 'oracle': 'tab:brown', 'paint': 'tab:red',
+    'paint_without_floor': 'tab:pink', 'medal': 'tab:purple', 'rae': 'tab:cyan', 'neighbour': 'tab:green',
+    'recovery': 'gold', 'paint_medal': 'magenta', 'priced': 'teal', 'value': 'lime', 'drop': 'navy', 'reach': 'salmon',
+}  # fmt: skip
+FAMILIES = {'fixed': 'Oranges', 'plan': 'Blues'}
+BUDGETS = (1, 2, 5, 10, 20)
+
+
+def colour(method: str):
+    """The colour of a method in every panel.
+
+    Raises:
+      KeyError: of a method that has none yet.
+    """
+    family, _, budget = method.partition('@')
+    if family in FAMILIES:
+        return plt.get_cmap(FAMILIES[family])(0.35 + 0.6 * BUDGETS.index(int(budget)) / (len(BUDGETS) - 1))
+    return COLOURS[method]
+
+
+def _order(method):
+    family, _, budget = method.partition('@')
+    return family in FAMILIES, family, int(budget or 0)
+
+
 def success_against_interventions(results: dict, path: Path) -> None:
     """One panel a task: every method's mean success over what it cost in resets, all evaluations joined by a line."""
-    places = sorted({found['task'] for found in results.values()})
-    figure, panels = plt.subplots(1, len(places), figsize=(4.2 * len(places), 3.4), squeeze=False)
+    shown = {cell: found for cell, found in results.items() if 'curve' in found}
+    places = sorted({found['task'] for found in shown.values()})
+    figure, panels = plt.subplots(1, len(places), figsize=(4.2 * len(places), 4.4), squeeze=False, sharey=True)
+    lines = {}
     for place, panel in zip(places, panels[0], strict=True):
-        for found in results.values():
-            if found['task'] == place and 'curve' in found:
+        for found in sorted(shown.values(), key=lambda one: _order(one['method'])):
+            if found['task'] == place:
                 resets, success = (np.mean(found['curve'][name], axis=1) for name in ('interventions', 'success'))
-                panel.plot(np.maximum(resets, 1), success, marker='.', lw=1, label=found['method'])
-        panel.set(title=place, xscale='log', xlabel='interventions', ylabel='deployed success', ylim=(-0.03, 1.03))
-        panel.legend(fontsize=6, ncols=2)
-    figure.tight_layout()
+                look = {'marker': '.', 'lw': 1.4, 'color': colour(found['method'])}
+                lines[found['method']] = panel.plot(np.maximum(resets, 1), success, **look)[0]
+        panel.set(title=place, xscale='log', xlabel='interventions', ylim=(-0.03, 1.03))
+    panels[0, 0].set_ylabel('deployed success')
+    names = sorted(lines, key=_order)
+    texts = [name.replace('_', ' ').replace('@', ', budget ') for name in names]
+    figure.legend([lines[name] for name in names], texts, loc='lower center', ncols=6, fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.17, 1, 1))
     figure.savefig(path, dpi=120)
 
 
