@@ -159,11 +159,13 @@ def map_members(function: Callable, members, *args):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
 
 
-def map_seeds(function: Callable, in_axes: tuple[int | None, ...], *, group: int | None = None) -> Callable:
+def map_seeds(
+    function: Callable, in_axes: tuple[int | None, ...], *, group: int | None = None, spread: bool = True
+) -> Callable:
     """Maps a function over a leading seed axis [S] of some of its arguments.
 
-    On an accelerator this is `jax.vmap`. On a CPU, seeds are run in groups of `group` one after another (1 where not
-    given), and where the process has several CPU devices, each takes its share of the seeds: 5 seeds on 4 devices run as 6 on 3,
+    On an accelerator this is `jax.vmap`; on a CPU, seeds are run in groups of `group` one after another (1 where not given).
+    Where the process has several devices of either kind, each takes its share of the seeds: 5 seeds on 4 devices run as 6 on 3,
     one of them for nothing, in the time of 2.
 
     Args:
@@ -171,17 +173,19 @@ def map_seeds(function: Callable, in_axes: tuple[int | None, ...], *, group: int
       in_axes: one entry per argument: 0 if its leaves carry the seed axis, None if it is shared.
       group: seeds mapped together on a CPU; small networks gain from about 4, large ones from 1. What only moves data wants
         all of them in one group: going through groups copies the arguments.
+      spread: whether devices share the seeds out; without, all seeds are one program of all devices.
 
     Returns:
       a function with the same arguments whose outputs all carry the seed axis.
     """
-    if not on_cpu():
-        return jax.vmap(function, in_axes=in_axes)
+    together = jax.vmap(function, in_axes=in_axes)
+    if not on_cpu() and (not spread or jax.local_device_count() == 1):
+        return together
 
     def grouped(*args):
         mapped = [arg for arg, axis in zip(args, in_axes, strict=True) if axis == 0]
-        if group is not None and group >= jax.tree.leaves(mapped)[0].shape[0]:
-            return jax.vmap(function, in_axes=in_axes)(*args)
+        if not on_cpu() or (group is not None and group >= jax.tree.leaves(mapped)[0].shape[0]):
+            return together(*args)
 
         def one(items):
             remaining = iter(items)
@@ -195,8 +199,7 @@ def map_seeds(function: Callable, in_axes: tuple[int | None, ...], *, group: int
         num_devices = -(-num_seeds // each)
         if num_devices == 1:
             return grouped(*args)
-        devices, kinds = jax.local_devices()[:num_devices], (jax.sharding.AxisType.Auto,)
-        mesh = jax.make_mesh((num_devices,), ('seeds',), devices=devices, axis_types=kinds)
+        mesh = _mesh('seeds', num_devices)
         specs = tuple(PartitionSpec('seeds') if axis == 0 else PartitionSpec() for axis in in_axes)
         # check_vma=False: no collective is meant to appear, each device works on seeds of its own.
         shared_out = jax.shard_map(grouped, mesh=mesh, in_specs=specs, out_specs=PartitionSpec('seeds'), check_vma=False)
@@ -204,7 +207,7 @@ def map_seeds(function: Callable, in_axes: tuple[int | None, ...], *, group: int
             return shared_out(*args)
         return _padded(shared_out, args, in_axes, num_seeds, each * num_devices, NamedSharding(mesh, PartitionSpec()))
 
-    return across_devices
+    return across_devices if spread else grouped
 
 
 def _padded(function, args, in_axes, num_seeds, num, everywhere):
@@ -220,6 +223,24 @@ def _padded(function, args, in_axes, num_seeds, num, everywhere):
     args = (filled(arg) if axis == 0 else arg for arg, axis in zip(args, in_axes, strict=True))
     results = jax.tree.map(lambda leaf: leaf[:num_seeds], function(*args))
     return jax.lax.with_sharding_constraint(results, everywhere)
+
+
+def _mesh(axis, num):
+    return jax.make_mesh((num,), (axis,), devices=jax.local_devices()[:num], axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def rows_over_devices(tree):
+    """Inside of a program: leaves `[B, ...]` with their rows shared out over all devices, which B is a multiple of."""
+    return _laid(tree, PartitionSpec('rows'))
+
+
+def everywhere(tree):
+    """Inside of a program: leaves that every device has as a whole."""
+    return _laid(tree, PartitionSpec())
+
+
+def _laid(tree, spec):
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(_mesh('rows', jax.local_device_count()), spec))
 
 
 def index_seed(tree, seed_index: int):

@@ -60,13 +60,15 @@ def test_an_argument_may_be_empty_or_absent():
 # Seeds that four devices do not divide, two calls of one compiled program with a donated state, keys among what is mapped.
 UNEVEN = """
 import jax, jax.numpy as jnp, numpy as np
+from ooorl import mapping
 from ooorl.mapping import map_seeds
 
 def step(state, key, shared):
     w = state['w'] + shared + jax.random.uniform(key, state['w'].shape)
     return {'w': w, 'n': state['n'] + 1}, w.sum()
 
-for num in (1, 3, 5, 6, 7):
+for num, on_cpu in ((1, True), (3, True), (5, True), (6, True), (7, True), (1, False), (7, False)):
+    mapping.on_cpu = lambda: on_cpu
     keys = jax.random.split(jax.random.key(num), num)
     state = {'w': jnp.arange(3.0 * num).reshape(num, 3), 'n': jnp.zeros(num, int)}
     expected = jax.tree.map(jnp.copy, state)
@@ -88,8 +90,8 @@ def test_seeds_that_the_devices_do_not_divide_use_them_nevertheless():
     environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': '4', 'PYTHONPATH': str(ROOT)}
     done = subprocess.run([sys.executable, '-c', UNEVEN], env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
-    # 5 seeds are 2 + 2 + 2 with one for nothing, 7 are 2 + 2 + 2 + 2.
-    assert done.stdout.split('\n')[:-1] == ['1 1', '3 3', '5 3', '6 3', '7 4']
+    # 5 seeds are 2 + 2 + 2 with one for nothing, 7 are 2 + 2 + 2 + 2; the last two as on accelerators.
+    assert done.stdout.split('\n')[:-1] == ['1 1', '3 3', '5 3', '6 3', '7 4', '1 1', '7 4']
 
 
 def test_a_seed_can_be_taken_out():

@@ -201,7 +201,7 @@ def _start(table, arguments, out):
         table.setdefault('run', {})['seeds'] = arguments.seeds
     if arguments.memory_limit is not None:
         table.setdefault('run', {})['memory_limit'] = arguments.memory_limit
-    _use_all_cores(config.resolve(table)['run']['seeds'])
+    _use_all_cores(config.resolve(table)['run'])
     if arguments.plan:
         return _plan(prepare(table, fits=False))
     prepared = prepare(table)
@@ -247,8 +247,11 @@ def _diverged(summary):
     return 1
 
 
-def _use_all_cores(seeds):
-    """Gives jax a CPU device per core, as far as there are seeds to share out, unless the user has decided about devices."""
+def _use_all_cores(settings):
+    """Gives jax a CPU device per core, as far as there are seeds to share out, unless the user has decided about devices.
+
+    The rows of batches are shared out over as many CPU devices as the user asks for.
+    """
     import jax
 
     from ooorl.mapping import num_cores
@@ -256,7 +259,8 @@ def _use_all_cores(seeds):
 
     if 'xla_force_host_platform_device_count' not in os.environ.get('XLA_FLAGS', '') and 'JAX_NUM_CPU_DEVICES' not in os.environ:
         with contextlib.suppress(RuntimeError):  # a backend is already running: somebody else decides
-            jax.config.update('jax_num_cpu_devices', min(num_cores(), len(parse_seeds(seeds))))
+            seeds = len(parse_seeds(settings['seeds'])) if settings['devices'] == 'seeds' else 1
+            jax.config.update('jax_num_cpu_devices', min(num_cores(), seeds))
 
 
 def _report(arguments):

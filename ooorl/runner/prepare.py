@@ -23,6 +23,7 @@ from ooorl.runner.settings import QUIET_SCHEMES, parse_seeds
 from ooorl.training.evaluate import evaluate
 from ooorl.training.phases import Setup, env_steps, round_sizes
 from ooorl.training.preflight import check
+from ooorl.training.spread import over_batches
 from ooorl.types import Spec
 from ooorl.validation import check_not_negative, check_positive, converted
 
@@ -85,6 +86,8 @@ def prepare(settings: Mapping, *, fits: bool = True) -> Prepared:
     if 'lives' in settings:
         bare = {key: value for key, value in settings['agent'].items() if key != 'cautious'}
         setup = without_resets.living(settings, setup, build.build_agent(bare, spec, transitions))
+    if run['devices'] == 'batch':
+        setup = over_batches(setup)
     check(setup)
     _check_batches(setup)
     if fits:

@@ -15,6 +15,7 @@ from ooorl.runner.signal_tables import DETECTORS, SIGNALS, BonusConfig, Cautious
 from ooorl.runner.steering import SteeredConfig
 from ooorl.runner.without_resets import LivesConfig
 from ooorl.training.learn import Sampling
+from ooorl.training.spread import SHARED
 from ooorl.validation import check_choice, check_not_negative, check_positive, check_regions, check_unit
 from ooorl.wrap import CHUNK_ENDS
 
@@ -36,11 +37,13 @@ class RunConfig:
     evaluate_every: int = 0  # updates between evaluations within a phase; 0 means at the end of each phase only
     seed_group: int = 0  # seeds mapped together on a CPU; 0 chooses: 4 where no network is wider than 96, else 1
     store: str = ''  # RUN_DIR or RUN_DIR:store, what an earlier run collected: read in place of collecting; 'offline' and 'ooo'
+    devices: str = 'seeds'  # what several devices share out: the 'seeds', or the rows of each 'batch'
     checkpoint_seconds: float = 60.0  # time between checkpoints within a phase; each phase ends with one
     memory_limit: str = ''  # '8GB': what the run may take; more is refused before it starts; empty: what is free
 
     def __post_init__(self):
         check_choice(SCHEMES, scheme=self.scheme)
+        check_choice(SHARED, devices=self.devices)
         check_positive(updates_per_round=self.updates_per_round)
         if self.store and self.scheme not in ('offline', 'ooo'):
             raise UsageError(f"store is for schemes 'offline' and 'ooo', which can do without collecting; got {self.scheme!r}")

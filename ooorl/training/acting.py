@@ -53,7 +53,8 @@ def over_seeds_split(programs, act):
 
     The key may come as its words, which is cheaper where a call is small.
     """
-    mapped, num_seeds = programs.over_seeds(act, (0, 0, 0)), len(programs.setup.seeds)
+    nearby, num_seeds = mapping.acting_device() is not None, len(programs.setup.seeds)
+    mapped = programs.over_seeds(act, (0, 0, 0), nearby=nearby)
 
     def split(agent, observation, key):
         key = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ooorl.mapping import map_seeds
 from ooorl.training import collect as collection
 from ooorl.training import learn as learning
 from ooorl.training import replay
@@ -114,7 +113,7 @@ def _after_host_collection(programs, phase, num_updates):
         agent, metrics = learn(agent, drawn)
         return agent, packed(metrics)
 
-    together = map_seeds(stored, (0, 0, 0, 0, None, None), group=len(programs.setup.seeds))
+    together = programs.over_seeds(stored, (0, 0, 0, 0, None, None), together=True)
     in_groups = programs.over_seeds(learnt, (0, 0, 0))
 
     def after(agent, store, online, transitions, words, dataset, known):

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ooorl.errors import UsageError
-from ooorl.mapping import map_seeds
 from ooorl.training.cycles import FINITE
 from ooorl.training.phases import Phase, Rounds, Setup, env_steps
 from ooorl.training.programs import Programs
@@ -76,7 +75,7 @@ def _from_rows(programs, state, phase, cycles, known):
     setup, store = programs.setup, state.stores[phase.store]
     num = cycles * phase.cycle_steps * setup.environment.batch_shape[-1]
     # In one group: going through groups would copy the stores.
-    mapped = map_seeds(lambda one: _first_bad(one, num), (0,), group=len(setup.seeds))
+    mapped = programs.over_seeds(lambda one: _first_bad(one, num), (0,), together=True)
     first = jax.device_get(programs.call(('bad rows', num, store.storage.reward.shape), mapped, store))
     lost = set()
     for number in np.flatnonzero(first >= 0).tolist():

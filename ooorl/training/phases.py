@@ -90,6 +90,7 @@ class Setup:
       seed_group: seeds mapped together on a CPU (see `mapping.map_seeds`).
       score_range: which score normalises to 0 and 100 and where, or None.
       stores: what earlier runs have collected, by name; phases may read them and add nothing.
+      devices: what several devices share out: 'seeds', or the rows of each 'batch' (`spread.over_batches` makes such a setup).
     """
 
     phases: Sequence[Phase]
@@ -102,6 +103,7 @@ class Setup:
     seed_group: int | None = None
     score_range: ScoreRange | None = None
     stores: Mapping[str, Collected] = field(default_factory=dict)
+    devices: str = 'seeds'
 
     def streams(self, store: str | None) -> dict[str, int]:
         """How many environments filled each source of a phase with this store side by side."""

@@ -84,7 +84,11 @@ class Programs:
     def call(self, key, function, *args, donate=(), rare=False):
         """Compiles `function` for these arguments once under `key`, then calls it; see `Job`."""
         if key in self._compiled:
-            return self._compiled[key](*args)
+            try:
+                return self._compiled[key](*args)
+            except ValueError as error:  # told before anything is done: arrays that devices have shared out since it was made
+                if 'sharding' not in str(error):
+                    raise
         with self.watch.on('compile'):
             self.heed()
             program = self._ahead.claim(key, self.heed)
@@ -129,9 +133,13 @@ class Programs:
             raise error
         return value
 
-    def over_seeds(self, function, in_axes):
-        """`function` mapped over the seed axis as this run wants it; see `map_seeds`."""
-        return map_seeds(function, in_axes, group=self.setup.seed_group)
+    def over_seeds(self, function, in_axes, *, together=False, nearby=False):
+        """`function` mapped over the seed axis as this run wants it (see `map_seeds`).
+
+        All seeds `together` suit what only moves data; what acts `nearby`, on a device of its own, is not shared out.
+        """
+        group = len(self.setup.seeds) if together else self.setup.seed_group
+        return map_seeds(function, in_axes, group=group, spread=self.setup.devices == 'seeds' and not nearby)
 
     def keys(self, phase_number, round_number, purpose):
         """One key a seed for one purpose of one round."""
