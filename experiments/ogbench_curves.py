@@ -32,8 +32,8 @@ from ooorl.reporting import writers
 from ooorl.runner import config
 from ooorl.runner.interruption import Interrupted
 from ooorl.runner.prepare import prepare
+from ooorl.runner.seed_list import parse_seeds
 from ooorl.runner.session import execute
-from ooorl.runner.settings import parse_seeds
 from ooorl.training.run import Diverged
 
 HERE = Path(__file__).resolve().parent

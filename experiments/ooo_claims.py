@@ -36,8 +36,8 @@ from ooorl.reporting import writers
 from ooorl.runner import build, config
 from ooorl.runner.choice import as_plain
 from ooorl.runner.prepare import Prepared, make_environments, prepare
+from ooorl.runner.seed_list import parse_seeds
 from ooorl.runner.session import note
-from ooorl.runner.settings import parse_seeds
 from ooorl.runner.signal_tables import BUILDERS, SIGNALS
 from ooorl.runner.summary import versions
 from ooorl.training import deployment, rounds

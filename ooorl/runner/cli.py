@@ -255,7 +255,7 @@ def _use_all_cores(settings):
     import jax
 
     from ooorl.mapping import num_cores
-    from ooorl.runner.settings import parse_seeds
+    from ooorl.runner.seed_list import parse_seeds
 
     if 'xla_force_host_platform_device_count' not in os.environ.get('XLA_FLAGS', '') and 'JAX_NUM_CPU_DEVICES' not in os.environ:
         with contextlib.suppress(RuntimeError):  # a backend is already running: somebody else decides

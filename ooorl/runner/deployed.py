@@ -16,7 +16,7 @@ from ooorl.errors import UsageError
 from ooorl.reporting import arms, writers
 from ooorl.runner import build, run_directory, steering
 from ooorl.runner.prepare import Prepared, prepare
-from ooorl.runner.settings import parse_seeds
+from ooorl.runner.seed_list import parse_seeds
 from ooorl.training import checkpoint
 from ooorl.types import Spec, Transition
 

@@ -16,7 +16,7 @@ from ooorl import data
 from ooorl.data import action_box
 from ooorl.errors import UsageError
 from ooorl.runner import belonging, memory, run_directory
-from ooorl.runner.settings import parse_seeds
+from ooorl.runner.seed_list import parse_seeds
 from ooorl.training import checkpoint
 from ooorl.training.phases import Collected
 from ooorl.training.replay import ReplayState

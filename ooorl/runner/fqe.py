@@ -26,7 +26,7 @@ from ooorl.runner import run_directory
 from ooorl.runner.build import gamma_of
 from ooorl.runner.deployed import Deployed, load
 from ooorl.runner.prepare import prepare
-from ooorl.runner.settings import parse_seeds
+from ooorl.runner.seed_list import parse_seeds
 from ooorl.training import replay
 from ooorl.training.learn import make_learn
 from ooorl.training.sampling import Sampling

@@ -5,7 +5,7 @@ from pathlib import Path
 from ooorl.errors import UsageError
 from ooorl.reporting import results
 from ooorl.runner import run_directory
-from ooorl.runner.settings import parse_seeds
+from ooorl.runner.seed_list import parse_seeds
 from ooorl.runner.sweep import cells, claims
 
 

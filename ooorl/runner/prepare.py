@@ -19,7 +19,8 @@ from ooorl.runner import belonging, build, config, earlier_runs, memory, run_dir
 from ooorl.runner.head_support import check_heads
 from ooorl.runner.kept_draws import with_kept_draws
 from ooorl.runner.return_range import with_return_ranges
-from ooorl.runner.settings import QUIET_SCHEMES, parse_seeds
+from ooorl.runner.seed_list import parse_seeds
+from ooorl.runner.settings import QUIET_SCHEMES
 from ooorl.training.evaluate import evaluate
 from ooorl.training.phases import Setup, env_steps, round_sizes
 from ooorl.training.preflight import check

@@ -11,6 +11,7 @@ from ooorl.errors import UsageError
 from ooorl.nn.losses import AGGREGATES
 from ooorl.policies import POLICIES
 from ooorl.runner import memory
+from ooorl.runner.seed_list import parse_seeds
 from ooorl.runner.signal_tables import DETECTORS, SIGNALS, BonusConfig, CautiousConfig
 from ooorl.runner.steering import SteeredConfig
 from ooorl.runner.without_resets import LivesConfig
@@ -20,7 +21,6 @@ from ooorl.validation import check_choice, check_not_negative, check_positive, c
 from ooorl.wrap import CHUNK_ENDS
 
 RETURN_RANGE = 'return_range'
-MOST_SEEDS = 10_000
 MOST_BINS = 10_000
 SCHEMES = ('offline', 'finetune', 'online', 'ooo', 'distil', 'wsrl')
 WHERE_GIVEN = ('lives', 'steered')  # tables that mean something by being there
@@ -328,24 +328,3 @@ CHOSEN = {
     'policy': (PolicyConfig, 'kind', {name: entry.config for name, entry in POLICIES.items()}),
     'critic': (CriticConfig, 'kind', {name: entry.config for name, entry in CRITICS.items()}),
 }
-
-
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """'0:8' is 0 to 7; '3,5' is 3 and 5.
-
-    Raises:
-      UsageError: if it is neither, or names no seed.
-    """
-    try:
-        if ':' in text:
-            low, high = (int(part) for part in text.split(':'))
-            seeds = range(low, high) if high - low > MOST_SEEDS else tuple(range(low, high))
-        else:
-            seeds = tuple(int(part) for part in text.split(','))
-    except ValueError:
-        seeds = ()
-    if len(seeds) > MOST_SEEDS:
-        raise UsageError(f'seeds must be at most {MOST_SEEDS}; got {len(seeds)} with {text[:40]!r}; run them in several runs')
-    if not seeds or min(seeds) < 0 or max(seeds) >= 2**32 or len(set(seeds)) < len(seeds):
-        raise UsageError(f"seeds must look like '0:8' or '3,5', from 0 to 2**32 - 1 and without repeats; got {text!r}")
-    return seeds

@@ -13,7 +13,8 @@ from ooorl.errors import UsageError
 from ooorl.nn.networks import mlp
 from ooorl.policies import POLICIES
 from ooorl.runner import config, settings
-from ooorl.runner.settings import SIGNALS, RunConfig, parse_seeds
+from ooorl.runner.seed_list import parse_seeds
+from ooorl.runner.settings import SIGNALS, RunConfig
 from ooorl.validation import check_finite
 
 BARE = {'run': {'scheme': 'offline'}, 'agent': {'agent': 'iql'}, 'dataset': {'path': 'x.hdf5'}}

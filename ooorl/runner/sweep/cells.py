@@ -30,7 +30,7 @@ from ooorl.errors import UsageError
 from ooorl.reporting import writers
 from ooorl.runner import chosen, config, presets
 from ooorl.runner.run_directory import FREE
-from ooorl.runner.settings import parse_seeds
+from ooorl.runner.seed_list import parse_seeds
 from ooorl.validation import check_not_negative
 
 VERSION = 1
