@@ -54,7 +54,7 @@ STAIRS = {
 
 # Who may import a package, and who only inside a function.
 PACKAGES = {
-    'flax': ({'nn/networks', 'nn/transformer'}, set()),
+    'flax': ({'nn/networks', 'nn/conditional', 'nn/transformer'}, set()),
     'orbax': (set(), {'training/checkpoint'}),
     'h5py': ({'data'}, set()),
     'gymnasium': ({'envs', 'runner/video'}, {'data/make', 'data/audit', 'runner/cli_data'}),

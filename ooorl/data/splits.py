@@ -13,7 +13,7 @@ What is compared learns from equally many rows (`part`): 'train' without the hel
 ceiling that an oracle reaches. Numbers that are taken of the data afterwards (normalisation, ranges of rewards) are of these rows
 alone. Evaluation tells the two kinds of episode apart by the observation that they begin with (`held_out_test`).
 
-Source: of the question, Song et al., "State Combinatorial Generalization In Decision Making With Conditional Diffusion Models",
+Source: of the question "State Combinatorial Generalization In Decision Making With Conditional Diffusion Models",
 arXiv:2501.13241; the Latin classes are ours.
 """
 

@@ -1,4 +1,4 @@
-"""Networks as `Network(init, apply)`; this file and `transformer` are the only ones that know flax."""
+"""Networks as `Network(init, apply)`; this file, `conditional` and `transformer` are the only ones that know flax."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -10,11 +10,13 @@ from flax import linen as nn
 
 from ooorl.errors import UsageError
 from ooorl.mapping import Stacked, map_members, stacks_members
+from ooorl.nn.conditional import ElementAttention, FiLM
 from ooorl.types import Array, Key, Params
 from ooorl.validation import check_choice, check_rate, check_widths
 
 ACTIVATIONS = {'relu': nn.relu, 'gelu': nn.gelu, 'tanh': nn.tanh, 'swish': nn.swish, 'mish': jax.nn.mish, 'elu': nn.elu}
 BLOCK = 16  # columns made orthonormal one after another; the rest is matrix products
+TIME_BODIES = ('mlp', 'ln_resnet', 'film', 'attention')
 TIME_FEATURES = ('plain', 'fourier', 'sinusoidal')
 
 
@@ -235,7 +237,7 @@ def ln_resnet(
 def time_conditioned(
     hidden: Sequence[int], num_outputs: int, *, body: str = 'mlp', activation: str = 'gelu', layer_norm: str | None = None,
     dropout: float = 0.0, time_features: str = 'plain', num_time_features: int = 64, time_hidden: Sequence[int] = (128, 128),
-    kernel_init: str = 'xavier_uniform',
+    kernel_init: str = 'xavier_uniform', num_heads: int = 4, elements: Sequence[Sequence[int]] = (),
 ) -> Network:  # fmt: skip
     """Noise or velocity at (x, observation, time): `apply(params, x[..., A], observation[..., O], time[...]) -> [..., outputs]`.
 
@@ -243,31 +245,48 @@ def time_conditioned(
     With more times than one, `apply(params, x, observation, t, s)`, it sees the features of each, made by the same weights.
 
     Args:
-      hidden: widths of an MLP's layers, or one width for each block of an LN-ResNet.
+      hidden: widths of an MLP's layers, or one width for each block of an LN-ResNet or of attention.
       num_outputs: width of the output.
-      body: 'mlp' or 'ln_resnet'.
+      body: 'mlp' or 'ln_resnet', which see everything side by side, or `nn.conditional`'s 'film' and 'attention'.
       activation: of `mlp`, in body and time features.
-      layer_norm: of `mlp`; an LN-ResNet has its own.
+      layer_norm: of `mlp` and 'film'; the others have their own.
       dropout: rate in the body; active only where `apply` is given a key.
       time_features: 'plain' (the number itself), 'sinusoidal' (fixed frequencies from 1 down to 1 / 10,000) or 'fourier' (learnt
         ones, begun as N(0, 0.2^2) turns per unit); the last two pass through a small MLP.
       num_time_features: cosines and sines together.
       time_hidden: widths of that MLP; its last layer is linear.
       kernel_init: of `mlp`.
+      num_heads: of attention.
+      elements: of attention, groups of the observation's columns; none: each column is one.
 
     Raises:
-      UsageError: if an LN-ResNet is asked for blocks of different widths.
+      UsageError: if blocks are asked for that differ in width, or heads that do not share it out.
     """
-    if body == 'ln_resnet' and len(set(hidden)) != 1:
-        raise UsageError(f'an LN-ResNet needs one width, given once for each of its blocks; got hidden = {list(hidden)}')
+    check_blocks(body, hidden, num_heads)
+    own = (ACTIVATIONS[activation], dropout, INITIALISERS[kernel_init])
     if body == 'ln_resnet':
         trunk = _LNResNet(hidden[0], len(hidden), num_outputs, activation, dropout, kernel_init)
+    elif body == 'film':
+        trunk = FiLM(tuple(hidden), num_outputs, own[0], layer_norm, *own[1:])
+    elif body == 'attention':
+        trunk = ElementAttention(hidden[0], len(hidden), num_outputs, num_heads, tuple(map(tuple, elements)), *own)
     else:
         trunk = _MLP(
             hidden=tuple(hidden), num_outputs=num_outputs, activation=activation, layer_norm=layer_norm, dropout=dropout,
             kernel_init=kernel_init, last_init=kernel_init, unit_features=False,
         )
     return as_network(_TimeConditioned(trunk, time_features, num_time_features, tuple(time_hidden), activation, kernel_init))
+
+
+def check_blocks(body: str, hidden: Sequence[int], num_heads: int = 1) -> None:
+    """Refuses blocks of different widths, a network without a layer to act on, and heads that do not share out a width."""
+    if body in ('ln_resnet', 'attention') and len(set(hidden)) != 1:
+        name = 'an LN-ResNet' if body == 'ln_resnet' else 'attention'
+        raise UsageError(f'{name} needs one width, given once for each of its blocks; got hidden = {list(hidden)}')
+    if body == 'film' and not hidden:
+        raise UsageError('FiLM needs a hidden layer to scale and shift; got none; add one')
+    if body == 'attention' and hidden[0] % num_heads:
+        raise UsageError(f'the width of attention must be a multiple of num_heads, {num_heads}; got {hidden[0]}')
 
 
 def ensemble(network: Network, num_members: int) -> Network:

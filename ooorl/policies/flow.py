@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from ooorl.errors import UsageError
 from ooorl.nn.diffusion import euler, flow_loss
-from ooorl.nn.networks import ACTIVATIONS, TIME_FEATURES, Network, time_conditioned
+from ooorl.nn.networks import ACTIVATIONS, TIME_BODIES, TIME_FEATURES, Network, check_blocks, time_conditioned
 from ooorl.policies.averaged import averaged
 from ooorl.policies.noise import beside, drawing, over
 from ooorl.types import DenoisingPolicy, Policy, Spec
@@ -29,18 +29,20 @@ from ooorl.validation import check_choice, check_dropout, check_positive, check_
 class TimeNetworkConfig:
     """Settings of the network of a flow or diffusion policy (`nn.networks.time_conditioned`)."""
 
-    network: str = 'mlp'  # 'mlp' or 'ln_resnet'
-    hidden: tuple[int, ...] = (512, 512, 512, 512)  # widths of the MLP's layers, or of the blocks (one width, repeated)
+    network: str = 'mlp'  # 'mlp', 'ln_resnet', 'film' or 'attention' (the observation as a condition, see nn.conditional)
+    hidden: tuple[int, ...] = (512, 512, 512, 512)  # widths of the layers of an MLP, or of the blocks (one width, repeated)
     activation: str = 'gelu'  # relu, gelu, tanh, swish, mish or elu
-    layer_norm: str | None = None  # in an MLP: None, or 'before' / 'after' the activation
+    layer_norm: str | None = None  # in an MLP or FiLM: None, or 'before' / 'after' the activation
     dropout: float = 0.0  # rate, while fitting
     time_features: str = 'plain'  # 'plain', 'sinusoidal' or 'fourier'
     num_time_features: int = 64  # cosines and sines together
     time_hidden: tuple[int, ...] = (128, 128)  # widths of the MLP on these features
+    num_heads: int = 4  # of attention
+    elements: tuple[tuple[int, ...], ...] = ()  # of attention: groups of columns of the observation; none: each column is one
     ema_rate: float | None = None  # share of new parameters in the slow copy that acts; None: no copy
 
     def __post_init__(self):
-        check_choice(('mlp', 'ln_resnet'), network=self.network)
+        check_choice(TIME_BODIES, network=self.network)
         check_choice(tuple(ACTIVATIONS), activation=self.activation)
         check_choice((None, 'before', 'after'), layer_norm=self.layer_norm)
         check_choice(TIME_FEATURES, time_features=self.time_features)
@@ -49,16 +51,22 @@ class TimeNetworkConfig:
         check_unit(ema_rate=self.ema_rate)
         if self.num_time_features % 2:
             raise UsageError(f'num_time_features must be even, as many sines as cosines; got {self.num_time_features}')
-        if self.network == 'ln_resnet' and len(set(self.hidden)) != 1:
-            raise UsageError(f'an LN-ResNet needs one width, given once for each of its blocks; got hidden = {list(self.hidden)}')
+        check_blocks(self.network, self.hidden, self.num_heads)
+        if any(not element or min(element) < 0 for element in self.elements):
+            raise UsageError(f'elements are groups of columns, counted from 0; got {[list(one) for one in self.elements]}')
 
 
 def time_network(spec: Spec, config: TimeNetworkConfig) -> Network:
     """`apply(params, x[..., A], observation[..., O], time[...], key=None) -> [..., A]`."""
+    if any(max(element) >= spec.observation_dim for element in config.elements):
+        raise UsageError(
+            f'elements must be of the {spec.observation_dim} columns of an observation, counted from 0; '
+            f'got {[list(one) for one in config.elements]}'
+        )
     return time_conditioned(
         config.hidden, spec.action_dim, body=config.network, activation=config.activation, layer_norm=config.layer_norm,
         dropout=config.dropout, time_features=config.time_features, num_time_features=config.num_time_features,
-        time_hidden=config.time_hidden,
+        time_hidden=config.time_hidden, num_heads=config.num_heads, elements=config.elements,
     )
 
 

@@ -33,6 +33,7 @@ SMALL = {
 }
 EDM = {'process': 'edm', 'clip': 'guess', 'sampler': 'ddim', 'num_steps': 3}
 FOURIER = {'time_features': 'fourier'}
+ATTENTION = {name: (value, {'network': 'attention'}) for name, value in (('num_heads', 2), ('elements', ((0, 1), (2,))))}
 # For every setting a value that must change initialisation, loss, draws or mode; a pair says beside which other settings.
 CHANGES = {
     'gaussian': {
@@ -46,20 +47,20 @@ CHANGES = {
     'flow': {
         'network': 'ln_resnet', 'hidden': (9,), 'activation': 'relu', 'layer_norm': 'before', 'dropout': 0.5,
         'time_features': 'sinusoidal', 'num_time_features': (6, FOURIER),
-        'time_hidden': ((7, 8), FOURIER), 'ema_rate': 0.5, 'num_steps': 3,
+        'time_hidden': ((7, 8), FOURIER), 'ema_rate': 0.5, 'num_steps': 3, **ATTENTION,
     },
     'diffusion': {
         'process': 'cosine', 'num_levels': 4, 'sampler': 'ddim', 'num_steps': 2, 'clip': 'end', 'variance': 'posterior',
         'repeat_last': 1, 'temperature': 0.5, 'sigma_min': (0.5, EDM), 'sigma_max': (8.0, EDM), 'rho': (3.0, EDM),
         'sigma_data': (1.0, EDM), 'noise_mean': (0.0, EDM), 'noise_std': (0.5, EDM), 'network': 'mlp', 'hidden': (9,),
         'activation': 'relu', 'layer_norm': ('before', {'network': 'mlp'}), 'dropout': 0.5, 'time_features': 'sinusoidal',
-        'num_time_features': 6, 'time_hidden': (7, 8), 'ema_rate': 0.5,
+        'num_time_features': 6, 'time_hidden': (7, 8), 'ema_rate': 0.5, **ATTENTION,
     },
     'consistency': {
         'num_levels': 5, 'sigma_min': 0.5, 'sigma_max': 8.0, 'sigma_data': 1.0, 'start_noise': 2.0, 'chain': (2.0,),
         'distance': 'square', 'denoising_weight': 3.0, 'denoise': 'level', 'network': 'mlp', 'hidden': (9,), 'activation': 'relu',
         'layer_norm': ('before', {'network': 'mlp'}), 'dropout': 0.5, 'time_features': 'sinusoidal', 'num_time_features': 6,
-        'time_hidden': (7, 8), 'ema_rate': 0.5,
+        'time_hidden': (7, 8), 'ema_rate': 0.5, **ATTENTION,
     },
     'autoregressive': {
         'num_bins': 6, 'num_layers': 2, 'num_heads': 1, 'width': 12, 'dropout': 0.5, 'temperature': 0.0, 'ema_rate': 0.5,
