@@ -25,7 +25,7 @@ HUGE = 1e100  # beyond it an axis overflows
 
 
 class Panel(NamedTuple):
-    """A figure with its title and what is seen in it, for those who do not see it."""
+    """A figure, or the text of its SVG file, with its title and what is seen in it, for those who do not see it."""
 
     title: str
     alt: str
@@ -112,7 +112,10 @@ def logged(summary, rows, training):
     kept = [row for row in rows if row.get('kind') == 'train' and row.get('phase') in own]
     names = sorted({name for row in kept for name, value in row.items() if _is_number(value)} - {*_NOT_METRICS})
     names = [name for name in names if series.training_curves(summary, training, kept, name, 'train')]
-    return [_logged(summary, training, kept, name) for name in names[:_MAX_PANELS]], names[_MAX_PANELS:]
+    # One figure, drawn anew for each metric: to make its axes and ticks takes longer than all lines in it.
+    drawn, panel = figure(1.7, margins=(0.55, 0.42, 0.1, 0.1))
+    finish(panel, AXES['updates'], '')
+    return [_logged(summary, training, kept, name, drawn, panel) for name in names[:_MAX_PANELS]], names[_MAX_PANELS:]
 
 
 def _colour(training, name):
@@ -123,8 +126,8 @@ def _is_number(value):
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _logged(summary, training, rows, name):
-    drawn, panel = figure(1.7, margins=(0.55, 0.42, 0.1, 0.1))
+def _logged(summary, training, rows, name, drawn, panel):
+    _wipe(panel)
     num_bad, last = 0, np.nan
     for phase, (x, values) in series.training_curves(summary, training, rows, name, 'train').items():
         is_good = np.abs(values) < HUGE  # False for what is not finite
@@ -138,9 +141,17 @@ def _logged(summary, training, rows, name):
         if (values > 0).any() and np.nanmax(values) > 1e4 * np.nanmedian(np.abs(values)):
             panel.set_yscale('symlog')
     _mark_phases(panel, training, names=False)
-    finish(panel, AXES['updates'], '')
     bad = f' ({num_bad} missing or not finite)' if num_bad else ''
-    return Panel(f'{name}{bad}', f'{name} against gradient updates, mean over seeds {last:.3g} at the end{bad}.', drawn)
+    return Panel(f'{name}{bad}', f'{name} against gradient updates, mean over seeds {last:.3g} at the end{bad}.', svg(drawn))
+
+
+def _wipe(panel):
+    for line in list(panel.lines):
+        line.remove()
+    if panel.get_yscale() != 'linear':
+        panel.set_yscale('linear')
+    panel.relim()
+    panel.autoscale()
 
 
 def value_errors(summary, rows):
@@ -176,7 +187,9 @@ def _value_error(summary, training, found, sources):
 
 
 def svg(drawn):
-    """The figure as the text of an SVG file, the same for the same figure; letters stay letters."""
+    """The figure as the text of an SVG file, the same for the same figure; letters stay letters. Such a text is left as it is."""
+    if isinstance(drawn, str):
+        return drawn
     import logging
 
     import matplotlib

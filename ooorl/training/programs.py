@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ooorl.mapping import map_seeds, seldom
@@ -144,14 +143,18 @@ class Programs:
     def keys(self, phase_number, round_number, purpose):
         """One key a seed for one purpose of one round."""
         numbers = np.asarray([phase_number, round_number, purpose], np.uint32)
+        return _folded(np.asarray(self.setup.seeds, np.uint32), numbers)
 
-        def fold(seed):
-            key = jax.random.key(seed)
-            for number in numbers:
-                key = jax.random.fold_in(key, number)
-            return key
 
-        return jax.vmap(fold)(jnp.asarray(self.setup.seeds, jnp.uint32))
+@jax.jit
+def _folded(seeds, numbers):
+    def fold(seed):
+        key = jax.random.key(seed)
+        for number in numbers:
+            key = jax.random.fold_in(key, number)
+        return key
+
+    return jax.vmap(fold)(seeds)
 
 
 class _Ahead:

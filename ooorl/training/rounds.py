@@ -6,6 +6,7 @@ do not depend on where a round was cut.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -58,14 +59,14 @@ def begin(programs: Programs, state: RunState, phase) -> RunState:
     if phase.num_env_steps:
         collectors[phase.store] = collection.undecided(setup.environment, collectors[phase.store], phase.agent.chunk)
     if phase.start is not None:
-        agent = schedules.begin(jax.tree.map(jnp.copy, state.finished[phase.start]), phase.num_updates)
+        agent = schedules.begin(_copied(state.finished[phase.start]), phase.num_updates)
         if phase.fresh_optimizers:
             agent = restarted(agent, _fresh(programs, state, phase))
     else:
         agent = _fresh(programs, state, phase)
     if phase.sources:
         # Copies, because what is given stays while the agent's own state is donated.
-        given = jax.tree.map(jnp.copy, tuple(state.finished[name] for name in phase.sources))
+        given = _copied(tuple(state.finished[name] for name in phase.sources))
         agent = _distinct(programs.call(('inherit', phase.agent), jax.vmap(phase.agent.inherit), agent, given, rare=True))
     state = state._replace(stores=stores, collectors=collectors)
     return state._replace(agent=_observe_stored(programs, state, phase, agent))
@@ -86,6 +87,9 @@ def _fresh(programs, state, phase):
 def init_job(agent, keys) -> Job:
     """A new agent for every seed."""
     return Job(('init', agent), jax.vmap(agent.init), (keys,), rare=True)
+
+
+_copied = jax.jit(partial(jax.tree.map, jnp.copy))
 
 
 def _distinct(tree):
@@ -111,8 +115,9 @@ def _new_store(setup, phase):
     example = Transition(
         np.zeros(spec.observation_dim), np.zeros(spec.action_dim), 0.0, 0.0, np.zeros(spec.observation_dim), {'boundary': 0.0}
     )
-    one = replay.create(example, capacity)
-    return jax.tree.map(lambda leaf: jnp.zeros((num_seeds, *leaf.shape), leaf.dtype), one)
+    one = jax.eval_shape(lambda: replay.create(example, capacity))
+    # One program for all arrays: outside of programs, an operation on a new shape takes longer to make than arrays to fill.
+    return jax.jit(lambda: jax.tree.map(lambda leaf: jnp.zeros((num_seeds, *leaf.shape), leaf.dtype), one))()
 
 
 def _start_collection(programs, keys):
