@@ -26,7 +26,7 @@ def one_decision(windows: Transition, gamma: float, ends: str = 'keep', chunk: i
     ended = (lived * (windows.discount == 0)).max(axis=-1)
     discount = gamma ** (length - 1) * jnp.where(lived > 0, windows.discount, 1.0).prod(axis=-1)
     extras = {name: column[:, 0] for name, column in windows.extras.items() if name != 'valid'}
-    for name in ('label', 'next_candidates'):
+    for name in ('label', 'next_candidates', 'next_place'):
         if name in extras:
             extras[name] = windows.extras[name][:, -1]
     extras['weight'] = recorded[:, -1] if ends == 'drop' else jnp.maximum(recorded[:, -1], ended)

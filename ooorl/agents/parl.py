@@ -34,10 +34,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ooorl.agents.cached import COLUMNS
+from ooorl.agents.cached import COLUMNS, refreshed
 from ooorl.agents.calql import calql_critic
 from ooorl.agents.search import CHOICES, SearchConfig, choose, members_value, search
 from ooorl.agents.steps import descend_policy, imitation, learner, over_critic
+from ooorl.errors import UsageError
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.diffusion import diffusion_policy
 from ooorl.types import Agent, Array, Critic, Metrics, Params, Policy, Spec, State, Transition
@@ -54,12 +55,15 @@ class PARLConfig(Scheduled, SearchConfig):
     imitate: str = 'search'  # what the policy is fitted to: 'search', 'data' (pretraining) or 'nothing' (a given policy)
     distil_choice: str = 'softmax'  # of what the search found: 'softmax' (antmaze, kitchen) or 'best' (CALVIN)
     acting: str = 'best'  # of what the search found: 'best' or 'softmax'
-    cached: bool = False  # the data's columns `candidates` and `next_candidates` hold the draws to learn from (agents.cached)
+    cached: bool = False  # draws to learn from are kept for every row of the data (agents.cached): drawn once, or
+    refresh_every: int | None = None  # drawn anew from the policy, each within so many updates; for policies that learn
 
     def __post_init__(self):
         Scheduled.__post_init__(self)
         SearchConfig.__post_init__(self)
-        check_positive(learning_rate=self.learning_rate)
+        check_positive(learning_rate=self.learning_rate, refresh_every=self.refresh_every)
+        if self.refresh_every and not self.cached:
+            raise UsageError(f'refresh_every is for draws that are kept; got {self.refresh_every} with cached = false; set it')
         check_choice(IMITATED, imitate=self.imitate)
         check_choice(CHOICES, distil_choice=self.distil_choice, acting=self.acting)
 
@@ -98,9 +102,15 @@ def parl(
     *,
     critic: Critic | None = None,
     policy: Policy | None = None,
+    states: Array | None = None,
     grad_transform: optax.GradientTransformation = optax.identity(),
 ) -> Agent:
     """PA-RL over any critic (Cal-QL's where none is given) and any policy (diffusion where none is given).
+
+    `states` `[U, O]` are the data's (`cached.states_of`), as the agent sees them, where kept draws are refreshed.
+
+    Raises:
+      UsageError: if draws are to be refreshed and no states are given.
 
     Example:
       >>> from ooorl.agents.iql import iql_critic
@@ -156,10 +166,15 @@ def parl(
         search_key, choice_key = jax.random.split(key)
         return choose(*find(state, observation, search_key), choice_key, config.acting, config.temperature)
 
-    return Agent(
+    agent = Agent(
         init=init,
         update=update,
         sample_action=act,
         best_action=act,
         **over_critic(critic, policy, config.imitate, COLUMNS if config.cached else ()),
     )
+    if config.refresh_every is None:
+        return agent
+    if states is None:
+        raise UsageError('refresh_every draws anew for every state of the data; got none; name a data set')
+    return refreshed(agent, policy, states, every=config.refresh_every, num=config.num_candidates)

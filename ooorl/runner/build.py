@@ -10,6 +10,7 @@ import numpy as np
 
 from ooorl import catalogue, wrap
 from ooorl.agents import CRITICS, algorithm
+from ooorl.agents.cached import states_of
 from ooorl.agents.monte_carlo import monte_carlo_start
 from ooorl.agents.prior_data import PriorDataConfig, prior_data
 from ooorl.agents.slow_policy import slow_policy
@@ -61,6 +62,8 @@ def build_agent(
         seams['critic'] = _critic(table.get('critic', {'kind': entry.critic or 'calql'}), spec, seams.pop('head', None))
     if 'observation' in takes:
         seams |= _pairs(table, dataset, chunk)
+    if 'states' in takes and dataset is not None and table.get('refresh_every'):
+        seams['states'] = _in_units(states_of(dataset), table, dataset)
     agent = builder(spec, config, **seams)
     if table.get('ema_rate') is not None:
         agent = slow_policy(agent, table['ema_rate'])
@@ -146,16 +149,22 @@ def _statistics(dataset):
     return observation.mean(axis=0).astype(np.float32), (observation.std(axis=0) + 1e-3).astype(np.float32)
 
 
+def _in_units(observation, table, dataset):
+    """Observations of the data set as the agent sees them."""
+    observation = np.asarray(observation, np.float32)
+    if not table['normalise_observation']:
+        return observation
+    mean, std = _statistics(dataset)
+    return (observation - mean) / std
+
+
 def _pairs(table, dataset, chunk):
     """Observations, as the agent sees them, and actions of the data set."""
     if chunk > 1:
         raise UsageError(f'{table["agent"]} searches the data for single actions; got chunk = {chunk}; set it to 1, or use td3')
     if dataset is None:
         raise UsageError(f'{table["agent"]} searches a data set for its nearest actions; none was given; name one in [dataset]')
-    observation = np.asarray(dataset.observation, np.float32)
-    if table['normalise_observation']:
-        mean, std = _statistics(dataset)
-        observation = (observation - mean) / std
+    observation = _in_units(dataset.observation, table, dataset)
     return {'observation': observation, 'action': np.asarray(dataset.action, np.float32)}
 
 

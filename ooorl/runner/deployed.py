@@ -91,7 +91,7 @@ def load(run_dir: str | Path, *, phase: str | None = None, seed: int | None = No
     summary = _summary(directory)
     interface = _checked(summary[INTERFACE], directory) if INTERFACE in summary else of_prepared(prepare(settings))
     steers = steering.frozen(settings)
-    nothing = None if steers else _nothing(interface)
+    nothing = None if steers else stand_in(interface)
     phases = build.build_phases(settings, steers.spec if steers else spec_of(interface), nothing)
     chosen = _chosen(phases, phase, summary)
     seeds = parse_seeds(settings['run']['seeds'])
@@ -121,6 +121,9 @@ def _restored(directory, phase, shapes):
         return None
     for place, leaf in wanted.items():
         held = found[0].get(place, np.zeros((0,)))
+        # Draws kept for the states of the data (agents.cached) are as many as these; nobody acts with them.
+        if place.endswith('.kept') and held.ndim == len(leaf.shape):
+            continue
         if np.prod(leaf.shape) and (held.shape, held.dtype) != (leaf.shape, leaf.dtype):
             raise UsageError(
                 f'load needs a checkpoint of the config that stands beside it; {directory} holds {place} of shape {held.shape}, '
@@ -173,10 +176,14 @@ def _checked(interface, directory):
     raise UsageError(f'load needs sizes and boxes as a run wrote them; those of {path} are damaged; restore it')
 
 
-def _nothing(interface):
-    """One row of zeros: agents are built with data for what checkpoints hold afterwards, or what only learning needs."""
-    observation = np.zeros((1, interface['observation_dim']), np.float32)
-    action, zero = np.zeros((1, interface['action_dim']), np.float32), np.zeros(1, np.float32)
+def stand_in(interface):
+    """Two rows with the mean and the deviation of the data, by which a given policy undoes the normalisation around it.
+
+    Whatever else agents are built with data for stands in checkpoints, or is what only learning needs.
+    """
+    mean, std = (np.asarray(interface.get(f'observation_{name}', 0.0), np.float32) for name in ('mean', 'std'))
+    observation = mean + np.stack([-std, std]) * np.ones((2, interface['observation_dim']), np.float32)
+    action, zero = np.zeros((2, interface['action_dim']), np.float32), np.zeros(2, np.float32)
     return Transition(observation, action, zero, zero, observation, {'boundary': zero})
 
 

@@ -148,7 +148,8 @@ def questions(probes, low, high, collects):
     if 'online' in parts:
         parts['online'] = jax.tree.map(lambda leaf: _filled(leaf, _rows_asked(collects)), parts['online'])
     first = next(iter(parts.values()))
-    asked = [part._replace(extras={c: part.extras.get(c, 0 * part.reward) for c in first.extras}) for part in parts.values()]
+    asked = [part._replace(extras={c: part.extras.get(c, _none_of(first.extras[c], part)) for c in first.extras})
+             for part in parts.values()]  # fmt: skip
     tails = [_filled(probe.tail, len(part.reward)) for probe, part in zip(probes.values(), parts.values(), strict=True)]
     if collects and 'online' not in parts:
         asked.append(jax.tree.map(lambda leaf: _filled(leaf[:0], _rows_asked(collects)), first))
@@ -156,6 +157,11 @@ def questions(probes, low, high, collects):
     asked.append(first._replace(reward=first.reward + 1.0))
     asked += [first._replace(discount=np.full_like(first.discount, value)) for value in (0.0, 1.0)]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves).astype(np.float32), *asked), np.concatenate(tails)
+
+
+def _none_of(column, rows):
+    """Zeros in the place of a column that these rows lack."""
+    return np.zeros((len(rows.reward), *column.shape[1:]), np.float32)
 
 
 def _filled(leaf, num):

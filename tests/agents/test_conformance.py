@@ -94,7 +94,7 @@ TD3_CHANGES = SCHEDULE_CHANGES | {
     'q_normalisation': 2.5, 'cloning_weight': 1.0, 'cloning_reduce': 'mean', 'critic_cloning_weight': 0.5,
     'q_unit': Given('advantage', {'q_normalisation': 2.5}),
     'exploration_noise': 0.5, 'hidden': (9,), 'num_critics': 3, 'critic_layer_norm': 'after', 'policy_layer_norm': 'before',
-    'q_loss': 'mean', 'aggregate': 'mean', 'rho': Given(0.1, {'aggregate': 'lower'}),
+    'q_loss': 'mean', 'aggregate': 'mean', 'rho': Given(0.1, {'aggregate': 'lower'}), 'activation': 'gelu',
 }  # fmt: skip
 SAC_CHANGES = SCHEDULE_CHANGES | {
     'gamma': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3, 'policy_learning_rate': 1e-2, 'utd': 2, 'num_critics': 3,
@@ -126,7 +126,7 @@ PARL_CHANGES = SCHEDULE_CHANGES | {
     'learning_rate': 1e-3, 'imitate': 'data', 'distil_choice': 'best', 'acting': 'softmax', 'num_candidates': 5, 'num_kept': 2,
     'num_steps': 1, 'step_size': 1.0, 'aggregate': 'min', 'rho': Given(3.0, {'aggregate': 'lower'}),
     'temperature': Given(9.0, {'acting': 'softmax', 'step_size': 1.0}), 'climb_aggregate': Given('min', {'step_size': 1.0}),
-    'slow_critic': True, 'cached': True,
+    'slow_critic': True, 'cached': True, 'refresh_every': Given(2, {'cached': True}),
 }  # fmt: skip
 REBRAC = SMALL | {'critic_cloning_weight': 0.1, 'cloning_weight': 0.1, 'critic_layer_norm': 'after', 'policy_value': 'min'}
 RLPD = SMALL | {'num_critics': 4, 'num_target_critics': 2, 'utd': 2, 'critic_layer_norm': 'before', 'policy_value': 'mean'}
@@ -184,9 +184,12 @@ AGENTS = {
     'qam': Row(lambda config: qam(SPEC, config), QAMConfig, SMALL | {'num_critics': 2, 'num_steps': 3}),
     'parl': Row(
         lambda config: parl(
-            SPEC, config, critic=iql_critic(SPEC, IQLConfig(hidden=(8,))), policy=flow_policy(SPEC, FlowConfig(hidden=(8,)))
+            SPEC, config, critic=iql_critic(SPEC, IQLConfig(hidden=(8,))), policy=flow_policy(SPEC, FlowConfig(hidden=(8,))),
+            states=jnp.ones((4, 3)),
         ),
-        PARLConfig, PARL, PARL_CHANGES, {name: jnp.zeros((ROWS, 4, 2)) for name in ('candidates', 'next_candidates')},
+        PARLConfig, PARL, PARL_CHANGES,
+        {name: jnp.zeros((ROWS, 4, 2)) for name in ('candidates', 'next_candidates')}
+        | {name: jnp.zeros(ROWS) for name in ('place', 'next_place')},
     ),
     'parl_sac': Row(
         lambda config: parl(

@@ -9,12 +9,13 @@ import pytest
 from small import random_batch, trees_equal
 
 from ooorl.agents.bc import BCConfig, bc
-from ooorl.agents.cached import with_candidates
+from ooorl.agents.cached import states_of, with_candidates, with_places
 from ooorl.agents.calql import CalQLCriticConfig, calql_critic
 from ooorl.agents.iql import IQLConfig, iql_critic
 from ooorl.agents.parl import PARLConfig, parl
 from ooorl.agents.sac import SACConfig, sac_critic
-from ooorl.policies.gaussian import gaussian_policy
+from ooorl.errors import UsageError
+from ooorl.policies.gaussian import deterministic_policy, gaussian_policy
 from ooorl.types import Policy, Spec
 
 SPEC = Spec(observation_dim=3, action_dim=2)
@@ -175,3 +176,62 @@ def test_kept_draws_take_the_place_of_the_policys(critic):
     # Another policy to draw from changes nothing where draws are kept, though it is itself what is fitted.
     other = state._replace(policy=jax.tree.map(lambda leaf: leaf + 0.1, state.policy))
     assert trees_equal(agents[0].update(other, batch, KEYS[1])[0].critic, news[0].critic)
+
+
+def test_states_of_data_and_their_places_by_hand():
+    data = with_places(row_data())
+    states, places = states_of(data), {name: data.extras[name].astype(int) for name in ('place', 'next_place')}
+    assert len(states) == 9  # seven rows, the successor of the first episode's end and that of the newest row
+    np.testing.assert_array_equal(states[places['place']], data.observation)
+    np.testing.assert_array_equal(states[places['next_place']], data.next_observation)
+    assert data.extras['next_place'].tolist() == [1, 2, 3, 7, 5, 6, 8]
+
+
+def refreshing(every, critic, policy, data, **settings):
+    """An agent that keeps its draws, refreshed within so many updates; None: one that keeps none."""
+    settings = {'num_candidates': 2, 'num_kept': 2, 'num_steps': 0, 'learning_rate': 0.1, 'distil_choice': 'best'} | settings
+    config = PARLConfig(**settings, cached=every is not None, refresh_every=every)
+    return parl(SPEC, config, critic=critic, policy=policy, states=states_of(data))
+
+
+def test_draws_refreshed_in_every_update_are_those_of_no_cache():
+    policy, critic = deterministic_policy(SPEC, (8,), exploration_std=0.0), iql_critic(SPEC, IQLConfig(hidden=(8,)))
+    data = with_places(row_data()._replace(**{name: jnp.ones(7) for name in ('reward', 'discount')}))
+    agents = [refreshing(every, critic, policy, data) for every in (1, None)]
+    state, plain = agents[0].init(KEYS[0]), agents[1].init(jax.random.split(KEYS[0])[0])
+    steps = [jax.jit(agent.update) for agent in agents]
+    for number in range(3):
+        key = jax.random.fold_in(KEYS[1], number)
+        state, plain = steps[0](state, data, key)[0], steps[1](plain, data, jax.random.split(key)[1])[0]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.agent, plain)
+    assert not trees_equal(plain.policy, agents[1].init(jax.random.split(KEYS[0])[0]).policy)
+    assert {'place', 'next_place'} <= set(agents[0].reads) and 'candidates' not in agents[0].reads
+
+
+def test_every_draw_is_made_anew_within_so_many_updates():
+    """Nine states and `every = 4`: three in each update, so that the fourth begins the second round."""
+    counting = replace(
+        fixed_policy(jnp.zeros(2)), init=lambda key: jnp.zeros(()), deployed=lambda params: params + 1.0,
+        loss=lambda params, observation, action, key: -params + 0.0 * action.sum(axis=-1),
+        sample=lambda params, observation, key, num: jnp.full((num, *observation.shape[:-1], 2), 1.0) * params,
+    )  # fmt: skip
+    critic, data = iql_critic(SPEC, IQLConfig(hidden=(8,))), with_places(row_data())
+    data = data._replace(reward=jnp.ones(7), discount=jnp.ones(7))
+    agent = refreshing(4, critic, counting, data, learning_rate=1.0)
+    state, found = agent.init(KEYS[0]), []
+    step = jax.jit(agent.update)
+    for number in range(4):
+        state, _ = step(state, data, jax.random.fold_in(KEYS[1], number))
+        found.append(np.round(state.kept[:, 0, 0]).tolist())
+    # Update t finds the parameter t, of which 1 + t acts.
+    assert found[2] == [1, 1, 1, 2, 2, 2, 3, 3, 3] and found[3] == [4, 4, 4, 2, 2, 2, 3, 3, 3]
+    assert state.kept.shape == (9, 2, 2)
+
+
+def test_refreshing_needs_kept_draws_and_states():
+    with pytest.raises(UsageError, match='refresh_every is for draws that are kept; got 5 with cached = false'):
+        PARLConfig(refresh_every=5)
+    with pytest.raises(UsageError, match='refresh_every must be greater than 0'):
+        PARLConfig(cached=True, refresh_every=0)
+    with pytest.raises(UsageError, match='draws anew for every state of the data; got none; name a data set'):
+        agent_of(cached=True, refresh_every=5)

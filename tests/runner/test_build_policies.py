@@ -9,7 +9,7 @@ from small import random_batch
 from ooorl.agents.iql import IQLConfig, iql
 from ooorl.errors import UsageError
 from ooorl.policies.flow import FlowConfig, flow_policy
-from ooorl.runner import config
+from ooorl.runner import config, deployed
 from ooorl.runner.build import build_agent
 from ooorl.runner.kept_draws import with_kept_draws
 from ooorl.types import Spec
@@ -73,9 +73,20 @@ def test_a_given_policy_sees_raw_observations_and_is_asked_once_for_each_row():
     made = build_agent(resolved['agent'], SPEC, data)
     action = made.best_action(made.init(jax.random.key(0)), data.observation, jax.random.key(1))
     np.testing.assert_allclose(action[:, 0], data.observation[:, 0] / 100, rtol=1e-4, atol=1e-5)
+    # Out of a run directory it is built without data, from their mean and deviation.
+    mean, std = (getattr(data.observation, name)(axis=0).tolist() for name in ('mean', 'std'))
+    interface = {'observation_dim': 3, 'action_dim': 2, 'observation_mean': mean, 'observation_std': std}
+    loaded = build_agent(resolved['agent'], SPEC, deployed.stand_in(interface))
+    action = loaded.best_action(made.init(jax.random.key(0)), data.observation, jax.random.key(1))
+    np.testing.assert_allclose(action[:, 0], data.observation[:, 0] / 100, rtol=1e-4, atol=1e-5)
     kept = with_kept_draws(resolved, SPEC, data)
     for column, states in (('candidates', data.observation), ('next_candidates', data.next_observation)):
         np.testing.assert_allclose(kept.extras[column][..., 0], np.broadcast_to(states[:, :1] / 100, (5, 2)), rtol=1e-5)
     assert with_kept_draws(config.resolve(tables | {'agent': agent | {'cached': False}}), SPEC, data) is data
-    with pytest.raises(UsageError, match="cached needs a policy that is given .kind = .opaque..; got 'flow'"):
+    places = with_kept_draws(config.resolve(tables | {'agent': agent | {'refresh_every': 5}}), SPEC, data).extras
+    assert set(places) == {'place', 'next_place'}
+    collecting = {'run': {'scheme': 'online'}, 'agent': agent}
+    with pytest.raises(UsageError, match="cached keeps draws for the rows of the data set; scheme 'online' collects others"):
+        with_kept_draws(config.resolve(collecting), SPEC, data)
+    with pytest.raises(UsageError, match="cached needs a policy that is given .*refresh_every, in updates; got .flow."):
         with_kept_draws(config.resolve(tables | {'agent': agent | {'policy': {'kind': 'flow'}}}), SPEC, data)
