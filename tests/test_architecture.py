@@ -63,7 +63,7 @@ PACKAGES = {
     'tensorboardX': (set(), {'reporting/events'}),
     'filelock': (set(), {'runner/run_directory', 'runner/sweep/claims'}),
     'ray': (set(), {'runner/sweep/cluster'}),
-    'pyarrow': (set(), {'data/tabular'}),
+    'pyarrow': (set(), {'data/tabular', 'data/lerobot'}),
     'bottle': (set(), {'runner/browser'}),
     'onnx': (set(), {'runner/export'}),
     'onnxruntime': (set(), {'runner/export'}),

@@ -6,7 +6,7 @@ import json
 import os
 
 from ooorl import catalogue
-from ooorl.data import action_box, arrays, d4rl, fixups, hdf5, minari
+from ooorl.data import action_box, arrays, d4rl, fixups, hdf5, lerobot, minari
 from ooorl.data.action_box import Box
 from ooorl.data.arrays import from_arrays
 from ooorl.data.dataset import Columns, Dataset, assemble
@@ -27,7 +27,8 @@ __all__ = [
     "read_columns",
 ]
 
-FORMATS = ("d4rl", "npz", "minari")
+FORMATS = ("d4rl", "npz", "minari")  # that are written as well as read
+_READ = (*FORMATS, "lerobot")
 
 
 def load(
@@ -46,13 +47,13 @@ def load(
     """Reads a data set from a file, whatever of the known formats it is in.
 
     Args:
-      path: a D4RL HDF5 file, an npz file, a Minari HDF5 file or a Minari data set's directory.
-      format: 'd4rl', 'npz' or 'minari'; None to look at the content, never at the name.
+      path: a D4RL HDF5 file, an npz file, a Minari HDF5 file, or the directory of a Minari or LeRobot data set.
+      format: 'd4rl', 'npz', 'minari' or 'lerobot'; None to look at the content, never at the name.
       clip_actions: clip actions that leave their box instead of refusing the file.
       action_low, action_high: the box that actions were recorded in, a number or one for each entry; they are rescaled to
         [-1, 1]. None for the box that the file names.
       environment_box: the `Box` of the environment the data are for, where neither says one.
-      observation_keys: for Minari's dict observations, the entries to put one behind the other.
+      observation_keys: for Minari's dict observations and LeRobot's features, the entries to put one behind the other.
       infos: names under `infos/` to read as well, such as 'qpos' and 'qvel'.
       terminal_ends_episode: False where a terminal row is followed by more of its episode; None to find out.
       labeller: what gives rewards to files in OGBench's layout, which hold none: an environment of the task (see
@@ -174,40 +175,41 @@ def read_columns(path, *, format=None, observation_keys=None, infos=(), labeller
     Raises:
       UsageError: where the file is missing, damaged or in no known format.
     """
-    if format is not None and format not in FORMATS:
-        raise UsageError(f"A known format is needed; got {format!r}; write one of {', '.join(FORMATS)}.")
+    if format is not None and format not in _READ:
+        raise UsageError(f"A known format is needed; got {format!r}; write one of {', '.join(_READ)}.")
     path = _file(os.fspath(path))
     found = format or _recognised(path)
-    if found != "minari" and observation_keys:
+    if found not in ("minari", "lerobot") and observation_keys:
         raise UsageError(
-            f"observation_keys are for Minari's dict observations; {path} is in the {found} format; leave"
-            " them out."
+            f"observation_keys are for Minari's dict observations and LeRobot's features; {path} is in the {found} format;"
+            " leave them out."
         )
     if found == "npz":
         return path, arrays.read(path, infos, labeller)
-    if found == "minari":
+    if found in ("minari", "lerobot"):
         if infos:
-            raise UsageError(
-                f"infos are read from D4RL and npz files only; {path} is Minari's; leave them out."
-            )
-        return path, minari.read(path, observation_keys)
+            raise UsageError(f"infos are read from D4RL and npz files only; {path} is in the {found} format; leave them out.")
+        return path, {"minari": minari, "lerobot": lerobot}[found].read(path, observation_keys)
     return path, d4rl.read(path, infos)
 
 
 def sha256(path):
-    """The SHA-256 of a file, in hexadecimal."""
+    """The SHA-256 of a file, in hexadecimal; of a directory that `load` reads, of its main file, or all of LeRobot's."""
+    path = _file(os.fspath(path)) if os.path.isdir(path) else os.fspath(path)
+    if lerobot.is_main_file(path):
+        return lerobot.digest(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _file(path):
     if os.path.isdir(path):
-        inside = os.path.join(path, minari.MAIN_FILE)
-        if os.path.isfile(inside):
-            return inside
+        for main in (minari.MAIN_FILE, lerobot.MAIN_FILE):
+            if os.path.isfile(os.path.join(path, main)):
+                return os.path.join(path, main)
         raise UsageError(
-            f"A data file, or a Minari directory with {minari.MAIN_FILE}, is needed; {path} is a directory"
-            " without it; give the file."
+            f"A data file, or a directory with Minari's {minari.MAIN_FILE} or LeRobot's {lerobot.MAIN_FILE}, is needed; {path} is"
+            " a directory without them; give the file."
         )
     if not os.path.exists(path):
         near = difflib.get_close_matches(path, catalogue.ENTRIES, n=1, cutoff=0.8)
@@ -219,6 +221,8 @@ def _file(path):
 
 
 def _recognised(path):
+    if lerobot.is_main_file(path):
+        return "lerobot"
     try:
         with open(path, "rb") as file:
             head = file.read(8)

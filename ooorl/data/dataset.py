@@ -73,6 +73,7 @@ class Columns(NamedTuple):
       unread: names of columns that look like ends of episodes and do not say which kind.
       action_box: the box that the file says actions were recorded in, or None.
       labels_from: whose the rewards are, where they are not the file's.
+      notes: what else was decided while reading.
     """
 
     observations: np.ndarray
@@ -86,6 +87,7 @@ class Columns(NamedTuple):
     unread: tuple[str, ...] = ()
     action_box: Box | None = None
     labels_from: str = ""
+    notes: tuple[str, ...] = ()
 
 
 # Columns that end episodes without saying how: the MDP may have ended, or time run out.
@@ -118,7 +120,7 @@ def assemble(
     Raises:
       UsageError: where the columns cannot be used.
     """
-    notes = []
+    notes = list(columns.notes)
     columns = refusals.columns(columns, source)
     actions = normalised(
         columns.actions,

@@ -132,7 +132,7 @@ def _parser():
     run = commands.add_parser('run', help='run a preset or a config file')
     run.add_argument('config', type=Path, metavar='PRESET|CONFIG.toml', help='iql, iql@small, ... (`ooorl explain`); or a file')
     run.add_argument('--family', help='whose settings of a preset to take, where the task does not say it')
-    help_text = 'D4RL HDF5, npz or Minari file; a run directory; or a catalogue id such as hopper-medium-v2'
+    help_text = 'D4RL HDF5, npz or Minari file; a LeRobot folder; a run directory; or a catalogue id such as hopper-medium-v2'
     run.add_argument('--dataset', metavar='PATH', help=help_text)
     run.add_argument('--env', metavar='ID', help="environment instead of the config's, or of the one that the data name")
     _run_options(run, out=None)

@@ -68,7 +68,7 @@ def _add_reading(parser):
     """What must be said of files that do not say it themselves."""
     parser.add_argument('--action-low', metavar='A[,B...]', help='lower bounds of the box that actions were recorded in')
     parser.add_argument('--action-high', metavar='A[,B...]', help='upper bounds')
-    parser.add_argument('--observation-keys', metavar='A,B', help="of Minari's dict observations: what to put together")
+    parser.add_argument('--observation-keys', metavar='A,B', help="of Minari's dict observations, LeRobot's features: which")
 
 
 def _add_columns(parser):

@@ -92,14 +92,14 @@ def _refuse_workers(settings):
 class DatasetConfig:
     """The `[dataset]` table; `--dataset PATH` fills `path`."""
 
-    path: str = ''  # D4RL HDF5, npz or Minari; found by content
+    path: str = ''  # D4RL HDF5, npz, Minari or a LeRobot folder; found by content
     task: str = ''  # or a catalogue id: fetched where needed, with the catalogue's corrections
     scripted: str = ''  # or data made on the spot: a task's name, such as 'u_maze' or 'goal_maze'
     settings: Mapping = dataclasses.field(default_factory=dict)  # of the scripted data; `seed` among them
     clip_actions: bool = False  # clip actions that leave their box instead of refusing the file
     action_low: float | tuple[float, ...] | None = None  # lower bounds of actions; none: as the file or the environment says
     action_high: float | tuple[float, ...] | None = None  # upper bounds; actions are rescaled from this box to [-1, 1]
-    observation_keys: tuple[str, ...] = ()  # of a Minari file with dict observations: the entries, one behind the other
+    observation_keys: tuple[str, ...] = ()  # of Minari's dict observations or LeRobot's features: which, one behind the other
     replay: str = 'refuse'  # data that do not replay in the environment: 'refuse' or 'warn'; 'off': only sizes are compared
     terminal_ends_episode: bool | None = None  # of a file: False where episodes go on after terminal rows; None: found out
     drop_discs: tuple[tuple[float, ...], ...] = ()  # [x, y, radius]: rows whose observation begins with such x, y are removed
