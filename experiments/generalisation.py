@@ -1,0 +1,130 @@
+"""Measures success in and out of the combinations of training (arXiv:2501.13241), and prints the table.
+
+    python experiments/generalisation.py                       # every cell without a result; resumes within one
+    python experiments/generalisation.py --cells goal_maze:film,goal_maze:film@all
+    python experiments/generalisation.py --table               # what the results in the repository say
+
+A cell is task:method, of `configs/generalisation/<task>.toml`; `@all` is the oracle of a method, which learns from as many rows
+of all combinations. All methods have the same rows, batches, updates and evaluation; what differs is in `METHODS`. No setting was
+chosen by the seeds that are reported.
+"""
+
+import argparse
+import copy
+import sys
+from pathlib import Path
+
+from ooorl.errors import UsageError
+from ooorl.reporting import intervals, tables, writers
+from ooorl.runner import config
+from ooorl.runner.prepare import prepare
+from ooorl.runner.session import execute
+from ooorl.training.run import Diverged
+
+HERE = Path(__file__).resolve().parent
+CONFIGS = HERE.parent / 'configs' / 'generalisation'
+SCORES = ('success', 'success_in', 'success_out')
+ELEMENTS = {
+    'goal_maze': [[0, 1], [2, 3]],
+    'tabletop': [[0, 1], [2, 3], [4], [8, 9]],
+    'point_mass': [[0, 1], [2, 3], [4], [5], [6]],
+}
+HIDDEN = [64, 64, 64]
+PLAIN = {'agent': 'bc', 'learning_rate': 1e-3, 'schedule': 'cosine'}
+VALUES = {'hidden': HIDDEN, 'gamma': 0.97}
+# Each method's [agent] table but for what all share; `policy` changes that of the config, None leaves it out.
+METHODS = {
+    'film': {'policy': {'network': 'film'}},
+    'attention': {'policy': {'network': 'attention'}},
+    'mlp': {'policy': {'network': 'mlp'}},
+    'flow': {'policy': {'kind': 'flow', 'network': 'mlp', 'hidden': HIDDEN, 'ema_rate': 0.01}},
+    'gaussian': {'policy': {'kind': 'gaussian', 'hidden': HIDDEN}},
+    'iql': {'policy': None, 'agent': 'iql', **VALUES, 'learning_rate': 1e-3},
+    'td3bc': {
+        'policy': None, 'agent': 'td3', **VALUES, 'learning_rate': 1e-3, 'q_normalisation': 2.5, 'cloning_weight': 1.0,
+        'cloning_reduce': 'mean',
+    },
+}
+ORACLES = ('film', 'attention', 'mlp', 'gaussian')
+NAMES = {
+    'film': 'diffusion, FiLM', 'attention': 'diffusion, attention on elements', 'mlp': 'diffusion, side by side',
+    'flow': 'flow', 'gaussian': 'Gaussian', 'iql': 'IQL', 'td3bc': 'TD3+BC',
+}
+
+
+def settings_of(task, method, overrides):
+    """The config of a cell."""
+    settings = config.read(CONFIGS / f'{task}.toml', overrides)
+    name, _, part = method.partition('@')
+    shared, given = settings['agent'], copy.deepcopy(METHODS[name])
+    policy = given.pop('policy')
+    agent = {**{key: shared[key] for key in ('normalise_observation', 'sampling')}, **(given if policy is None else PLAIN)}
+    if policy is not None:
+        agent['policy'] = policy if 'kind' in policy else {**shared['policy'], **policy}
+        if policy.get('network') == 'attention':
+            agent['policy']['elements'] = ELEMENTS[task]
+    settings['dataset']['combinations']['part'] = part or 'train'
+    return {**settings, 'agent': agent, 'name': f'generalisation-{task}-{method.replace("@", "-")}'}
+
+
+def run_cell(task, method, overrides, work):
+    """Runs a cell, or what is left of it."""
+    prepared, out = prepare(settings_of(task, method, overrides)), work / f'{task}-{method.replace("@", "-")}'
+    summary = execute(prepared, out, resume=out.exists())
+    scores = summary['phases'][0]['scores']
+    return {
+        'cell': f'{task}:{method}', 'seeds': summary['seeds'], 'num_episodes': summary['num_episodes'],
+        'scores': {name: [float(f'{value:.5g}') for value in scores[name]] for name in SCORES}, 'dataset': summary['dataset'],
+        'wall_seconds': round(summary['wall_seconds'], 1), 'versions': summary['versions'], 'config': prepared.config,
+    }  # fmt: skip
+
+
+def table(results):
+    """The results as a Markdown table, and each method's gap to the first one, seed by seed."""
+    names = ('task', 'method', 'learnt from', 'in combination', 'out of combination', 'FiLM minus this, out')
+    lines = [f'| {" | ".join(names)} |', '|---' * len(names) + '|']
+    found = {tuple(one['cell'].split(':')): one['scores'] for one in results}
+    tasks = dict.fromkeys(task for task, _ in found)
+    for task, method in [(t, m) for t in tasks for m in (*METHODS, *(f'{name}@all' for name in ORACLES)) if (t, m) in found]:
+        name, _, part = method.partition('@')
+        own, lead = found[task, method], found.get((task, 'film'))
+        cells = [tables.cell(score, own[score]) for score in SCORES[1:]]
+        gap = '' if lead is None or method == 'film' else _gap(lead['success_out'], own['success_out'])
+        lines.append(f'| {task} | {NAMES[name]} | {"all, the oracle" if part else "training"} | {" | ".join(cells)} | {gap} |')
+    return '\n'.join(lines)
+
+
+def _gap(lead, other):
+    apart = intervals.score_difference('success_out', lead, other)
+    return f'{100 * apart.point:+.0f} [{100 * apart.low:+.0f}, {100 * apart.high:+.0f}]{tables.mark(apart)}'
+
+
+def main(argv=None):
+    """Runs the cells that have no result yet, then prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--cells', default='goal_maze', metavar='TASK[:METHOD],...')
+    parser.add_argument('--out', type=Path, default=HERE / 'results', metavar='DIR')
+    parser.add_argument('--work', type=Path, default=Path('runs/generalisation'), metavar='DIR', help='run directories')
+    parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE')
+    parser.add_argument('--table', action='store_true', help='only print the table of the results in --out')
+    arguments = parser.parse_args(argv)
+    wanted = set(arguments.cells.split(','))
+    every = [(t, m) for t in ELEMENTS for m in (*METHODS, *(f'{name}@all' for name in ORACLES)) if {t, f'{t}:{m}'} & wanted]
+    for task, method in [] if arguments.table else every:
+        target = arguments.out / f'generalisation-{task}-{method.replace("@", "-")}.json'
+        if target.exists():
+            continue
+        print(f'--- {task}:{method}', flush=True)
+        try:
+            found = run_cell(task, method, arguments.set, arguments.work)
+        except (Diverged, UsageError) as error:
+            print(f'{task}:{method}: {error}', file=sys.stderr, flush=True)
+            continue
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        writers.write_json(target, found)
+    print(table([writers.read_json(path) for path in sorted(arguments.out.glob('generalisation-*.json'))]))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
