@@ -5,8 +5,8 @@
     python experiments/ractd.py --table                           # what the results in the repository say
 
 A cell is task:variant. `configs/distil/<task>.toml` is RACTD at this size; a variant changes one of the details that paper and
-released code disagree on, or puts FQL in its place. Of the first variant's teacher also the scores and latencies with fewer steps
-are measured. Latency is that of one compiled call that answers one observation, or 256, on the machine that `versions` names.
+released code disagree on, or puts FQL or one-step mean flow (OFQL) in its place. Its teacher is also measured with
+fewer steps. Latency is that of one compiled call that answers one observation, or 256, on the machine that `versions` names.
 """
 
 import argparse
@@ -42,14 +42,23 @@ VARIANTS = {
     'ctm_denoising': {'student': {'policy': {'denoise': 'level'}}},
     'no_denoising': {'student': {'policy': {'denoising_weight': 0.0}}},
     'fql': None,
+    'ofql': None,
 }
+# What learns values takes the place of teacher, returns and student.
+RIVALS = {
+    'fql': {'agent': 'fql', 'normalise_q': True, 'distil_weight': 1.0, 'aggregate': 'min'},
+    'ofql': {
+        'agent': 'td3', 'policy_delay': 1, 'target_noise': 0.0, 'policy_action': 'sample', 'policy_value': 'mean',
+        'q_normalisation': 0.1, 'cloning_weight': 1.0, 'cloning_reduce': 'mean',
+    },
+}  # fmt: skip
 # The teacher of the first variant, asked in fewer steps: its sampler, the levels it visits, and the network's evaluations.
 SAMPLERS = {'teacher, Heun': ('heun', None)} | {f'teacher, DDIM-{steps}': ('ddim', steps) for steps in (15, 5, 1)}
 METRICS = ('normalised', 'success', 'return')
 
 
 def settings_of(task, variant, overrides):
-    """The config of a cell; FQL has the student's network, its updates and those of the teacher together."""
+    """The config of a cell; a rival has the student's network, its updates and those of the teacher together."""
     settings = config.read(CONFIGS / f'{task}.toml', overrides)
     settings['name'] = f'ractd-{task}-{variant}'
     if VARIANTS[variant] is not None:
@@ -58,12 +67,12 @@ def settings_of(task, variant, overrides):
     sampling = settings['student']['sampling']
     for name in ('teacher', 'returns', 'student'):
         normalise = settings.pop(name).get('normalise_observation', False)
+    policy = {'policy': {'kind': 'mean_flow', 'hidden': hidden, 'ema_rate': 0.005}} if variant == 'ofql' else {}
     return settings | {
         'run': settings['run'] | {'scheme': 'offline'},
         'offline': {'num_updates': updates['teacher_updates'] + updates['num_updates']},
         'agent': {
-            'agent': 'fql', 'hidden': hidden, 'normalise_q': True, 'distil_weight': 1.0, 'aggregate': 'min',
-            'normalise_observation': normalise, 'sampling': sampling,
+            **RIVALS[variant], 'hidden': hidden, 'normalise_observation': normalise, 'sampling': sampling, **policy,
         },
     }  # fmt: skip
 

@@ -16,7 +16,8 @@ with ab the running product of 1 - beta, s = `sigma_data`, r^2 = sigma^2 + s^2. 
 
 Source: Ho et al., arXiv:2006.11239; Nichol & Dhariwal, arXiv:2102.09672 (cosine); Song et al., arXiv:2011.13456 (VP),
 arXiv:2010.02502 (DDIM); Karras et al., arXiv:2206.00364 (EDM, Heun); Lu et al., arXiv:2211.01095 (DPM-Solver++);
-Lipman et al., arXiv:2210.02747 and Liu et al., arXiv:2209.03003 (flow along straight lines).
+Lipman et al., arXiv:2210.02747 and Liu et al., arXiv:2209.03003 (flow along straight lines); Geng et al.,
+arXiv:2505.13447 (mean flow).
 """
 
 from collections.abc import Callable
@@ -248,6 +249,38 @@ def flow_loss(
     """
     t = time[..., None]
     return summed((velocity((1.0 - t) * noise + t * data, time) - (data - noise)) ** 2, known)
+
+
+def mean_flow_loss(
+    average: Callable[[Array, Array, Array], Array], data: Array, noise: Array, time: Array, until: Array,
+    known: Array | None = None,
+) -> Array:  # fmt: skip
+    """`|u - stop(v + (r - t) (v . d_x u + d_t u))|^2` summed over the last axis, u = average(x_t, t, r), v = x1 - x0.
+
+    u is the average of the velocity on the path from t to r; with r = t this is `flow_loss`. Only the first u is differentiated.
+
+    Args:
+      average: `(x[..., A], time[...], until[...]) -> [..., A]`.
+      data: `[..., A]`, x1.
+      noise: `[..., A]`, x0.
+      time: `[...]`, t in [0, 1].
+      until: `[...]`, r in [t, 1].
+      known: as of `flow_loss`.
+
+    Source: Geng et al., arXiv:2505.13447.
+    """
+    t = time[..., None]
+    velocity = data - noise
+    made, target = average_velocity(average, (1.0 - t) * noise + t * data, velocity, time, until)
+    return summed((made - jax.lax.stop_gradient(target)) ** 2, known)
+
+
+def average_velocity(
+    average: Callable[[Array, Array, Array], Array], x: Array, velocity: Array, time: Array, until: Array
+) -> tuple[Array, Array]:
+    """u = average(x, t, r), and v + (r - t) du/dt along the path that leaves x at t with velocity v: equal for the true u."""
+    made, change = jax.jvp(lambda x, t: average(x, t, until), (x, time), (velocity, jnp.ones_like(time)))
+    return made, velocity + (until - time)[..., None] * change
 
 
 def euler(velocity: Callable[[Array, Array], Array], noise: Array, num_steps: int) -> Array:

@@ -4,7 +4,7 @@
 |---|---|---|---|
 | gaussian, deterministic | yes | no | no |
 | tanh_gaussian | yes | density of its draws | no |
-| flow, diffusion, consistency | yes | no | `ema_rate` |
+| flow, mean_flow, diffusion, consistency | yes | no | `ema_rate` |
 | autoregressive | no | of its bins | `ema_rate` |
 | opaque (a function of yours) | no | no | no |
 
@@ -29,6 +29,7 @@ from ooorl.policies.gaussian import (
     gaussian_policy,
     tanh_gaussian_policy,
 )
+from ooorl.policies.mean_flow import MeanFlowConfig, mean_flow_policy
 from ooorl.policies.opaque import OpaqueConfig, named_policy
 from ooorl.types import Policy
 
@@ -55,6 +56,7 @@ POLICIES = {
     'tanh_gaussian': PolicyKind(TanhGaussianConfig, lambda spec, config: tanh_gaussian_policy(spec, **asdict(config))),
     'deterministic': PolicyKind(DeterministicConfig, lambda spec, config: deterministic_policy(spec, **asdict(config))),
     'flow': PolicyKind(FlowConfig, flow_policy),
+    'mean_flow': PolicyKind(MeanFlowConfig, mean_flow_policy),
     'diffusion': PolicyKind(DiffusionConfig, diffusion_policy),
     'consistency': PolicyKind(ConsistencyConfig, consistency_policy),
     'autoregressive': PolicyKind(AutoregressiveConfig, autoregressive_policy),

@@ -39,8 +39,8 @@ HAVE = {
     'gaussian': {'decode'}, 'tanh_gaussian': {'decode', 'density'}, 'deterministic': {'decode'}, 'flow': {'decode'},
     'diffusion': {'decode'}, 'autoregressive': set(),
 }  # fmt: skip
-# A given function learns nothing; it is looked at in tests/policies. To an agent a consistency policy is what a flow is.
-assert set(POLICIES) - set(HAVE) <= {'opaque', 'consistency'}
+# A given function learns nothing; it is looked at in tests/policies. To an agent consistency and mean flow are what a flow is.
+assert set(POLICIES) - set(HAVE) <= {'opaque', 'consistency', 'mean_flow'}
 # A student's policy is its teacher's matter, a model of returns has none, adjoint matching brings its own.
 PAIRS = [(agent, policy) for agent in ALGORITHMS if agent not in ('distil', 'returns', 'qam') for policy in HAVE]
 FITTING = [(a, p) for a, p in PAIRS if a not in NEEDS or NEEDS[a] in HAVE[p]]

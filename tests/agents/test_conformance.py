@@ -33,6 +33,7 @@ from ooorl.policies.autoregressive import AutoregressiveConfig, autoregressive_p
 from ooorl.policies.diffusion import DiffusionConfig, diffusion_policy
 from ooorl.policies.flow import FlowConfig, flow_policy
 from ooorl.policies.gaussian import gaussian_policy
+from ooorl.policies.mean_flow import MeanFlowConfig, mean_flow_policy
 from ooorl.signals import DisagreementConfig, RNDConfig, ensemble_disagreement, rnd, state_action_counts
 from ooorl.testing import check_agent, check_signal
 from ooorl.types import Spec
@@ -157,6 +158,10 @@ AGENTS = {
     'iql_wrapped': Row(_wrapped, IQLConfig, SMALL),
     'iql_diffusion': Row(lambda config: iql(SPEC, config, policy=diffusion_policy(SPEC, DIFFUSION)), IQLConfig, SMALL),
     'bc_tokens': Row(lambda config: bc(SPEC, config, policy=autoregressive_policy(SPEC, TOKENS)), BCConfig),
+    'td3_mean_flow': Row(
+        lambda config: td3(SPEC, config, policy=mean_flow_policy(SPEC, MeanFlowConfig(hidden=(8,), ema_rate=0.1))),
+        TD3Config, SMALL | {'policy_action': 'sample', 'cloning_weight': 1.0, 'policy_delay': 1},
+    ),
     'td3_flow': Row(
         lambda config: td3(SPEC, config, policy=flow_policy(SPEC, FlowConfig(hidden=(8,), num_steps=2, ema_rate=0.1))),
         TD3Config, SMALL | {'policy_action': 'sample', 'cloning_weight': 1.0},

@@ -27,6 +27,7 @@ SMALL = {
     'tanh_gaussian': {'hidden': (8,)},
     'deterministic': {'hidden': (8,)},
     'flow': {'hidden': (8,), 'num_steps': 2},
+    'mean_flow': {'hidden': (8,)},
     'diffusion': SMALL_TIME | {'num_levels': 3},
     'consistency': SMALL_TIME | {'num_levels': 4},
     'autoregressive': {'num_bins': 5, 'num_layers': 1, 'num_heads': 2, 'width': 8},
@@ -48,6 +49,11 @@ CHANGES = {
         'network': 'ln_resnet', 'hidden': (9,), 'activation': 'relu', 'layer_norm': 'before', 'dropout': 0.5,
         'time_features': 'sinusoidal', 'num_time_features': (6, FOURIER),
         'time_hidden': ((7, 8), FOURIER), 'ema_rate': 0.5, 'num_steps': 3, **ATTENTION,
+    },
+    'mean_flow': {
+        'network': 'ln_resnet', 'hidden': (9,), 'activation': 'relu', 'layer_norm': 'before', 'dropout': 0.5,
+        'time_features': 'sinusoidal', 'num_time_features': (6, FOURIER), 'time_hidden': ((7, 8), FOURIER), 'ema_rate': 0.5,
+        'num_steps': 2, 'flow_share': 1.0, 'time_mean': 1.0, 'time_std': 2.0, **ATTENTION,
     },
     'diffusion': {
         'process': 'cosine', 'num_levels': 4, 'sampler': 'ddim', 'num_steps': 2, 'clip': 'end', 'variance': 'posterior',
