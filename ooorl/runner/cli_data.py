@@ -1,5 +1,6 @@
-"""The `data` verbs of the command line: list, pull, info, check, convert, make."""
+"""The `data` verbs of the command line: list, pull, verify, info, check, quality, convert, make."""
 
+import json
 import sys
 import tempfile
 import time
@@ -37,6 +38,19 @@ def add_parser(commands) -> None:
     check.add_argument('--environment', '--env', metavar='ID', help=help_text)
     _add_reading(check)
     check.set_defaults(command=_check)
+
+    quality = verbs.add_parser('quality', help='what a data set is like: noise in actions, spread of steps, what another lacks')
+    quality.add_argument('target', metavar='FILE')
+    quality.add_argument('--against', metavar='FILE', help='another data set: how far it lies from this one')
+    quality.add_argument('--columns', metavar='0,1', help='of the observation, to take distances in (all)')
+    quality.add_argument('--neighbours', type=int, default=10, metavar='K', help='(10)')
+    quality.add_argument('--rows', type=int, default=5_000, help='drawn to look for neighbours among (5000)')
+    quality.add_argument('--seed', type=int, default=0, help='of the draws (0)')
+    quality.add_argument('--episodes', action='store_true', help='score every episode as well, for choosing among them')
+    quality.add_argument('--json', action='store_true', help='all numbers as JSON')
+    quality.add_argument('--environment', '--env', metavar='ID', help="of the task, whose rewards OGBench's files need")
+    _add_reading(quality)
+    quality.set_defaults(command=_quality)
 
     convert = verbs.add_parser('convert', help='between D4RL HDF5, npz and Minari, by the extension of the target')
     convert.add_argument('source')
@@ -179,6 +193,24 @@ def _check(arguments):
         return _replay(arguments, place)
     print('not replayed: ' + (str(unfit) if unfit else 'the file names no environment; --environment ID gives one'))
     return 0
+
+
+def _quality(arguments):
+    from ooorl import data
+    from ooorl.data.quality import page, quality
+
+    try:
+        columns = None if arguments.columns is None else tuple(int(part) for part in arguments.columns.split(','))
+    except ValueError:
+        raise UsageError(f"--columns takes numbers such as '0,1'; got {arguments.columns!r}") from None
+    reading = {**_labelling(arguments), **_reading(arguments), 'clip_actions': True}
+    dataset = data.load(arguments.target, **reading)
+    other = None if arguments.against is None else data.load(arguments.against, **reading).transitions
+    found = quality(
+        dataset.transitions, k=arguments.neighbours, rows=arguments.rows, seed=arguments.seed, columns=columns, against=other,
+        by_episode=arguments.episodes,
+    )  # fmt: skip
+    print(json.dumps(found._asdict(), indent=2) if arguments.json else '\n'.join(page(dataset.name, found, arguments.against)))
 
 
 def _replay(arguments, place):
