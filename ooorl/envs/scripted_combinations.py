@@ -14,7 +14,7 @@ from ooorl.envs.point_mass_physics import DT, point_mass_physics
 from ooorl.envs.scripted import Controller, kept, next_cells, rollouts, until_end
 from ooorl.envs.tabletop import START_SIDES, tabletop
 from ooorl.types import Key, Transition
-from ooorl.validation import check_not_negative, check_positive
+from ooorl.validation import check_choice, check_not_negative, check_positive
 
 
 def _made(task, controller, key, num_episodes, noise):
@@ -24,11 +24,11 @@ def _made(task, controller, key, num_episodes, noise):
     return kept(rows, until_end(rows))
 
 
-def room_controller(layout: tuple[str, ...], step_size: float) -> Controller:
-    """Walks a `goal_maze` to its goal from cell to cell; of equally short ways an episode keeps to the one that it draws."""
+def room_controller(layout: tuple[str, ...], step_size: float, ways: int = 1) -> Controller:
+    """Walks a `goal_maze` to its goal from cell to cell; of 2 equally short `ways` an episode keeps to one that it draws."""
     height, width = len(layout), len(layout[0])
     centres = np.array([cell_centre(layout, divmod(cell, width)) for cell in range(height * width)], np.float32)
-    ways = np.stack([next_cells(layout), next_cells(layout, turned=True)])
+    tables = np.stack([next_cells(layout), next_cells(layout, turned=True)])
 
     def cell_at(position):
         cell = jnp.floor((position + 2.0) / cell_size(layout)).astype(jnp.int32)
@@ -38,14 +38,14 @@ def room_controller(layout: tuple[str, ...], step_size: float) -> Controller:
     def act(way, observation, key):
         del key
         position, goal = observation[:2], observation[2:]
-        waypoint = jnp.asarray(centres)[jnp.asarray(ways)[way, cell_at(goal), cell_at(position)]]
+        waypoint = jnp.asarray(centres)[jnp.asarray(tables)[way, cell_at(goal), cell_at(position)]]
         return jnp.clip((waypoint - position) / step_size, -1.0, 1.0), way
 
-    return lambda key: jax.random.randint(key, (), 0, 2), act
+    return lambda key: jax.random.randint(key, (), 0, ways), act
 
 
 def goal_maze_offline(
-    key: Key, num_episodes: int = 320, *, noise: float = 0.2, layout: tuple[str, ...] = FOUR_ROOMS, **settings
+    key: Key, num_episodes: int = 320, *, noise: float = 0.2, ways: int = 1, layout: tuple[str, ...] = FOUR_ROOMS, **settings
 ) -> Transition:
     """Trajectories of `room_controller` in `goal_maze`, from starts and to goals drawn at random.
 
@@ -53,11 +53,13 @@ def goal_maze_offline(
       key: of the whole set.
       num_episodes: how many; those that miss the goal for the whole horizon are kept as time-outs.
       noise: standard deviation of the Gaussian noise on the actions.
+      ways: 1, or 2 to draw for each episode which of two equally short ways it goes.
       layout: as in `goal_maze`.
       **settings: further settings of `goal_maze`.
     """
+    check_choice((1, 2), ways=ways)
     task = goal_maze(layout=layout, **settings)
-    return _made(task, room_controller(layout, settings.get('step_size', 0.25)), key, num_episodes, noise)
+    return _made(task, room_controller(layout, settings.get('step_size', 0.25), ways), key, num_episodes, noise)
 
 
 def carrying_controller() -> Controller:

@@ -22,6 +22,7 @@ from ooorl.runner import signal_tables
 from ooorl.runner.config import fields, gamma_of, online_table, parse
 from ooorl.runner.settings import AGENT_TABLES, QUIET_SCHEMES
 from ooorl.training import phases, schemes
+from ooorl.training.chunks import receding
 from ooorl.training.evaluate import ScoreRange
 from ooorl.training.learn import Sampling
 from ooorl.types import Agent, Spec
@@ -89,7 +90,8 @@ def build_agent(
     if table['normalise_observation']:
         agent = wrap.normalised_observation(agent, *_statistics(dataset))
     agent = signal_tables.with_labels(agent, table, irreversible)
-    return _reranked(agent, table) if 'reranked' in table else agent
+    agent = _reranked(agent, table) if 'reranked' in table else agent
+    return receding(agent, table.get('chunk_executed') or agent.chunk)
 
 
 def _refuse_without_values(table, name, what, kind='sub-table'):
@@ -227,7 +229,7 @@ def _distil_phases(config, spec, dataset, settings):
     wide = Spec(observation_dim=spec.observation_dim, action_dim=teacher['chunk'] * spec.action_dim)
     learns_from = {'teacher': _policy(teacher['policy'], wide)}
     if judge is not None:
-        bare = {**judge, 'normalise_observation': False, 'chunk': 1}
+        bare = {**judge, 'normalise_observation': False, 'chunk': 1, 'chunk_executed': None}
         per_step = Spec(observation_dim=spec.observation_dim, action_dim=judge['chunk'] * spec.action_dim)
         learns_from |= {'returns': build_agent(bare, per_step, dataset), 'return_dim': per_step.action_dim}
     return schemes.distil(

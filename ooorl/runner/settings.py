@@ -210,11 +210,12 @@ class AgentConfig:
     ema_rate: float | None = None  # share of the policy in the slow copy of it that acts, after each update; absent: no copy
     monte_carlo_share: float = 0.0  # share of each phase's updates, its first ones, whose targets are the returns that were seen
     chunk: int = 1  # steps that one decision covers, whole chunks being learnt and carried out; 5 for OGBench's manipulation
+    chunk_executed: int | None = None  # of a chunk's steps, its first ones, carried out before it decides again; absent: all
     backup_steps: int | None = None  # steps that one Bellman backup spans, at least chunk; absent: chunk. More is biased
     chunk_ends: str = 'keep'  # a chunk that an episode's end cuts short: 'keep', or 'drop' as published (see wrap.chunked)
 
     def __post_init__(self):
-        check_positive(chunk=self.chunk, backup_steps=self.backup_steps)
+        check_positive(chunk=self.chunk, chunk_executed=self.chunk_executed, backup_steps=self.backup_steps)
         check_unit(ema_rate=self.ema_rate, monte_carlo_share=self.monte_carlo_share)
         check_choice(CHUNK_ENDS, chunk_ends=self.chunk_ends)
 

@@ -102,6 +102,7 @@ def _agent_name(settings, phase_name):
 def _with_policy(table):
     best = f', best of {table["reranked"]["num_candidates"]}' if 'reranked' in table else ''
     chunk = f', chunks of {table["chunk"]}' if table.get('chunk', 1) > 1 else ''
+    chunk += f', {table["chunk_executed"]} of them taken' if chunk and table.get('chunk_executed') else ''
     return table['agent'] + (f', {table["policy"]["kind"]} policy' if 'policy' in table else '') + chunk + best
 
 

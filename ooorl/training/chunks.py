@@ -5,13 +5,15 @@ is left or an episode has ended.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ooorl.types import Array, Environment, Key
+from ooorl.errors import UsageError
+from ooorl.types import Agent, Array, Environment, Key
 
 
 class Queue(NamedTuple):
@@ -74,3 +76,33 @@ def next_action(
 def after_step(queue: Queue | None, ended: Array, xp) -> Queue | None:
     """The queue, emptied where an episode ended: what was decided in one is not carried out in the next."""
     return queue and queue._replace(left=xp.where(ended, 0, queue.left))
+
+
+def receding(agent: Agent, steps: int) -> Agent:
+    """Carries out the first `steps` = k of the steps that the agent decides on, then decides again.
+
+    Learning is untouched: windows, targets and imitation are of whole chunks. To the loops the agent is one of chunks of k, whose
+    decisions are the first k A numbers of the plan; with k = 1 it acts on every step. It stands around all of `ooorl.wrap`, also
+    around `reranked`, which judges whole plans. With k = h it is the agent as it is.
+
+    Values are those of whole chunks, which are not carried out any more; so there is no `q`. Cloning and distillation do not
+    mind: RACTD plans 16 steps and takes one.
+
+    Raises:
+      UsageError: if a chunk has fewer steps.
+    """
+    if not isinstance(steps, int) or not 1 <= steps <= agent.chunk:
+        raise UsageError(f'chunk_executed must lie between 1 and the chunk, {agent.chunk}; got {steps!r}')
+    if steps == agent.chunk:
+        return agent
+
+    def first(act):
+        def acted(state, observation, key):
+            plan = act(state, observation, key)
+            return plan[..., : plan.shape[-1] // agent.chunk * steps]
+
+        return acted
+
+    return replace(
+        agent, sample_action=first(agent.sample_action), best_action=first(agent.best_action), chunk=steps, q=None,
+    )

@@ -10,7 +10,7 @@ from ooorl.agents.iql import IQLConfig, iql
 from ooorl.errors import UsageError
 from ooorl.policies.flow import FlowConfig, flow_policy
 from ooorl.runner import config, deployed
-from ooorl.runner.build import build_agent
+from ooorl.runner.build import build_agent, build_phases
 from ooorl.runner.kept_draws import with_kept_draws
 from ooorl.types import Spec
 from ooorl.wrap import reranked
@@ -52,6 +52,26 @@ def test_what_does_not_fit_is_one_sentence():
         built(agent='dsrl', policy={'kind': 'autoregressive'})
     with pytest.raises(UsageError, match='bc has no Q to rank candidates by'):
         built(agent='bc', reranked={})
+
+
+def test_teacher_and_student_plan_and_take_the_first_step():
+    """RACTD's receding horizon: chunks of 4 are learnt, one step of each is carried out."""
+    policy = {'network': 'mlp', 'hidden': [8], 'time_features': 'plain'}
+    edm = {'kind': 'diffusion', 'process': 'edm', 'sampler': 'heun', 'clip': 'end', 'num_steps': 2, **policy}
+    tables = {
+        'run': {'scheme': 'distil'}, 'dataset': {'path': 'x.hdf5'}, 'distil': {'num_updates': 1},
+        'teacher': {'agent': 'bc', 'chunk': 4, 'chunk_executed': 1, 'policy': edm},
+        'returns': {'agent': 'returns', 'hidden': [8], 'chunk': 4, 'chunk_executed': 2},
+        'student': {'agent': 'distil', 'chunk': 4, 'chunk_executed': 1, 'policy': {'kind': 'consistency', **policy}},
+    }  # fmt: skip
+    found = {phase.name: phase.agent for phase in build_phases(config.resolve(tables), SPEC, None)}
+    assert [(found[name].chunk, found[name].window) for name in ('teacher', 'distil')] == [(1, 4), (1, 4)]
+    observation = jnp.zeros((5, 3))
+    for name in ('teacher', 'distil'):
+        shape = jax.eval_shape(lambda k, a=found[name]: a.best_action(a.init(k), observation, k), jax.random.key(0)).shape
+        assert shape == (5, 2)
+    with pytest.raises(UsageError, match='chunk_executed must lie between 1 and the chunk, 3; got 4'):
+        built(agent='bc', chunk=3, chunk_executed=4)
 
 
 def leftmost(observation, num, seed):

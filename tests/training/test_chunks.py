@@ -30,6 +30,7 @@ from ooorl.signals import RNDConfig, rnd, state_action_counts
 from ooorl.testing import check_agent
 from ooorl.training import collect as collection
 from ooorl.training import phases, replay, rounds
+from ooorl.training.chunks import receding
 from ooorl.training.evaluate import evaluate
 from ooorl.training.learn import Sampling, make_learn
 from ooorl.training.preflight import check
@@ -52,12 +53,12 @@ def stair(observation, key):
     return observation / 64 + jnp.array([[0.5, 0.625, 0.75]])
 
 
-def expected(num_steps):
-    """Positions, actions and decisions of `stair` on the line, by a loop."""
+def expected(num_steps, executed=CHUNK):
+    """Positions, actions and decisions of `stair` on the line, by a loop; of a plan the first `executed` steps are taken."""
     position, plan, steps, found = 0.0, [], 0, []
     for _ in range(num_steps):
         decided = not plan
-        plan = plan or [level + position / 64 for level in (0.5, 0.625, 0.75)]
+        plan = plan or [level + position / 64 for level in (0.5, 0.625, 0.75)][:executed]
         action, steps = plan.pop(0), steps + 1
         found.append((position, action, decided))
         position += action
@@ -337,3 +338,26 @@ def test_chunks_longer_than_any_episode_are_refused(length, lengths, sentence):
     else:
         with pytest.raises(UsageError, match=sentence):
             check(setup)
+
+
+@pytest.mark.parametrize('steps', [1, 2])
+def test_only_the_first_steps_of_a_plan_are_taken(steps):
+    def act(state, observation, key):
+        del state
+        return stair(observation, key)
+
+    planner = replace(bc(wide(LINE, CHUNK), BCConfig(hidden=(8,))), sample_action=act, best_action=act, chunk=CHUNK, window=CHUNK)
+    agent = receding(planner, steps)
+    assert (agent.chunk, agent.window, agent.update) == (steps, CHUNK, planner.update)
+    _, rows, _ = collected(batched(line_task(), 2), 2, 6, lambda *given: agent.sample_action(None, *given), agent.chunk)
+    positions, actions, _ = expected(12, executed=steps)
+    np.testing.assert_allclose(rows.observation[:, 0, 0], positions, rtol=1e-6)
+    np.testing.assert_allclose(rows.action[:, 1, 0], actions, rtol=1e-6)
+
+
+def test_all_steps_of_a_plan_are_the_agent_itself():
+    single, chunks = bc(SPEC, BCConfig(hidden=(8,))), chunked(bc(wide(SPEC, CHUNK), BCConfig(hidden=(8,))), CHUNK, gamma=0.9)
+    assert receding(single, 1) is single and receding(chunks, CHUNK) is chunks
+    for steps in (0, CHUNK + 1):
+        with pytest.raises(UsageError, match='chunk_executed must lie between 1 and the chunk, 3'):
+            receding(chunks, steps)
