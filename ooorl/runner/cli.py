@@ -15,7 +15,7 @@ import tomllib
 from importlib import metadata, resources
 from pathlib import Path
 
-from ooorl.errors import UsageError
+from ooorl.errors import UsageError, told_by_callback
 from ooorl.runner import cli_data, cli_presets, cli_results, cli_runs, cli_sweep
 
 
@@ -109,6 +109,8 @@ def _told(error):
         return 128 + (_Asked.number or signal.SIGINT), 'stopped at once; whatever is on the disk is whole'
     if isinstance(error, UsageError):
         return 2, error
+    if told_by_callback(error) is not None:
+        return 2, told_by_callback(error)
     if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
         return 2, 'this command needs more memory than there is; lower its sizes or run fewer seeds at once'
     if isinstance(error, Diverged):

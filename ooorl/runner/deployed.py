@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ooorl.errors import UsageError
+from ooorl.errors import UsageError, told_by_callback
 from ooorl.reporting import arms, writers
 from ooorl.runner import build, run_directory, steering
 from ooorl.runner.prepare import Prepared, prepare
@@ -56,7 +56,7 @@ class Deployed:
           key: for policies that draw; None for a fresh one in every call, the same ones in every process.
 
         Raises:
-          UsageError: for observations of another size.
+          UsageError: for observations of another size, or if the policy is a given function and fails.
         """
         observation = np.asarray(observation, np.float32)
         if observation.ndim < 1 or observation.shape[-1] != self.interface['observation_dim']:
@@ -67,7 +67,12 @@ class Deployed:
         if key is None:
             key = jax.random.fold_in(jax.random.key(self.seed), self._calls)
             self._calls += 1
-        return np.asarray(self._compiled(observation, key))
+        try:
+            return np.asarray(self._compiled(observation, key))
+        except (jax.errors.JaxRuntimeError, ValueError) as error:
+            if told_by_callback(error) is None:
+                raise
+            raise UsageError(told_by_callback(error)) from None
 
 
 def load(run_dir: str | Path, *, phase: str | None = None, seed: int | None = None) -> Deployed:

@@ -125,12 +125,19 @@ class _Session:
             with noted() as caught:
                 self._loop(caught, quiet)
         except running.Diverged as error:
-            good = checkpoint.newest(self.saver.directory)
-            where = 'no checkpoint was written before' if good is None else f'the last good checkpoint is {good}'
-            raise running.Diverged(f'{error}; {where}') from None
+            raise running.Diverged(f'{error}; {self._last_good()}') from None
+        except running.Failed as error:
+            if self.state is not None and running.stands(self.state):
+                self.save()
+                self.saver.wait()
+            raise UsageError(f'{error}; {self._last_good()}') from None
         finally:
             with self.watch.on('checkpoint'):
                 self.saver.close()
+
+    def _last_good(self):
+        good = checkpoint.newest(self.saver.directory)
+        return 'no checkpoint was written before' if good is None else f'the last good checkpoint is {good}'
 
     def _loop(self, caught, quiet):
         setup = self.prepared.setup

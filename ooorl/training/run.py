@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from ooorl.errors import UsageError
+from ooorl.errors import UsageError, told_by_callback
 from ooorl.training.acting import acting
 from ooorl.training.ahead import upcoming
 from ooorl.training.cycles import FINITE
@@ -26,7 +26,11 @@ from ooorl.training.rounds import RunState, begin, closed, part, round_length
 from ooorl.training.stopwatch import Stopwatch
 from ooorl.types import Agent, State
 
-__all__ = ['Diverged', 'Event', 'evaluate_agent', 'initial', 'iterate', 'run', 'score']
+__all__ = ['Diverged', 'Event', 'Failed', 'evaluate_agent', 'initial', 'iterate', 'run', 'score']
+
+
+class Failed(UsageError):
+    """Somebody's function, which is asked for actions, has failed; the last event brought the state that stood, if one did."""
 
 
 class Event(NamedTuple):
@@ -77,6 +81,7 @@ def iterate(
 
     Raises:
       UsageError: if the setup cannot be run, or an environment raises or gives a number that is not finite.
+      Failed: if a function that a policy consists of does.
       Diverged: as soon as a round ends in which the last seed diverged; the others go on without those that have (see `finite`).
     """
     check(setup)
@@ -108,11 +113,23 @@ def _events(programs, state):
         except Stopped:
             yield Event(state, [], phase, steps, 0, False, False)
             return
+        except (jax.errors.JaxRuntimeError, ValueError) as error:  # whichever waits for the results makes its own of it
+            sentence = told_by_callback(error)
+            if sentence is None:
+                raise
+            if state.agent is not None and stands(state):
+                yield Event(state, [], phase, steps, 0, False, False)
+            raise Failed(sentence) from None
         done = state.phase > number
         updates, _ = sizes.done(len(sizes) if done else state.round)
         per_step = sizes[0][0] // sizes[0][1] if sizes[0][0] and sizes[0][1] else 1
         yield Event(state, rows, phase, steps * per_step, updates, whole, done)
     programs.watch.enter('')
+
+
+def stands(state: RunState) -> bool:
+    """Whether nothing of it was donated to a program that has failed since."""
+    return not any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
 def _begun(programs, gauge, state, phase):

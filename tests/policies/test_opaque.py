@@ -8,7 +8,7 @@ import pytest
 from ooorl.agents.iql import IQLConfig, iql_critic
 from ooorl.agents.parl import PARLConfig, parl
 from ooorl.agents.td3 import td3
-from ooorl.errors import UsageError
+from ooorl.errors import UsageError, told_by_callback
 from ooorl.policies.opaque import OpaqueConfig, named_policy, opaque_policy
 from ooorl.types import Spec
 
@@ -85,8 +85,11 @@ def test_wrong_answers_later_say_the_same():
         return spread(observation, num, seed) if not observation.any() else np.full((num, len(observation), 2), np.inf)
 
     policy = opaque_policy(SPEC, fickle)
-    with pytest.raises(jax.errors.JaxRuntimeError, match='finite numbers; it gave inf'):
+    with pytest.raises(jax.errors.JaxRuntimeError, match='finite numbers; it gave inf') as caught:
         policy.mode(None, jnp.ones((1, 3)), jax.random.key(0)).block_until_ready()
+    sentence = told_by_callback(caught.value)
+    assert sentence.startswith('a given policy must answer') and sentence.endswith('it gave inf; mend it')
+    assert told_by_callback(ValueError('of another kind')) is None
 
 
 def test_names_and_agents_that_do_not_fit():
