@@ -30,7 +30,7 @@ def one_decision(windows: Transition, gamma: float, ends: str = 'keep', chunk: i
         if name in extras:
             extras[name] = windows.extras[name][:, -1]
     extras['weight'] = recorded[:, -1] if ends == 'drop' else jnp.maximum(recorded[:, -1], ended)
-    # Zeros where steps are recorded would tell the critic apart what ends: standing still would look like the goal.
+    # Zeros where steps are recorded would tell the critic which windows end: standing still could look like the goal.
     action = (windows.action * recorded[..., None])[:, :chunk]
     if ends == 'keep':
         extras['known'] = jnp.broadcast_to(recorded[:, :chunk, None], action.shape).reshape(rows, -1)

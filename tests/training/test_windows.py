@@ -79,7 +79,7 @@ def windows_of(reward, discount, valid):
 @pytest.mark.parametrize(('reward', 'discount', 'valid', 'total', 'mask', 'kept', 'dropped', 'done'), [
     ([-1, -1, -1, 0], [1, 1, 1, 1], [1, 1, 1, 1], -2.71, 1, 1, 1, 4),  # no end: y = -2.71 + .9^4 * 7 = 1.8827
     ([-1, -1, 0, 5], [1, 1, 0, 1], [1, 1, 1, 0], -1.9, 0, 1, 0, 3),  # the MDP ended in the third step
-    # Likewise, in data that go on behind it: what was done then is part of the chunk, or standing still would look like the goal.
+    # Likewise, in data that go on behind it: what was done then is part of the chunk, as in the released code.
     ([-1, -1, 0, 5], [1, 1, 0, 1], [1, 1, 1, 1], -1.9, 0, 1, 1, 4),
     ([0, -1, -1, 5], [0, 1, 1, 1], [1, 1, 1, 1], 0, 0, 1, 1, 4),  # likewise, at the goal already
     ([-1, -1, -1, 5], [1, 1, 1, 0], [1, 1, 1, 1], 0.935, 0, 1, 1, 4),  # it ended with the chunk: -2.71 + .729 * 5
