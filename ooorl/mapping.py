@@ -60,6 +60,16 @@ def on_cpu() -> bool:
     return jax.default_backend() == 'cpu'
 
 
+def num_hosts() -> int:
+    """How many processes, each on a machine of its own as a rule, work on this run together."""
+    return jax.process_count()
+
+
+def is_first_host() -> bool:
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
 def acting_device() -> jax.Device | None:
     """Where policies act whose environments step on the host, if not where they learn.
 
@@ -179,7 +189,7 @@ def map_seeds(
       a function with the same arguments whose outputs all carry the seed axis.
     """
     together = jax.vmap(function, in_axes=in_axes)
-    if not on_cpu() and (not spread or jax.local_device_count() == 1):
+    if not on_cpu() and (not spread or jax.device_count() == 1):
         return together
 
     def grouped(*args):
@@ -195,17 +205,20 @@ def map_seeds(
 
     def across_devices(*args):
         num_seeds = next(jax.tree.leaves(arg)[0].shape[0] for arg, axis in zip(args, in_axes, strict=True) if axis == 0)
-        each = -(-num_seeds // min(num_seeds, jax.local_device_count()))
-        num_devices = -(-num_seeds // each)
+        each = -(-num_seeds // min(num_seeds, jax.device_count()))
+        # A host without a device in the mesh could not take part.
+        num_devices = -(-num_seeds // each) if num_hosts() == 1 else jax.device_count()
         if num_devices == 1:
             return grouped(*args)
         mesh = _mesh('seeds', num_devices)
+        everywhere = NamedSharding(mesh, PartitionSpec())
         specs = tuple(PartitionSpec('seeds') if axis == 0 else PartitionSpec() for axis in in_axes)
         # check_vma=False: no collective is meant to appear, each device works on seeds of its own.
         shared_out = jax.shard_map(grouped, mesh=mesh, in_specs=specs, out_specs=PartitionSpec('seeds'), check_vma=False)
-        if num_seeds == each * num_devices:
-            return shared_out(*args)
-        return _padded(shared_out, args, in_axes, num_seeds, each * num_devices, NamedSharding(mesh, PartitionSpec()))
+        if num_seeds != each * num_devices:
+            return _padded(shared_out, args, in_axes, num_seeds, each * num_devices, everywhere)
+        # What several hosts have made, every host must be able to read.
+        return shared_out(*args) if num_hosts() == 1 else jax.lax.with_sharding_constraint(shared_out(*args), everywhere)
 
     return across_devices if spread else grouped
 
@@ -226,7 +239,7 @@ def _padded(function, args, in_axes, num_seeds, num, everywhere):
 
 
 def _mesh(axis, num):
-    return jax.make_mesh((num,), (axis,), devices=jax.local_devices()[:num], axis_types=(jax.sharding.AxisType.Auto,))
+    return jax.make_mesh((num,), (axis,), devices=jax.devices()[:num], axis_types=(jax.sharding.AxisType.Auto,))
 
 
 def rows_over_devices(tree):
@@ -240,7 +253,7 @@ def everywhere(tree):
 
 
 def _laid(tree, spec):
-    return jax.lax.with_sharding_constraint(tree, NamedSharding(_mesh('rows', jax.local_device_count()), spec))
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(_mesh('rows', jax.device_count()), spec))
 
 
 def index_seed(tree, seed_index: int):

@@ -188,10 +188,11 @@ def _run(arguments):
 
 
 def _start(table, arguments, out):
+    from ooorl.mapping import is_first_host
     from ooorl.reporting.remedies import remedies
     from ooorl.reporting.report import headline, phase_table
     from ooorl.reporting.writers import read_rows, times_text
-    from ooorl.runner import config, session
+    from ooorl.runner import config, hosts, session
     from ooorl.runner.cli_header import print_header
     from ooorl.runner.prepare import prepare
 
@@ -204,6 +205,7 @@ def _start(table, arguments, out):
     if arguments.memory_limit is not None:
         table.setdefault('run', {})['memory_limit'] = arguments.memory_limit
     _use_all_cores(config.resolve(table)['run'])
+    hosts.join(config.resolve(table)['run']['hosts'])
     if arguments.plan:
         return _plan(prepare(table, fits=False))
     prepared = prepare(table)
@@ -211,8 +213,11 @@ def _start(table, arguments, out):
         from ooorl.runner import without_resets
 
         prepared = prepared._replace(setup=without_resets.asked(prepared.config, prepared.setup, Path(out), arguments.ask))
-    print_header(prepared, out)
+    if is_first_host():
+        print_header(prepared, out)
     summary = session.execute(prepared, Path(out), resume=arguments.resume, began=_Process.began)
+    if summary is None:  # the first host tells
+        return 0
     from rich.console import Console
 
     console = Console()

@@ -15,7 +15,7 @@ from ooorl.data import splits
 from ooorl.data.pull import pull
 from ooorl.data.splits import Combinations
 from ooorl.errors import UsageError
-from ooorl.runner import belonging, build, config, earlier_runs, memory, run_directory, steering, without_resets
+from ooorl.runner import belonging, build, config, earlier_runs, hosts, memory, run_directory, steering, without_resets
 from ooorl.runner.head_support import check_heads
 from ooorl.runner.kept_draws import with_kept_draws
 from ooorl.runner.return_range import with_return_ranges
@@ -90,6 +90,7 @@ def prepare(settings: Mapping, *, fits: bool = True) -> Prepared:
     if run['devices'] == 'batch':
         setup = over_batches(setup)
     check(setup)
+    hosts.check(setup, run['hosts'])
     _check_batches(setup)
     if fits:
         _check_memory(setup, run['memory_limit'])

@@ -13,9 +13,9 @@ import numpy as np
 import tomli_w
 
 from ooorl.errors import UsageError
-from ooorl.mapping import num_cores
+from ooorl.mapping import is_first_host, num_cores, num_hosts
 from ooorl.reporting import writers
-from ooorl.runner import place, run_directory
+from ooorl.runner import hosts, place, run_directory
 from ooorl.runner.interruption import Interrupted, noted
 from ooorl.runner.prepare import Prepared
 from ooorl.runner.summary import summarise, visited, whole_times
@@ -27,8 +27,8 @@ from ooorl.training.stopwatch import Stopwatch, added, total
 
 def execute(
     prepared: Prepared, out: Path, *, resume: bool = False, quiet: bool = False, began: float | None = None
-) -> dict:
-    """Runs a prepared config in directory `out` and returns the summary.
+) -> dict | None:
+    """Runs a prepared config in directory `out` and returns the summary; None on all hosts but the first, which write nothing.
 
     SIGTERM and SIGINT are acted on between two parts of a round, which last about `programs.PART_SECONDS` (one update or one
     cycle of collection at least), and while programs are compiled and policies evaluated.
@@ -47,6 +47,8 @@ def execute(
       Interrupted: after SIGTERM or SIGINT, once a checkpoint is on the disk. Summary and report are written then, too.
     """
     out, text = Path(out), tomli_w.dumps(prepared.config)
+    if not is_first_host():
+        return hosts.follow(prepared.setup, _restored(prepared.setup, out)[0] if resume else None)
     with run_directory.opened(out, text, resume) as held:
         state, meta = _restored(prepared.setup, out) if resume else (None, place.new())
         _write_text(out / 'config.toml', text)  # first of all: without it neither a fresh start nor --resume takes the directory
@@ -141,7 +143,7 @@ class _Session:
 
     def _loop(self, caught, quiet):
         setup = self.prepared.setup
-        stopped, ahead = lambda: bool(caught.number), num_cores() > 1
+        stopped, ahead = lambda: bool(caught.number), num_cores() > 1 and num_hosts() == 1
         events = running.iterate(setup, resume=self.state, stopped=stopped, watch=self.watch, ahead=ahead)
         first = 0 if self.state is None else self.state.phase
         for number in range(first, len(setup.phases)):

@@ -38,13 +38,14 @@ class RunConfig:
     seed_group: int = 0  # seeds mapped together on a CPU; 0 chooses: 4 where no network is wider than 96, else 1
     store: str = ''  # RUN_DIR or RUN_DIR:store, what an earlier run collected: read in place of collecting; 'offline' and 'ooo'
     devices: str = 'seeds'  # what several devices share out: the 'seeds', or the rows of each 'batch'
+    hosts: int = 1  # processes on several machines that work on this run together, each started with this command
     checkpoint_seconds: float = 60.0  # time between checkpoints within a phase; each phase ends with one
     memory_limit: str = ''  # '8GB': what the run may take; more is refused before it starts; empty: what is free
 
     def __post_init__(self):
         check_choice(SCHEMES, scheme=self.scheme)
         check_choice(SHARED, devices=self.devices)
-        check_positive(updates_per_round=self.updates_per_round)
+        check_positive(updates_per_round=self.updates_per_round, hosts=self.hosts)
         if self.store and self.scheme not in ('offline', 'ooo'):
             raise UsageError(f"store is for schemes 'offline' and 'ooo', which can do without collecting; got {self.scheme!r}")
         check_not_negative(seed_group=self.seed_group)

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from ooorl.errors import UsageError
-from ooorl.mapping import join_members, split_members
+from ooorl.mapping import join_members, num_hosts, split_members
 
 KEEP = 2  # how many checkpoints stay on the disk
 LEFTOVERS = '.writing-*'  # what a process that was killed while writing leaves
@@ -87,7 +87,7 @@ class Saver:
 
         if self._orbax is None:
             logging.getLogger('absl').addFilter(_not_from_orbax)
-            self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
+            self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler(**_alone(ocp)), **_alone(ocp))
             self._thread = ThreadPoolExecutor(1, 'checkpoint')
         self._orbax.save((temporary / 'arrays').absolute(), arrays or {'': np.zeros(1)})  # orbax refuses an empty tree
         self._written = self._thread.submit(self._complete, temporary, final)
@@ -169,7 +169,7 @@ def read_arrays(directory: Path, wanted) -> tuple[dict[str, np.ndarray], dict] |
     found = newest(directory)
     if found is None:
         return _refuse_damaged(Path(directory))
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**_alone(ocp)), **_alone(ocp)) as checkpointer:
         held = checkpointer.metadata((found / 'arrays').absolute()).item_metadata.tree
         names = {name: name.partition('.')[2] for name in held if name and wanted(name.partition('.')[2])}
         args = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
@@ -217,9 +217,24 @@ def _named(tree):
 
 
 def _held(tree):
-    """What is stored: leaves by name, without empty ones, which orbax does not keep. What the host may change is copied."""
+    """What is stored: leaves by name, without empty ones, which orbax does not keep.
+
+    What the host may change is copied, and what several hosts have each as a whole.
+    """
     leaves, _ = _named(tree)
-    return {name: leaf if isinstance(leaf, jax.Array) else np.array(leaf) for name, leaf in leaves.items() if np.size(leaf)}
+    safe = (jax.Array,) if num_hosts() == 1 else ()
+    return {name: leaf if isinstance(leaf, safe) else np.array(leaf) for name, leaf in leaves.items() if np.size(leaf)}
+
+
+def _alone(ocp):
+    """Settings of orbax where there are several hosts, of which one writes and each reads for itself."""
+    if num_hosts() == 1:
+        return {}
+    number = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=number, active_processes={number}, barrier_sync_key_prefix=f'host{number}'
+    )
+    return {'multiprocessing_options': options}
 
 
 def _check_room(path, arrays):
@@ -249,7 +264,7 @@ def _fill(template, path):
     import orbax.checkpoint as ocp
 
     wanted, structure = _named(template)
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**_alone(ocp)), **_alone(ocp)) as checkpointer:
         held = checkpointer.metadata((path / 'arrays').absolute()).item_metadata.tree
         _compare({name: leaf for name, leaf in wanted.items() if np.prod(leaf.shape)}, held, path)
         args = {name: _restored_as(ocp, wanted.get(name)) for name in held}
@@ -260,7 +275,7 @@ def _fill(template, path):
 
 def _restored_as(ocp, leaf):
     # With several devices the first program that uses an array shares it out.
-    if isinstance(leaf, jax.ShapeDtypeStruct) and jax.local_device_count() == 1:
+    if isinstance(leaf, jax.ShapeDtypeStruct) and jax.device_count() == 1:
         return ocp.ArrayRestoreArgs(sharding=jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
     return ocp.RestoreArgs(restore_type=np.ndarray)
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ooorl.mapping import map_seeds, seldom
+from ooorl.mapping import map_seeds, num_hosts, seldom
 from ooorl.training import replay
 from ooorl.training.stopwatch import Stopwatch, total
 
@@ -213,7 +213,12 @@ class Pace:
     seconds: dict[str, float] = field(default_factory=dict)  # of one step, by phase
 
     def count(self, phase, left: int) -> int:
-        """Steps of the next part of a phase, of which `left` remain in the round; one where nothing is known yet."""
+        """Steps of the next part of a phase, of which `left` remain in the round; one where nothing is known yet.
+
+        Several hosts do the same programs in the same order, whatever their clocks say: whole rounds.
+        """
+        if num_hosts() > 1:
+            return left
         known = self.seconds.get(phase.name)
         return min(left, 1 if known is None else max(1, int(PART_SECONDS / max(known, 1e-9))))
 

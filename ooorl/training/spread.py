@@ -22,7 +22,7 @@ def over_batches(setup: Setup) -> Setup:
     Raises:
       UsageError: if a batch has no whole number of rows for each.
     """
-    num, agents = jax.local_device_count(), {}
+    num, agents = jax.device_count(), {}
     for phase in setup.phases:
         if phase.num_updates and phase.sampling.batch_size % num:
             raise UsageError(

@@ -61,7 +61,7 @@ def test_eight_devices_give_what_one_gives(tmp_path):
 
 
 def test_batches_that_devices_do_not_divide_are_refused(monkeypatch):
-    monkeypatch.setattr(jax, 'local_device_count', lambda: 3)
+    monkeypatch.setattr(jax, 'device_count', lambda: 3)
     with pytest.raises(UsageError, match=r"multiple of the 3 devices; phase 'pretrain' has 8; change it, or share out the seeds"):
         over_batches(setup())
 
