@@ -68,4 +68,4 @@ def follow(setup: Setup, state) -> None:
             pass
     except jax.errors.JaxRuntimeError as error:
         told = str(error).partition('\n')[0][:120]
-        raise UsageError(f'all hosts are needed to the end; another one has ended ({told}); see what the first one says') from None
+        raise UsageError(f'all hosts are needed to the end; another has ended ({told}); see what the first one says') from None

@@ -62,7 +62,7 @@ def test_only_the_first_host_writes(tmp_path, monkeypatch):
         raise jax.errors.JaxRuntimeError('UNAVAILABLE: connection closed')
 
     monkeypatch.setattr(hosts.running, 'iterate', alone)
-    with pytest.raises(UsageError, match=r'another one has ended \(UNAVAILABLE: connection closed\)'):
+    with pytest.raises(UsageError, match=r'another has ended \(UNAVAILABLE: connection closed\)'):
         session.execute(prepared, tmp_path / 'out')
 
 
