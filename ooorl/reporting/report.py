@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ooorl.errors import UsageError
-from ooorl.reporting import arms, diagnostics, figures, maps, page, remedies, series, tables, writers
+from ooorl.reporting import arms, diagnostics, figures, maps, page, paths, remedies, series, tables, writers
 from ooorl.reporting.intervals import score_difference
 from ooorl.reporting.stored import load
 from ooorl.reporting.tables import headline, phase_table, phase_text, primary_metric
@@ -115,6 +115,8 @@ def _run(summary, rows, states, metric):
     text += " Black lines are walls." * ("walls" in states) + " The star is the goal." * ("goal" in states)
     drawn = page.panels(maps.state_maps(states), text)
     parts += ["<h2>Visited states</h2>", drawn] if drawn else []
+    drawn = page.panels(*paths.denoising(states))
+    parts += ["<h2>From noise to action</h2>", drawn] if drawn else []
     return "\n".join([*parts, _logged(summary, rows), _provenance(summary)])
 
 

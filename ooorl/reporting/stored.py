@@ -24,6 +24,7 @@ _SUMMARY = {
     "config_text": (str, None), "notes": ([TEXT], None),
     "num_episodes": (COUNT, None),
 }  # fmt: skip
+_PATHS = {"paths_teacher": 4, "paths_student": 4, "paths_data": 3, "paths_at": 2}  # their numbers of axes
 _NEEDED = {id(_SUMMARY): ("name", "environment", "seeds", "phases"), id(_PHASE): ("name",), id(_ARM): ("name",)}
 _ROW = {"kind": TEXT, "phase": TEXT, "seed": (int,), "updates": (COUNT,), "env_steps": (COUNT,), "*": (*NUMBER, None)}
 
@@ -87,7 +88,10 @@ def _states(name, array):
     if name in ("xlabel", "ylabel"):
         return np.array(str(array))
     columns = {"walls": (-1, 2, 2), "goal_radius": ()}.get(name, (-1, 2))
-    array = np.asarray(array, float).reshape(columns)
+    array = np.asarray(array, float)
+    array = array if name.startswith("paths_") else array.reshape(columns)
+    if name in _PATHS and (array.ndim != _PATHS[name] or (name != "paths_at" and array.shape[-1] != 2)):
+        raise ValueError(f"{name} has the shape {array.shape}")
     if not np.isfinite(array).all():
         raise ValueError(f"{name} holds numbers that are not finite")
     return array

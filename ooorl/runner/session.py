@@ -17,6 +17,7 @@ from ooorl.mapping import is_first_host, num_cores, num_hosts
 from ooorl.reporting import writers
 from ooorl.runner import hosts, place, run_directory
 from ooorl.runner.interruption import Interrupted, noted
+from ooorl.runner.paths import denoising_paths
 from ooorl.runner.prepare import Prepared
 from ooorl.runner.summary import summarise, visited, whole_times
 from ooorl.training import checkpoint, rounds
@@ -226,9 +227,10 @@ def _finish(session, status='complete', note=None):
         summary |= {'status': status, 'notes': [note, *summary['notes']] if note else summary['notes']}
         held.check()
         writers.write_json(out / 'summary.json', summary)
-        states = visited(prepared, session.state, columns) if columns else None
+        states = visited(prepared, session.state, columns) if columns else {}
+        states |= denoising_paths(prepared, session.state)
         held.check()
-        if columns:
+        if states:
             _write_map(out / 'states.npz', states)
         report.report([out], out / 'report.html')
     summary |= whole_times(session.times())
