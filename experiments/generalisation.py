@@ -11,15 +11,18 @@ chosen by the seeds that are reported.
 
 import argparse
 import copy
+import dataclasses
 import sys
 from pathlib import Path
 
 from ooorl.errors import UsageError
 from ooorl.reporting import intervals, tables, writers
-from ooorl.runner import config
+from ooorl.runner import config, place
 from ooorl.runner.prepare import prepare
 from ooorl.runner.session import execute
-from ooorl.training.run import Diverged
+from ooorl.training import checkpoint
+from ooorl.training.evaluate import means
+from ooorl.training.run import Diverged, score
 
 HERE = Path(__file__).resolve().parent
 CONFIGS = HERE.parent / 'configs' / 'generalisation'
@@ -45,6 +48,7 @@ METHODS = {
         'cloning_reduce': 'mean',
     },
 }
+DRAWN = ('gaussian', 'iql', 'td3bc')  # they act with their mode: also measured with draws
 ORACLES = ('film', 'attention', 'mlp', 'gaussian')
 NAMES = {
     'film': 'diffusion, FiLM', 'attention': 'diffusion, attention on elements', 'mlp': 'diffusion, side by side',
@@ -72,25 +76,42 @@ def run_cell(task, method, overrides, work):
     prepared, out = prepare(settings_of(task, method, overrides)), work / f'{task}-{method.replace("@", "-")}'
     summary = execute(prepared, out, resume=out.exists())
     scores = summary['phases'][0]['scores']
+    drawn = {'scores_of_draws': _rounded(_of_draws(prepared.setup, out))} if method.partition('@')[0] in DRAWN else {}
     return {
         'cell': f'{task}:{method}', 'seeds': summary['seeds'], 'num_episodes': summary['num_episodes'],
-        'scores': {name: [float(f'{value:.5g}') for value in scores[name]] for name in SCORES}, 'dataset': summary['dataset'],
+        'scores': _rounded(scores), **drawn, 'dataset': summary['dataset'],
         'wall_seconds': round(summary['wall_seconds'], 1), 'versions': summary['versions'], 'config': prepared.config,
     }  # fmt: skip
 
 
+def _of_draws(setup, out):
+    """Scores of a policy that acts with draws instead of its mode, as the others do anyway."""
+    finished = checkpoint.restore(out / 'checkpoint', place.template_of(setup))[0][1]
+    (phase,) = setup.phases
+    agent = dataclasses.replace(phase.agent, best_action=phase.agent.sample_action)
+    drawing = dataclasses.replace(setup, phases=(dataclasses.replace(phase, agent=agent),))
+    return means(score(drawing, agent, finished[phase.name]))
+
+
+def _rounded(scores):
+    return {name: [float(f'{value:.5g}') for value in scores[name]] for name in SCORES}
+
+
 def table(results):
     """The results as a Markdown table, and each method's gap to the first one, seed by seed."""
-    names = ('task', 'method', 'learnt from', 'in combination', 'out of combination', 'FiLM minus this, out')
+    names = ('task', 'method', 'learnt from', 'in combination', 'out of combination', 'out, with draws', 'FiLM minus this, out')
     lines = [f'| {" | ".join(names)} |', '|---' * len(names) + '|']
     found = {tuple(one['cell'].split(':')): one['scores'] for one in results}
+    drawn = {tuple(one['cell'].split(':')): one.get('scores_of_draws') for one in results}
     tasks = dict.fromkeys(task for task, _ in found)
     for task, method in [(t, m) for t in tasks for m in (*METHODS, *(f'{name}@all' for name in ORACLES)) if (t, m) in found]:
         name, _, part = method.partition('@')
         own, lead = found[task, method], found.get((task, 'film'))
         cells = [tables.cell(score, own[score]) for score in SCORES[1:]]
         gap = '' if lead is None or method == 'film' else _gap(lead['success_out'], own['success_out'])
-        lines.append(f'| {task} | {NAMES[name]} | {"all, the oracle" if part else "training"} | {" | ".join(cells)} | {gap} |')
+        draws = tables.cell('success_out', drawn[task, method]['success_out']) if drawn[task, method] else ''
+        learnt = 'all, the oracle' if part else 'training'
+        lines.append(f'| {task} | {NAMES[name]} | {learnt} | {" | ".join(cells)} | {draws} | {gap} |')
     return '\n'.join(lines)
 
 
