@@ -41,7 +41,9 @@ METHODS = {
     'attention': {'policy': {'network': 'attention'}},
     'mlp': {'policy': {'network': 'mlp'}},
     'flow': {'policy': {'kind': 'flow', 'network': 'mlp', 'hidden': HIDDEN, 'ema_rate': 0.01}},
+    'mean_flow': {'policy': {'kind': 'mean_flow', 'network': 'mlp', 'hidden': HIDDEN, 'ema_rate': 0.01}},
     'gaussian': {'policy': {'kind': 'gaussian', 'hidden': HIDDEN}},
+    'gaussian_slow': {'policy': {'kind': 'gaussian', 'hidden': HIDDEN}, 'ema_rate': 0.01},
     'iql': {'policy': None, 'agent': 'iql', **VALUES, 'learning_rate': 1e-3},
     'td3bc': {
         'policy': None, 'agent': 'td3', **VALUES, 'learning_rate': 1e-3, 'q_normalisation': 2.5, 'cloning_weight': 1.0,
@@ -52,7 +54,8 @@ DRAWN = ('gaussian', 'iql', 'td3bc')  # they act with their mode: also measured 
 ORACLES = ('film', 'attention', 'mlp', 'gaussian')
 NAMES = {
     'film': 'diffusion, FiLM', 'attention': 'diffusion, attention on elements', 'mlp': 'diffusion, side by side',
-    'flow': 'flow', 'gaussian': 'Gaussian', 'iql': 'IQL', 'td3bc': 'TD3+BC',
+    'flow': 'flow', 'mean_flow': 'mean flow, one call', 'gaussian': 'Gaussian', 'gaussian_slow': 'Gaussian, slow copy acts',
+    'iql': 'IQL', 'td3bc': 'TD3+BC',
 }
 
 
@@ -62,7 +65,7 @@ def settings_of(task, method, overrides):
     name, _, part = method.partition('@')
     shared, given = settings['agent'], copy.deepcopy(METHODS[name])
     policy = given.pop('policy')
-    agent = {**{key: shared[key] for key in ('normalise_observation', 'sampling')}, **(given if policy is None else PLAIN)}
+    agent = {**{key: shared[key] for key in ('normalise_observation', 'sampling')}, **({} if policy is None else PLAIN), **given}
     if policy is not None:
         agent['policy'] = policy if 'kind' in policy else {**shared['policy'], **policy}
         if policy.get('network') == 'attention':
