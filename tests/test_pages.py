@@ -1,0 +1,76 @@
+"""Commands that readers are shown are commands, and the nine ways through lead somewhere."""
+
+import re
+import shlex
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from ooorl.runner import cli, presets
+from ooorl.runner.cli import main
+
+PAGES = ['README.md', *sorted(f'docs/{path.name}' for path in (ROOT / 'docs').glob('*.md') if path.name not in ('api.md',))]
+BLOCK = re.compile(r'^```(\w*)\n(.*?)^```', re.MULTILINE | re.DOTALL)
+# Minutes, a download or processes of their own; what comes after a run of one's own data `test_fqe` goes through.
+ELSEWHERE = ('demo', 'medium-v2', 'umaze-v2', 'sweep.toml', 'fqe', 'data check')
+SHORT = ['--set', 'offline.num_updates=10', '--set', 'agent.hidden=[8]', '--set', 'agent.sampling.batch_size=8']
+
+
+def commands(page):
+    """The command lines of a page's blocks, without their comments."""
+    for kind, code in BLOCK.findall((ROOT / page).read_text(encoding='utf-8')):
+        if kind in ('', 'bash'):
+            lines = (line.partition('  #')[0].strip() for line in code.splitlines())
+            yield from (line for line in lines if line.startswith('ooorl ') and ' ... ' not in line and not line.endswith('...'))
+
+
+def slug(heading):
+    return re.sub(r'[^\w\- ]', '', heading.strip().lower()).replace(' ', '-')
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_commands_that_are_shown_are_commands(page):
+    for line in commands(page):
+        words = shlex.split(line)[1:]
+        if words == ['--version']:
+            continue
+        arguments = cli._parser().parse_args(words)
+        named = str(getattr(arguments, 'config', ''))
+        if named.endswith('.toml') and named.startswith('configs/'):
+            assert (ROOT / named).is_file(), line
+        elif named and '.' not in named and '/' not in named:
+            name, _, variant = named.partition('@')
+            assert not variant or variant in presets.read(name)['variants'], line
+
+
+def test_links_into_pages_lead_to_headings():
+    for page in PAGES:
+        for target, anchor in re.findall(r'\]\((?:docs/)?(\w*\.?m?d?)#([\w\-]+)\)', (ROOT / page).read_text(encoding='utf-8')):
+            path = ROOT / page if not target else ROOT / 'docs' / target
+            path = path if path.exists() else ROOT / 'experiments' / 'README.md'
+            headings = re.findall(r'^#+ (.*)$', path.read_text(encoding='utf-8'), re.MULTILINE)
+            assert anchor in map(slug, headings), f'{page}: {target}#{anchor}'
+
+
+def test_the_nine_ways_are_gone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('ooorl.reporting.figures.svg', lambda drawn: '<svg></svg>')
+    generator = np.random.default_rng(0)
+    np.savez(
+        'mine.npz', observations=generator.normal(size=(80, 3)), actions=generator.uniform(-1, 1, (80, 2)),
+        rewards=generator.normal(size=80), terminals=np.arange(80) % 8 == 7,
+    )  # fmt: skip
+    for kind, code in BLOCK.findall((ROOT / 'docs' / 'journeys.md').read_text(encoding='utf-8')):
+        if kind == 'python':
+            namespace = {}
+            exec(compile(code, 'journeys.md', 'exec'), namespace)
+            assert namespace['action'].shape == (2,)
+    for line in commands('docs/journeys.md'):
+        words = shlex.split(line)[1:]
+        if any(part in line for part in ELSEWHERE):
+            continue
+        assert main([*words, *(SHORT if words[0] == 'run' else ())]) == 0, line
+    told = capsys.readouterr().out
+    assert 'memory plan' in told and 'action variance' in told and 'robot' in told
+    assert (tmp_path / 'results.tex').is_file() and (tmp_path / 'compared.html').is_file()
