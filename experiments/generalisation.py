@@ -41,6 +41,7 @@ METHODS = {
     'attention': {'policy': {'network': 'attention'}},
     'mlp': {'policy': {'network': 'mlp'}},
     'flow': {'policy': {'kind': 'flow', 'network': 'mlp', 'hidden': HIDDEN, 'ema_rate': 0.01}},
+    'flow_relu': {'policy': {'kind': 'flow', 'network': 'mlp', 'hidden': HIDDEN, 'ema_rate': 0.01, 'activation': 'relu'}},
     'mean_flow': {'policy': {'kind': 'mean_flow', 'network': 'mlp', 'hidden': HIDDEN, 'ema_rate': 0.01}},
     'gaussian': {'policy': {'kind': 'gaussian', 'hidden': HIDDEN}},
     'gaussian_slow': {'policy': {'kind': 'gaussian', 'hidden': HIDDEN}, 'ema_rate': 0.01},
@@ -54,9 +55,9 @@ DRAWN = ('gaussian', 'iql', 'td3bc')  # they act with their mode: also measured 
 ORACLES = ('film', 'attention', 'mlp', 'gaussian')
 NAMES = {
     'film': 'diffusion, FiLM', 'attention': 'diffusion, attention on elements', 'mlp': 'diffusion, side by side',
-    'flow': 'flow', 'mean_flow': 'mean flow, one call', 'gaussian': 'Gaussian', 'gaussian_slow': 'Gaussian, slow copy acts',
-    'iql': 'IQL', 'td3bc': 'TD3+BC',
-}
+    'flow': 'flow', 'flow_relu': 'flow, ReLU', 'mean_flow': 'mean flow, one call', 'gaussian': 'Gaussian',
+    'gaussian_slow': 'Gaussian, slow copy acts', 'iql': 'IQL', 'td3bc': 'TD3+BC',
+}  # fmt: skip
 
 
 def settings_of(task, method, overrides):
