@@ -47,7 +47,8 @@ def load(
     """Reads a data set from a file, whatever of the known formats it is in.
 
     Args:
-      path: a D4RL HDF5 file, an npz file, a Minari HDF5 file, or the directory of a Minari or LeRobot data set.
+      path: a D4RL HDF5 file, an npz file, a Minari HDF5 file, the directory of a Minari or LeRobot data set, or a Minari id
+        (`mujoco/hopper/medium-v0`) that is in its cache.
       format: 'd4rl', 'npz', 'minari' or 'lerobot'; None to look at the content, never at the name.
       clip_actions: clip actions that leave their box instead of refusing the file.
       action_low, action_high: the box that actions were recorded in, a number or one for each entry; they are rescaled to
@@ -195,7 +196,7 @@ def read_columns(path, *, format=None, observation_keys=None, infos=(), labeller
 
 def sha256(path):
     """The SHA-256 of a file, in hexadecimal; of a directory that `load` reads, of its main file, or all of LeRobot's."""
-    path = _file(os.fspath(path)) if os.path.isdir(path) else os.fspath(path)
+    path = os.fspath(path) if os.path.isfile(path) else _file(os.fspath(path))
     if lerobot.is_main_file(path):
         return lerobot.digest(path)
     with open(path, "rb") as file:
@@ -212,12 +213,24 @@ def _file(path):
             " a directory without them; give the file."
         )
     if not os.path.exists(path):
+        if minari.is_id(path):
+            return _of_minari(path)
         near = difflib.get_close_matches(path, catalogue.ENTRIES, n=1, cutoff=0.8)
         meant = f", or did you mean the task {near[0]}?" if near else ", or pull the task by its id."
         raise UsageError(f"A data file is needed; {path} does not exist; check the path{meant}")
     if not os.path.isfile(path):
         raise UsageError(f"A data file is needed; {path} is not a regular file; give the file itself.")
     return path
+
+
+def _of_minari(name):
+    found = minari.cached(name)
+    if found is None:
+        raise UsageError(
+            f"A data file is needed; {name} does not exist, nor is a data set of this id in Minari's cache; check the path, or"
+            f" `ooorl data pull {name}`."
+        )
+    return os.path.join(found, minari.MAIN_FILE)
 
 
 def _recognised(path):

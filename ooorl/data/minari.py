@@ -1,4 +1,4 @@
-"""Minari's HDF5 layout: one group an episode, T + 1 observations for T actions."""
+"""Minari's HDF5 layout, one group an episode, T + 1 observations for T actions; and its data sets by their ids."""
 
 import json
 import os
@@ -13,6 +13,47 @@ from ooorl.errors import UsageError
 
 MAIN_FILE = os.path.join("data", "main_data.hdf5")
 _EPISODE = re.compile(r"episode_(\d+)")
+_ID = re.compile(r"([\w-]+/)+[\w-]+-v\d+")  # mujoco/hopper/medium-v0
+
+
+def is_id(text) -> bool:
+    """Whether a text looks like the id of a Minari data set, with its namespace."""
+    return _ID.fullmatch(os.fspath(text)) is not None
+
+
+def cached(name) -> str | None:
+    """The directory of the data set of this id in Minari's own cache (`MINARI_DATASETS_PATH`); None where it is not there."""
+    folder = os.path.join(_root(), name)
+    return folder if is_id(name) and os.path.isfile(os.path.join(folder, MAIN_FILE)) else None
+
+
+def fetched(name) -> str:
+    """The same, downloaded by the package `minari` where it is not there yet.
+
+    Raises:
+      UsageError: without the package, with `OOORL_OFFLINE`, or where it cannot be had.
+    """
+    if cached(name) is None:
+        if os.environ.get("OOORL_OFFLINE", "") not in ("", "0"):
+            raise UsageError(f"Minari's {name} is needed; OOORL_OFFLINE is set and it is not in {_root()}; unset it.")
+        try:
+            import minari
+        except ImportError:
+            told = f"it is not in {_root()} and the package minari is not here"
+            raise UsageError(f'Minari\'s {name} is needed; {told}; pip install "ooorl[minari]".') from None
+        try:
+            minari.download_dataset(name)
+        except Exception as error:  # whatever its storage, and the network under it, may raise
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            raise UsageError(f"Minari's {name} is needed; it cannot be downloaded ({reason}); `minari list remote`.") from None
+    found = cached(name)
+    if found is None:
+        raise UsageError(f"Minari's {name} in one HDF5 file is needed; the download has none in {_root()}; read it with minari.")
+    return found
+
+
+def _root():
+    return os.environ.get("MINARI_DATASETS_PATH") or os.path.join(os.path.expanduser("~"), ".minari", "datasets")
 
 
 def is_minari(group_names):

@@ -18,7 +18,7 @@ import zipfile
 
 from ooorl import catalogue
 from ooorl.data import entry as find_entry
-from ooorl.data import hdf5, read_columns, sha256
+from ooorl.data import hdf5, minari, read_columns, sha256
 from ooorl.errors import UsageError
 
 _CHUNK = 1 << 20
@@ -38,7 +38,7 @@ def pull(task_id, progress=None):
     again.
 
     Args:
-      task_id: an id of the catalogue.
+      task_id: an id of the catalogue, or of Minari, whose own package and cache are used.
       progress: called with (bytes so far, bytes in all or None) while fetching.
 
     Returns:
@@ -47,6 +47,8 @@ def pull(task_id, progress=None):
     Raises:
       UsageError: where the file cannot be had, or is not what it was.
     """
+    if minari.is_id(task_id):
+        return minari.fetched(task_id)
     task = find_entry(task_id)
     if task.file is None:
         raise UsageError(

@@ -18,7 +18,7 @@ def add_parser(commands) -> None:
     listing.add_argument('pattern', nargs='?', default='*')
     listing.set_defaults(command=_list)
 
-    pull = verbs.add_parser('pull', help='fetch the file of a task')
+    pull = verbs.add_parser('pull', help="fetch the file of a task, or by Minari's package a data set of its")
     pull.add_argument('target', metavar='ID')
     pull.set_defaults(command=_pull)
 

@@ -3,14 +3,17 @@
 import functools
 import http.server
 import json
+import sys
 import threading
+import types
 
 import h5py
 import numpy as np
 import pytest
 
-from ooorl import catalogue
+from ooorl import catalogue, data
 from ooorl.data import pull as puller
+from ooorl.data.convert import convert
 from ooorl.errors import UsageError
 from ooorl.runner.cli import main
 
@@ -224,3 +227,32 @@ def test_files_that_changed_are_found(tmp_path, monkeypatch, capsys):
     assert main(["data", "verify"]) == 1 and "WRONG, its record has SHA-256" in capsys.readouterr().out
     (tmp_path / FILE).write_bytes(b"")
     assert main(["data", "verify", path]) == 1 and "no whole HDF5 or npz file" in capsys.readouterr().out
+
+
+def test_minari_ids_are_found_in_its_cache_and_fetched_by_its_package(tmp_path, monkeypatch, capsys):
+    name, root = 'ours/point/medium-v0', tmp_path / 'minari'
+    monkeypatch.setenv('MINARI_DATASETS_PATH', str(root))
+    arrays = {'observations': np.eye(6), 'actions': np.zeros((6, 1)), 'rewards': np.ones(6), 'terminals': np.arange(6) % 3 == 2}
+    np.savez(tmp_path / 'a.npz', **arrays)
+
+    def download(asked):
+        if asked != name:
+            raise ValueError(f'{asked} is not there')
+        (root / 'ours' / 'point').mkdir(parents=True)
+        convert(tmp_path / 'a.npz', root / name)
+
+    monkeypatch.setitem(sys.modules, 'minari', types.SimpleNamespace(download_dataset=download))
+    with pytest.raises(UsageError, match=f'nor is a data set of this id in Minari.s cache; .* `ooorl data pull {name}`'):
+        data.load(name)
+    monkeypatch.setenv('OOORL_OFFLINE', '1')
+    with pytest.raises(UsageError, match='OOORL_OFFLINE is set and it is not in'):
+        puller.pull(name)
+    monkeypatch.delenv('OOORL_OFFLINE')
+    with pytest.raises(UsageError, match=r'cannot be downloaded \(ours/point/expert-v0 is not there\)'):
+        puller.pull('ours/point/expert-v0')
+    assert puller.pull(name) == str(root / name)
+    assert data.load(name).num_rows == 6 and data.sha256(name) == data.load(name).sha256
+    monkeypatch.setitem(sys.modules, 'minari', None)
+    assert puller.pull(name) == str(root / name)
+    with pytest.raises(UsageError, match='the package minari is not here; pip install'):
+        puller.pull('ours/point/expert-v0')

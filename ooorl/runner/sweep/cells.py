@@ -114,7 +114,7 @@ def _setting(given):
 
 def _cell(folder, preset, task, changes, setting, seeds):
     dataset, environment, changes = task.get('dataset'), task.get('env'), presets.flat(changes)
-    if dataset and dataset not in catalogue.ENTRIES:
+    if dataset and dataset not in catalogue.ENTRIES and not data.minari.cached(dataset):
         dataset = str((folder / dataset).resolve())
     is_file = preset.endswith('.toml')
     source = str(folder / preset) if is_file else preset
