@@ -19,6 +19,11 @@ def _body(params):
     return params['params']['body']
 
 
+def _out(network, params, *inputs):
+    """Compiled: in single operations it would take several times as long."""
+    return np.asarray(jax.jit(network.apply)(params, *(inputs or INPUTS)))
+
+
 def _with(params, **changes):
     return {'params': {**params['params'], 'body': {**_body(params), **changes}}}
 
@@ -33,9 +38,9 @@ def test_film_begins_as_the_unconditioned_network(layer_norm):
     network, params = _film(layer_norm=layer_norm)
     plain = mlp((8, 6), 2, activation='gelu', layer_norm=layer_norm)
     own = {name: leaf for name, leaf in _body(params).items() if name.startswith(('Dense', 'LayerNorm'))}
-    np.testing.assert_array_equal(network.apply(params, *INPUTS), plain.apply({'params': own}, X))
+    np.testing.assert_array_equal(_out(network, params), _out(plain, {'params': own}, X))
     moved = _with(params, film_0=jax.tree.map(lambda leaf: leaf + 0.1, _body(params)['film_0']))
-    made = [network.apply(moved, X, observation, TIME) for observation in (OBSERVATION, OBSERVATION + 1.0)]
+    made = [_out(network, moved, X, observation, TIME) for observation in (OBSERVATION, OBSERVATION + 1.0)]
     assert (np.abs(made[0] - made[1]) > 1e-4).any()
 
 
@@ -49,7 +54,7 @@ def test_film_scales_and_shifts_by_hand():
         'film_0': {'kernel': jnp.zeros((2, 4)), 'bias': jnp.array([1.0, -2.0, 0.5, 3.0])},
         'Dense_1': {'kernel': jnp.ones((2, 1)), 'bias': jnp.zeros(1)},
     }
-    made = network.apply({'params': {'body': layers}}, jnp.array([[3.0, 1.0]]), jnp.ones((1, 3)), jnp.ones(1))
+    made = _out(network, {'params': {'body': layers}}, jnp.array([[3.0, 1.0]]), jnp.ones((1, 3)), jnp.ones(1))
     np.testing.assert_allclose(made, [[2 * 3 + 0.5 + (-1 + 3)]])  # scales 2 and -1, shifts 0.5 and 3
 
 
@@ -62,20 +67,24 @@ def test_elements_are_a_set():
     network, params = _attention(((0,), (1, 2)))
     turned, _ = _attention(((1, 2), (0,)))
     swapped = _with(params, embedding=_body(params)['embedding'][::-1])
-    np.testing.assert_allclose(turned.apply(swapped, *INPUTS), network.apply(params, *INPUTS), rtol=1e-5, atol=1e-6)
-    assert (np.abs(turned.apply(params, *INPUTS) - network.apply(params, *INPUTS)) > 1e-3).any()
+    expected, act = _out(network, params), jax.jit(turned.apply)
+    np.testing.assert_allclose(act(swapped, *INPUTS), expected, rtol=1e-5, atol=1e-6)
+    assert (np.abs(act(params, *INPUTS) - expected) > 1e-3).any()
     # Columns listed in another order, with their weights, are the same elements.
     order = np.array([2, 0, 1])
     moved, _ = _attention(((1,), (2, 0)))
     columns = _with(params, kernel=_body(params)['kernel'][order])
-    made = moved.apply(columns, X, OBSERVATION[:, order], TIME)
-    np.testing.assert_allclose(made, network.apply(params, *INPUTS), rtol=1e-5, atol=1e-6)
+    made = _out(moved, columns, X, OBSERVATION[:, order], TIME)
+    np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-6)
+    one, _ = _attention(((0,), (1, 2)), num_heads=1)
+    assert (np.abs(_out(one, params) - expected) > 1e-4).any()  # heads share out the width
 
 
 def test_one_element_is_attended_to_whatever_is_asked():
     network, params = _attention(((0, 1, 2),))
     asked = _with(params, query_0=jax.tree.map(lambda leaf: leaf + 1.0, _body(params)['query_0']))
-    np.testing.assert_allclose(network.apply(asked, *INPUTS), network.apply(params, *INPUTS), rtol=1e-6)
+    act = jax.jit(network.apply)
+    np.testing.assert_allclose(act(asked, *INPUTS), act(params, *INPUTS), rtol=1e-6)
 
 
 def test_attention_by_hand():
@@ -94,7 +103,7 @@ def test_attention_by_hand():
         'end': {'kernel': jnp.eye(2), 'bias': jnp.zeros(2)},
     }  # fmt: skip
     body['value_0']['kernel'] = jnp.array([[4.0 / (np.log(3.0) * 2**0.5), 0.0], [0.0, 4.0]])
-    made = network.apply({'params': {'body': body}}, jnp.zeros((1, 2)), jnp.zeros((1, 2)), jnp.zeros(1))
+    made = _out(network, {'params': {'body': body}}, jnp.zeros((1, 2)), jnp.zeros((1, 2)), jnp.zeros(1))
     np.testing.assert_allclose(made, [[3.0, 0.0]], rtol=1e-6)  # 3/4 of the first value, (4, 0)
 
 

@@ -19,14 +19,14 @@ from ooorl.types import Spec, Task
 STARTS = {'name': 'start', 'columns': [0, 1], 'levels': centres_of(FOUR_ROOMS, 'S').tolist(), 'at': 'start', 'radius': 0.3}
 GOALS = {'name': 'goal', 'columns': [2, 3], 'levels': centres_of(FOUR_ROOMS, 'G').tolist()}
 TABLE = changed(
-    OFFLINE, dataset={'scripted': 'goal_maze', 'settings': {'num_episodes': 160}}, environment={'id': 'ooorl/GoalMaze-v0'},
+    OFFLINE, dataset={'scripted': 'goal_maze', 'settings': {'num_episodes': 80}}, environment={'id': 'ooorl/GoalMaze-v0'},
     evaluation={'num_episodes': 64}, dataset__combinations={'factors': [STARTS, GOALS], 'held_out_classes': 1},
 )  # fmt: skip
 
 
 def test_a_config_says_which_combinations_are_learnt_from():
-    train, oracle = (prepare(changed(TABLE, dataset__combinations__part=part)) for part in ('train', 'all'))
-    assert train.dataset.num_rows == oracle.dataset.num_rows > 900
+    train = prepare(TABLE)
+    assert "not of part 'train'; 12 of 16 combinations of start, goal are for training" in ' '.join(train.dataset.notes)
     assert train.config['dataset']['combinations']['factors'][1] == {**GOALS, 'at': 'row'}
     # Levels are numbered row by row from one corner, and those with start + goal = 3 are out: the opposite corner's goal.
     rows, held_out = train.setup.dataset, train.setup.evaluation.held_out
