@@ -6,6 +6,7 @@ diverges exits with 1.
 
 import argparse
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -27,10 +28,13 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         try:
-            return _command(arguments, argv is None)
+            status = _command(arguments, argv is None)
         finally:
             if argv is None:
                 _end_by_signals()
+        if argv is None and arguments.command in (_demo, _run) and _alone():
+            _leave(status)  # to unload jax takes a second, and all files are closed
+        return status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -41,10 +45,21 @@ def main(argv: list[str] | None = None) -> int:
         print(f'ooorl: {sentence}', file=sys.stderr)
         given_up = _Asked.number is not None or any(thread.name == 'compile' for thread in threading.enumerate())
         if argv is None and given_up:  # in the middle of anything: libraries that are unloaded then have crashed
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)  # nobody waits for what was given up
+            _leave(status)  # nobody waits for what was given up
         return status
+
+
+def _alone():
+    """Whether no other process, worker or host, waits for what this one does at its end."""
+    from ooorl.mapping import num_hosts
+
+    return not multiprocessing.active_children() and num_hosts() == 1
+
+
+def _leave(status):
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _command(arguments, whole_process):
@@ -192,7 +207,7 @@ def _start(table, arguments, out):
     from ooorl.reporting.remedies import remedies
     from ooorl.reporting.report import headline, phase_table
     from ooorl.reporting.writers import read_rows, times_text
-    from ooorl.runner import config, hosts, session
+    from ooorl.runner import config, fingerprint, hosts, session
     from ooorl.runner.cli_header import print_header
     from ooorl.runner.prepare import prepare
 
@@ -215,7 +230,8 @@ def _start(table, arguments, out):
         prepared = prepared._replace(setup=without_resets.asked(prepared.config, prepared.setup, Path(out), arguments.ask))
     if is_first_host():
         print_header(prepared, out)
-    summary = session.execute(prepared, Path(out), resume=arguments.resume, began=_Process.began)
+    shelf = None if _Process.began is None else fingerprint.shelf(prepared)  # in a process of others code may have been replaced
+    summary = session.execute(prepared, Path(out), resume=arguments.resume, began=_Process.began, shelf=shelf)
     if summary is None:  # the first host tells
         return 0
     from rich.console import Console

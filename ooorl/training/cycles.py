@@ -67,7 +67,7 @@ def cycles_job(programs, state, phase, keys, updates_per_cycle, num_cycles, coun
     store, collector = state.stores[phase.store], state.collectors[phase.store]
     sizes = (updates_per_cycle, num_cycles, phase.cycle_steps, store.storage.reward.shape)
     return Job(
-        ('cycles', phase.agent, id(phase.sampling), *sizes),
+        ('cycles', phase.agent, repr(phase.sampling), *sizes),
         programs.over_seeds(one, (0, 0, 0, 0, 0, None, None, None, None)),
         (state.agent, store, collector, online, keys, programs.dataset, known, np.int32(state.done), np.int32(count)),
         donate=(0, 1, 2, 3),
@@ -126,7 +126,7 @@ def _after_host_collection(programs, phase, num_updates):
 
 def host_job(programs, phase, updates_per_cycle, store) -> Job:
     """What follows a cycle of collection on the host; the arguments are still to be given."""
-    name = ('after', phase.agent, id(phase.sampling), updates_per_cycle, phase.cycle_steps, store.storage.reward.shape)
+    name = ('after', phase.agent, repr(phase.sampling), updates_per_cycle, phase.cycle_steps, store.storage.reward.shape)
     return Job(name, _after_host_collection(programs, phase, updates_per_cycle), (), donate=(0, 1, 2))
 
 
@@ -184,7 +184,7 @@ def known_job(programs, phase, store) -> Job:
     def all_known(store, dataset):
         return known_of(programs.setup, phase, store), {} if dataset is None else {'dataset': know('dataset', dataset)}
 
-    key = ('known', phase.agent, id(phase.sampling), store.storage.reward.shape)
+    key = ('known', phase.agent, repr(phase.sampling), store.storage.reward.shape)
     return Job(key, all_known, (store, programs.dataset))
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ import numpy as np
 
 from ooorl.mapping import map_seeds, num_hosts, seldom
 from ooorl.training import replay
+from ooorl.training.shelf import Shelf
 from ooorl.training.stopwatch import Stopwatch, total
 
 PART_SECONDS = 2.0  # how long a part of a round should take
@@ -51,11 +53,16 @@ class Job(NamedTuple):
 class Programs:
     """Compiled programs of a run, each compiled once, and the data that all seeds share."""
 
-    def __init__(self, setup, *, stopped: Callable[[], bool] | None = None, watch: Stopwatch | None = None):
+    def __init__(
+        self, setup, *, stopped: Callable[[], bool] | None = None, watch: Stopwatch | None = None, shelf: Shelf | None = None
+    ):
+        """Programs of `setup`, given up once `stopped` says True, timed by `watch`, kept on and taken from a `shelf`."""
         self.setup, self.watch = setup, watch or Stopwatch()
         self.dataset = None if setup.dataset is None else replay.full(setup.dataset)
-        self._stopped, self._compiled = stopped, {}
-        self._ahead, self._noted = _Ahead(), {}
+        self._stopped, self._compiled, self._shelf = stopped, {}, shelf
+        self._ahead, self._noted = _Ahead(shelf), {}
+        if shelf is not None:
+            shelf.name_agents(phase.agent for phase in setup.phases)
 
     @property
     def compile_seconds(self) -> float:
@@ -66,9 +73,11 @@ class Programs:
         """Has threads of their own compile these programs, in this order; those that are wanted before are not made twice."""
         self._ahead.begin(jobs)
 
-    def close(self) -> None:
-        """Whatever is expected and not begun is forgotten."""
+    def close(self, whole: bool = False) -> None:
+        """Whatever is expected and not begun is forgotten; `whole` says that the run has come to its end."""
         self._ahead.close()
+        if self._shelf is not None:
+            self._shelf.close(whole)
 
     def once(self, key, make: Callable):
         """What `make()` answered when it was first asked for under this name."""
@@ -88,9 +97,12 @@ class Programs:
             except ValueError as error:  # told before anything is done: arrays that devices have shared out since it was made
                 if 'sharding' not in str(error):
                     raise
+        job = Job(key, function, args, donate, rare)
         with self.watch.on('compile'):
             self.heed()
             program = self._ahead.claim(key, self.heed)
+            if program is None and self._shelf is not None:
+                program = self._shelf.load(job)
         if program is not None:
             try:  # arguments are checked before anything is done with them
                 results = program(*args)
@@ -100,7 +112,7 @@ class Programs:
                 self._compiled[key] = program
                 return results
         with self.watch.on('compile'):
-            self._compiled[key] = self._compile(Job(key, function, args, donate, rare).lower())
+            self._compiled[key] = self._compile(job)
         return self._compiled[key](*args)
 
     def heed(self):
@@ -117,12 +129,13 @@ class Programs:
             pause = min(2 * pause, 0.05)
         return jax.device_get(arrays)
 
-    def _compile(self, lowered):
+    def _compile(self, job):
+        compile_it = partial(_compiled, job, job.lower(), self._shelf)
         if self._stopped is None:
-            return lowered.compile()
+            return compile_it()
         # Signals reach this thread only between two steps of Python, of which the compiler makes none.
         answers = []
-        thread = threading.Thread(target=lambda: answers.append(_answer(lowered.compile)), name='compile', daemon=True)
+        thread = threading.Thread(target=lambda: answers.append(_answer(compile_it)), name='compile', daemon=True)
         thread.start()
         while thread.is_alive():
             thread.join(0.1)
@@ -160,9 +173,9 @@ def _folded(seeds, numbers):
 class _Ahead:
     """Programs made by threads of their own, each by whoever comes first: them, or the one who wants it."""
 
-    def __init__(self):
+    def __init__(self, shelf):
         self._lock, self._turn = threading.Lock(), threading.Lock()
-        self._made, self._closed = {}, False
+        self._made, self._closed, self._shelf = {}, False, shelf
 
     def begin(self, jobs):
         jobs = iter(jobs)
@@ -193,10 +206,17 @@ class _Ahead:
                     return
                 with self._lock:
                     made = None if job.key in self._made else self._made.setdefault(job.key, Future())
-                lowered, error = (None, None) if made is None else _answer(job.lower)
-            if made is not None:
-                program, error = (None, error) if error else _answer(lowered.compile)
+                kept = None if made is None or self._shelf is None else self._shelf.load(job)
+                lowered, error = (None, None) if made is None or kept is not None else _answer(job.lower)
+            if kept is not None:
+                made.set_result(kept)
+            elif made is not None:
+                program, error = (None, error) if error else _answer(partial(_compiled, job, lowered, self._shelf))
                 made.set_result(program)  # None after an error: who wants it meets it, too, and tells it
+
+
+def _compiled(job, lowered, shelf):
+    return lowered.compile() if shelf is None else shelf.compiled(job, lowered)
 
 
 def _answer(function):
