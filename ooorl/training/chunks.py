@@ -99,7 +99,7 @@ def receding(agent: Agent, steps: int) -> Agent:
     def first(act):
         def acted(state, observation, key):
             plan = act(state, observation, key)
-            return plan[..., : plan.shape[-1] // agent.chunk * steps]
+            return jax.lax.slice_in_dim(plan, 0, plan.shape[-1] // agent.chunk * steps, axis=-1)
 
         return acted
 

@@ -70,6 +70,8 @@ def test_teacher_and_student_plan_and_take_the_first_step():
     for name in ('teacher', 'distil'):
         shape = jax.eval_shape(lambda k, a=found[name]: a.best_action(a.init(k), observation, k), jax.random.key(0)).shape
         assert shape == (5, 2)
+    judged = built(agent='iql', hidden=[8], chunk=3, chunk_executed=1, reranked={'num_candidates': 2})  # by whole plans
+    assert jax.eval_shape(lambda k: judged.best_action(judged.init(k), observation, k), jax.random.key(0)).shape == (5, 2)
     with pytest.raises(UsageError, match='chunk_executed must lie between 1 and the chunk, 3; got 4'):
         built(agent='bc', chunk=3, chunk_executed=4)
 

@@ -126,6 +126,10 @@ KINDS = {
         'policy': {'kind': 'diffusion', 'process': 'edm', 'sampler': 'heun', 'clip': 'guess', 'num_steps': 3, **TIME},
     },
     'one step': {'agent': 'fql', 'hidden': [8], 'num_steps': 2},
+    'chunks of three, two taken': {
+        'agent': 'bc', 'chunk': 3, 'chunk_executed': 2,
+        'policy': {'kind': 'mean_flow', 'network': 'attention', 'elements': [[0, 1], [2]], 'num_heads': 2, **TIME},
+    },
     'chunks of a flow': {'agent': 'bc', 'chunk': 2, 'policy': {'kind': 'flow', 'num_steps': 3, 'hidden': [8]}},
 }  # fmt: skip
 BINS = {'kind': 'autoregressive', 'width': 8, 'num_heads': 1, 'num_layers': 1, 'num_bins': 5}
