@@ -188,6 +188,7 @@ def drawn(task: str, results: Mapping[Cell, dict]):
             panel.fill_between(steps, [end.low for end in ends], [end.high for end in ends], color=colour, alpha=0.13, lw=0)
     if BASE in own:
         panel.axhline(final(curve(own[BASE])).mean(), color='#555555', lw=0.9, ls=':')
-    drawing.finish(panel, 'environment steps', f'{task}: {tables.LABELS[name]}')
+    drawing.finish(panel, 'environment steps', tables.LABELS[name])
+    panel.set_title(task, fontsize=8.5)
     figure.legend(handles=lines, frameon=False, fontsize=7.5, loc='outside lower center', ncols=2)
     return figure
