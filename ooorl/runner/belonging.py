@@ -45,6 +45,27 @@ class Place(NamedTuple):
         return made if hasattr(made, 'labelled') else None
 
 
+class _Unmade:
+    """In the place of an environment that gives rewards to states and cannot be made: whoever needs it is told why."""
+
+    labels_from = ''
+
+    def __init__(self, name, settings):
+        self._name, self._settings = name, settings
+
+    @property
+    def state_names(self):
+        envs.make(self._name, (1,), **self._settings)
+        raise UsageError(f'rewards for these data are needed; {self._name} gives none to recorded states; name their environment')
+
+
+def labeller(table: Mapping, place: Place | None):
+    """What gives rewards to the recorded states of data that have none; None where the config names no environment."""
+    if place is not None or not table['id'] or table['id'] in envs.HOSTS:
+        return place and place.labeller
+    return _Unmade(table['id'], table['settings'])
+
+
 def settled(settings: Mapping) -> tuple[dict, str]:
     """The config with the environment that its data name, where it names none itself, and one line about that; or ''."""
     scheme, table, evaluation = settings['run']['scheme'], settings['environment'], settings['evaluation']

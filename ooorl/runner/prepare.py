@@ -122,18 +122,18 @@ def _dataset_for(settings, line):
         box = place and place.action_box
         if not any(settings['dataset'][key] for key in ('path', 'task', 'scripted')):
             return None, box
-        dataset = load_dataset(settings['dataset'], place)
+        dataset = load_dataset(settings['dataset'], place, belonging.labeller(settings['environment'], place))
     noted = dataclasses.replace(dataset, notes=(*dataset.notes, *([line] if line else [])))
     return noted, box or (None if place else dataset.action_box)
 
 
-def load_dataset(table: Mapping, place: 'belonging.Place | None' = None) -> 'data.Dataset | None':
+def load_dataset(table: Mapping, place: 'belonging.Place | None' = None, labeller=None) -> 'data.Dataset | None':
     """The data set that a resolved `[dataset]` table names, without the rows in its regions; or None.
 
     Raises:
       UsageError: where it cannot be used, or does not belong to the environment `place`.
     """
-    dataset = _whole_dataset(table, place)
+    dataset = _whole_dataset(table, place, labeller)
     if dataset is None:
         return None
     dropped = {'discs': table['drop_discs'], 'boxes': table['drop_boxes']}
@@ -153,7 +153,7 @@ def _by_combination(evaluation, table, dataset):
     return dataclasses.replace(evaluation, held_out=splits.held_out_test(Combinations(**table['combinations']), dataset))
 
 
-def _whole_dataset(table, place):
+def _whole_dataset(table, place, labeller):
     if table['scripted']:
         return _scripted(table)
     if not (table['path'] or table['task']):
@@ -161,7 +161,7 @@ def _whole_dataset(table, place):
     path = table['path'] or pull(table['task'])
     if run_directory.is_run(path):
         return earlier_runs.dataset(path, table, place)
-    reading = {'environment_box': place and place.action_box, 'labeller': place and place.labeller}
+    reading = {'environment_box': place and place.action_box, 'labeller': labeller}
     reading['infos'] = () if table['replay'] == 'off' else belonging.states_in(path, place)
     if table['task']:
         return data.load_task(table['task'], path, **reading)

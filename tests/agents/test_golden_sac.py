@@ -98,7 +98,10 @@ def _draws(arrays, step):
     yield arrays['noise/actor'][step - 1][None]
 
 
-@pytest.mark.parametrize('name', ['sac_e2_utd2_backup0', 'rlpd_e10m2_ln_utd2_backup1'])
+NAMES = [f'{kind}_backup{backup}' for kind in ('sac_e2_utd2', 'rlpd_e10m2_ln_utd2') for backup in (0, 1)]
+
+
+@pytest.mark.parametrize('name', NAMES)
 def test_official_rlpd(golden_dir, name):
     arrays = golden.load(golden_dir, name)
     config, comparison = _config(arrays), golden.Comparison(arrays)

@@ -32,9 +32,14 @@ def _td3_bc(arrays):
     )
 
 
+def _after(arrays, who):
+    return 'after' if arrays[f'hp_{who}_ln'] else None
+
+
 def _rebrac(arrays):
     return _config(
-        arrays, hidden=(8, 8, 8), critic_layer_norm='after', policy_value='min', q_normalisation=1.0,
+        arrays, hidden=(8, 8, 8), critic_layer_norm=_after(arrays, 'critic'), policy_layer_norm=_after(arrays, 'actor'),
+        policy_value='min', q_normalisation=1.0,
         cloning_weight=golden.decimal(arrays, 'hp_actor_bc'), critic_cloning_weight=golden.decimal(arrays, 'hp_critic_bc'),
     )
 
@@ -86,7 +91,10 @@ def _check_metrics(comparison, step, metrics, gradients):
     np.testing.assert_allclose(metrics['q/target'], np.mean(targets), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize('name, config_of, looser', [('td3_bc', _td3_bc, 1), ('rebrac', _rebrac, 10)])
+REBRAC = [(name, _rebrac, 10) for name in ('rebrac', 'rebrac_bc1_noln_norm')]
+
+
+@pytest.mark.parametrize('name, config_of, looser', [('td3_bc', _td3_bc, 1), *REBRAC])
 def test_unifloral(golden_dir, monkeypatch, name, config_of, looser):
     # ReBRAC's width-8 layers have rows of almost no variance, which LayerNorm's root amplifies: ten times looser there.
     tolerances = {kind: {name: looser * size for name, size in t.items()} for kind, t in golden.TOLERANCES.items()}

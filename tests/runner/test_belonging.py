@@ -247,3 +247,13 @@ def test_files_are_scored_by_the_references_of_their_environment():
     assert (found.low, found.high) == (-20.272305, 3234.3)
     for other in ({'environment__id': 'Hopper-v5'}, {'environment__settings': {'healthy_reward': 0}}, {'dataset__path': ''}):
         assert build.score_range(config.resolve(changed(table, **other))) is None
+
+
+def test_an_environment_that_rewards_are_needed_from_must_exist(tmp_path):
+    rows = {name: np.zeros((4, 2), np.float32) for name in ('observations', 'actions', 'qpos', 'qvel')}
+    np.savez(tmp_path / 'play.npz', **rows, terminals=np.array([0.0, 0.0, 0.0, 1.0]))
+    table = changed(OFFLINE, dataset={'path': str(tmp_path / 'play.npz')}, evaluation={'num_episodes': 0})
+    for name, words in (('scene-play-singletask-task6-v0', 'a known environment was needed; got .scene-play-singletask-task6'),
+                        ('ooorl/UMaze-v0', 'Rewards are needed; .* is in OGBench.s layout')):  # fmt: skip
+        with pytest.raises(UsageError, match=words):
+            prepare(changed(table, environment={'id': name}))
