@@ -62,6 +62,8 @@ UNEVEN = """
 import jax, jax.numpy as jnp, numpy as np
 from ooorl import mapping
 from ooorl.mapping import map_seeds
+from ooorl.training.phases import Setup
+from ooorl.training.programs import Programs
 
 def step(state, key, shared):
     w = state['w'] + shared + jax.random.uniform(key, state['w'].shape)
@@ -83,6 +85,12 @@ for num, on_cpu in ((1, True), (3, True), (5, True), (6, True), (7, True), (1, F
     np.testing.assert_allclose(state['w'], expected['w'], rtol=1e-6)
     used = {shard.device for shard in state['w'].addressable_shards}
     print(num, len(used))
+
+# A program that was made for what one device holds, and then meets what devices have shared out.
+programs = Programs(Setup(phases=(), seeds=(0, 1, 2, 3)))
+alone = jnp.arange(4.0)
+for x in (alone, jax.jit(programs.over_seeds(lambda x: x + 0, (0,)))(alone), alone):
+    np.testing.assert_array_equal(programs.call('double', lambda x: 2 * x, x), 2 * alone)
 """
 
 

@@ -29,7 +29,7 @@ from ooorl import catalogue, data
 from ooorl.errors import UsageError
 from ooorl.reporting import writers
 from ooorl.runner import chosen, config, presets
-from ooorl.runner.run_directory import FREE
+from ooorl.runner.run_directory import FREE, is_run
 from ooorl.runner.seed_list import parse_seeds
 from ooorl.validation import check_not_negative
 
@@ -138,7 +138,7 @@ def _digest(resolved, dataset):
     del deciding['name']
     for section, key in FREE:
         deciding[section].pop(key, None)
-    if dataset and dataset not in catalogue.ENTRIES and Path(dataset).is_file():
+    if dataset and dataset not in catalogue.ENTRIES and Path(dataset).exists() and not is_run(dataset):
         deciding['dataset']['path'] = data.sha256(dataset)
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
 
