@@ -32,19 +32,19 @@ ELEMENTS = {
     'tabletop': [[0, 1], [2, 3], [4], [8, 9]],
     'point_mass': [[0, 1], [2, 3], [4], [5], [6]],
 }
-HIDDEN = [64, 64, 64]
 PLAIN = {'agent': 'bc', 'learning_rate': 1e-3, 'schedule': 'cosine'}
-VALUES = {'hidden': HIDDEN, 'gamma': 0.97}
-# Each method's [agent] table but for what all share; `policy` changes that of the config, None leaves it out.
+VALUES = {'gamma': 0.97}
+# Each method's [agent] table but for what all share, widths among it; `policy` changes the config's, or takes its place with a
+# `kind`; None leaves it out.
 METHODS = {
     'film': {'policy': {'network': 'film'}},
     'attention': {'policy': {'network': 'attention'}},
     'mlp': {'policy': {'network': 'mlp'}},
-    'flow': {'policy': {'kind': 'flow', 'network': 'mlp', 'hidden': HIDDEN, 'ema_rate': 0.01}},
-    'flow_relu': {'policy': {'kind': 'flow', 'network': 'mlp', 'hidden': HIDDEN, 'ema_rate': 0.01, 'activation': 'relu'}},
-    'mean_flow': {'policy': {'kind': 'mean_flow', 'network': 'mlp', 'hidden': HIDDEN, 'ema_rate': 0.01}},
-    'gaussian': {'policy': {'kind': 'gaussian', 'hidden': HIDDEN}},
-    'gaussian_slow': {'policy': {'kind': 'gaussian', 'hidden': HIDDEN}, 'ema_rate': 0.01},
+    'flow': {'policy': {'kind': 'flow', 'network': 'mlp', 'ema_rate': 0.01}},
+    'flow_relu': {'policy': {'kind': 'flow', 'network': 'mlp', 'ema_rate': 0.01, 'activation': 'relu'}},
+    'mean_flow': {'policy': {'kind': 'mean_flow', 'network': 'mlp', 'ema_rate': 0.01}},
+    'gaussian': {'policy': {'kind': 'gaussian'}},
+    'gaussian_slow': {'policy': {'kind': 'gaussian'}, 'ema_rate': 0.01},
     'iql': {'policy': None, 'agent': 'iql', **VALUES, 'learning_rate': 1e-3},
     'td3bc': {
         'policy': None, 'agent': 'td3', **VALUES, 'learning_rate': 1e-3, 'q_normalisation': 2.5, 'cloning_weight': 1.0,
@@ -67,8 +67,11 @@ def settings_of(task, method, overrides):
     shared, given = settings['agent'], copy.deepcopy(METHODS[name])
     policy = given.pop('policy')
     agent = {**{key: shared[key] for key in ('normalise_observation', 'sampling')}, **({} if policy is None else PLAIN), **given}
-    if policy is not None:
-        agent['policy'] = policy if 'kind' in policy else {**shared['policy'], **policy}
+    hidden = {'hidden': shared['policy']['hidden']}
+    if policy is None:
+        agent |= hidden
+    else:
+        agent['policy'] = {**(hidden if 'kind' in policy else shared['policy']), **policy}
         if policy.get('network') == 'attention':
             agent['policy']['elements'] = ELEMENTS[task]
     settings['dataset']['combinations']['part'] = part or 'train'
