@@ -186,8 +186,8 @@ def stand_in(interface):
 
     Whatever else agents are built with data for stands in checkpoints, or is what only learning needs.
     """
-    mean, std = (np.asarray(interface.get(f'observation_{name}', 0.0), np.float32) for name in ('mean', 'std'))
-    observation = mean + np.stack([-std, std]) * np.ones((2, interface['observation_dim']), np.float32)
+    mean, std = (interface.get(f'observation_{name}', np.zeros(interface['observation_dim'])) for name in ('mean', 'std'))
+    observation = (np.asarray(mean) + np.outer([-1.0, 1.0], std)).astype(np.float32)
     action, zero = np.zeros((2, interface['action_dim']), np.float32), np.zeros(2, np.float32)
     return Transition(observation, action, zero, zero, observation, {'boundary': zero})
 
