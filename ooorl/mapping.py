@@ -205,9 +205,8 @@ def map_seeds(
 
     def across_devices(*args):
         num_seeds = next(jax.tree.leaves(arg)[0].shape[0] for arg, axis in zip(args, in_axes, strict=True) if axis == 0)
-        each = -(-num_seeds // min(num_seeds, jax.device_count()))
-        # A host without a device in the mesh could not take part.
-        num_devices = -(-num_seeds // each) if num_hosts() == 1 else jax.device_count()
+        num_devices = num_shares(num_seeds)
+        each = -(-num_seeds // num_devices)
         if num_devices == 1:
             return grouped(*args)
         mesh = _mesh('seeds', num_devices)
@@ -221,6 +220,14 @@ def map_seeds(
         return shared_out(*args) if num_hosts() == 1 else jax.lax.with_sharding_constraint(shared_out(*args), everywhere)
 
     return across_devices if spread else grouped
+
+
+def num_shares(num_seeds: int) -> int:
+    """Over how many devices so many seeds are shared out; whatever seeds have in common, each of these holds."""
+    if num_hosts() > 1:
+        return jax.device_count()  # a host without a device in the mesh could not take part
+    each = -(-num_seeds // min(num_seeds, jax.device_count()))
+    return -(-num_seeds // each)
 
 
 def _padded(function, args, in_axes, num_seeds, num, everywhere):

@@ -19,7 +19,8 @@ from ooorl.training.shelf import Shelf
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
 PLAIN = (*(name for name in TABLES if name not in WHERE_GIVEN), *AGENT_TABLES)  # tables that say all of what they mean
-UNSEEN = (('name',), ('report',), ('run', 'seeds'), ('run', 'checkpoint_seconds'))  # settings that no program knows
+# Settings that no program knows.
+UNSEEN = (('name',), ('report',), *(('run', key) for key in ('seeds', 'checkpoint_seconds', 'memory_limit')))
 
 
 def fingerprint(prepared: Prepared) -> str | None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 
 from ooorl.errors import UsageError
-from ooorl.mapping import on_cpu
+from ooorl.mapping import num_shares, on_cpu
 from ooorl.nn.optimizers import optimizer_states
 from ooorl.training.phases import Setup, round_sizes
 
@@ -34,10 +34,10 @@ class Part(NamedTuple):
 
 
 def available() -> int:
-    """Bytes that this process may still take: of the accelerator, or of the machine and the container around it."""
+    """Bytes that this process may still take: of all its accelerators, or of the machine and the container around it."""
     if not on_cpu():
-        stats = jax.devices()[0].memory_stats() or {}
-        return stats.get('bytes_limit', 2**63) - stats.get('bytes_in_use', 0)
+        every = [device.memory_stats() or {} for device in jax.local_devices()]
+        return sum(stats.get('bytes_limit', 2**63) - stats.get('bytes_in_use', 0) for stats in every)
     free = [os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')]
     try:
         lines = Path('/proc/meminfo').read_text(encoding='ascii').splitlines()
@@ -94,12 +94,13 @@ def of_copies(num_seeds: int, num_envs: int, compiled: bool) -> Part:
 
 
 def of_setup(setup: Setup) -> Iterator[Part]:
-    """What the phases of a run hold."""
-    seeds = len(setup.seeds)
+    """What the phases of a run hold, on all devices together."""
+    seeds, shares = len(setup.seeds), num_shares(len(setup.seeds)) if setup.devices == 'seeds' else jax.device_count()
     if setup.dataset is not None:
-        # On a CPU the rows as they were loaded stay beside those that programs read.
-        size = nbytes(setup.dataset) * (2 if on_cpu() else 1)
-        yield Part(size, f'{setup.dataset.reward.shape[0]:,} rows of data', 'the number of rows', 'data')
+        # Every device has its own, and on a CPU the rows as they were loaded stay beside these.
+        size, held = nbytes(setup.dataset), f' on {shares} devices' if shares > 1 else ''
+        what = f'{setup.dataset.reward.shape[0]:,} rows of data{held}'
+        yield Part(size * (shares + on_cpu()), what, 'the number of rows', 'data')
     for name, store in setup.stores.items():
         what = f'{store.num_rows:,} rows of an earlier run in {name!r} x {seeds:,} seeds'
         yield Part(nbytes(store.rows), what, 'the number of seeds', 'stores')
@@ -115,7 +116,7 @@ def of_setup(setup: Setup) -> Iterator[Part]:
         if environment is not None and not environment.compiled:
             size = 4 * math.prod(environment.batch_shape) * environment.horizon * environment.spec.action_dim
             yield Part(size, f'episodes of {environment.horizon:,} actions', 'the time limit, the copies or the seeds')
-    yield from _agents(setup, seeds)
+    yield from _agents(setup, seeds, 1 if setup.devices == 'seeds' else shares)
     yield from _batches(setup, seeds)
 
 
@@ -128,8 +129,9 @@ def _row(spec):
     return 4 * (2 * spec.observation_dim + spec.action_dim + 3)
 
 
-def _agents(setup, seeds):
+def _agents(setup, seeds, copies):
     """Every phase's final state is kept, so that later phases and `ooorl eval` find it."""
+    everywhere = f' on {copies} devices' if copies > 1 else ''
     states = {}
     for phase in setup.phases:
         if id(phase.agent) not in states:
@@ -137,8 +139,8 @@ def _agents(setup, seeds):
         optimisers = nbytes(optimizer_states(states[id(phase.agent)]))
         sizes = {'optimiser states': optimisers, 'parameters': nbytes(states[id(phase.agent)]) - optimisers}
         for kind, size in sizes.items():
-            what = f'the {kind} of phase {phase.name!r}, {in_words(size)} x {seeds:,} seeds'
-            yield Part(size * seeds, what, 'its widths or the seeds', kind)
+            what = f'the {kind} of phase {phase.name!r}, {in_words(size)} x {seeds:,} seeds{everywhere}'
+            yield Part(size * seeds * copies, what, 'its widths or the seeds', kind)
 
 
 def _batches(setup, seeds):

@@ -12,7 +12,6 @@ import jax
 import numpy as np
 from jax.extend.core import Literal
 
-from ooorl.mapping import on_cpu
 from ooorl.runner import memory
 from ooorl.training import rounds
 from ooorl.training.ahead import upcoming
@@ -109,8 +108,8 @@ def between(jaxpr, results: bool = False) -> int:
 
 
 def _inside(equation, loops) -> int:
-    """Of the functions that an equation calls; on a CPU all devices share one memory."""
-    shares = equation.params['mesh'].size if equation.primitive.name == 'shard_map' and on_cpu() else 1
+    """Of the functions that an equation calls; of all devices together."""
+    shares = equation.params['mesh'].size if equation.primitive.name == 'shard_map' else 1
     values = [item for value in equation.params.values() for item in (value if isinstance(value, tuple | list) else (value,))]
     jaxprs = [getattr(item, 'jaxpr', item) for item in values]
     return shares * max((between(one, loops) for one in jaxprs if hasattr(one, 'eqns')), default=0)
