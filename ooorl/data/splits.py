@@ -193,10 +193,13 @@ def part(dataset: Dataset, table: Combinations) -> Dataset:
             names = ', '.join(f'{factor.name} {level}' for factor, level in zip(factors, combination, strict=True))
             raise UsageError(f'part {table.part!r} needs rows of each combination; {dataset.name} has none of {names}; add some')
     rows, most = table.rows or int(counts[learnt].sum()), int(counts[chosen].sum())
-    if rows > most:
-        raise UsageError(f'rows in [dataset.combinations] must be at most {most}, those of part {table.part!r}; got {rows}')
     wanted = np.zeros_like(counts)
     wanted[chosen] = _shared_out(rows, counts[chosen])
+    if rows > most or not wanted[chosen].all():
+        raise UsageError(
+            f'rows in [dataset.combinations] must be at most {most}, those of part {table.part!r}, and enough for one of each of '
+            f'its {len(chosen)} combinations; got {rows}'
+        )
     keep = _drawn(code, dataset.transitions.extras['boundary'] > 0, wanted, np.random.default_rng(table.seed))
     kinds = f'{len(made.train)} of {len(_every(made.sizes))} combinations of {", ".join(f.name for f in factors)}'
     return fixups.kept(dataset, keep, f'not of part {table.part!r}; {kinds} are for training')

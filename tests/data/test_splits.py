@@ -114,8 +114,10 @@ def test_seeds_draw_other_episodes():
 
 
 def test_what_the_data_do_not_hold_is_refused():
-    with pytest.raises(UsageError, match="must be at most 11, those of part 'train'; got 12"):
+    with pytest.raises(UsageError, match="must be at most 11, those of part 'train', .* got 12"):
         splits.part(WALKS, Combinations(**TABLE, rows=12))
+    with pytest.raises(UsageError, match='enough for one of each of its 2 combinations; got 1'):
+        splits.part(WALKS, Combinations(**TABLE, rows=1))
     alone = _rows([(0, 0, 4), (10, 1, 2)])
     assert splits.part(alone, Combinations(**TABLE)).num_rows == 6
     with pytest.raises(UsageError, match="part 'all' needs rows of each combination; walks has none of start 0, goal 1"):
