@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ooorl.interpreted import interpreted
 from ooorl.nn import schedules
 from ooorl.types import Agent, Array, Key, Signal, Spec, State, Transition
 
@@ -120,7 +121,7 @@ def check_signal(signal: Signal, spec: Spec, *, batch: Transition | None = None,
     for metrics in results:
         _check_score(metrics.pop('score'), rows, 'update')
     _check_metrics(results, needed=False)
-    _check_score(_tried('score', jax.jit(signal.score), trial.start(), trial.batches[1]), rows, 'score')
+    _check_score(_tried('score', interpreted(signal.score), trial.start(), trial.batches[1]), rows, 'score')
     _check_observing(signal.observe, trial.start(), trial.batches[0])
 
 
@@ -148,8 +149,8 @@ def _trial(init, update, batches):
         return schedules.begin(init(key), NUM_UPDATES)
 
     _check_init(jax.jit(ready), jax.random.key(0))
-    # Not compiled as a whole: most of its operations are those of other agents, which are compiled already.
-    starts = tuple(jax.device_get(ready(jax.random.key(seed))) for seed in range(NUM_UPDATES))
+    make = interpreted(ready)
+    starts = tuple(make(jax.random.key(seed)) for seed in range(NUM_UPDATES))
     return _Trial(ready, update, jax.jit(traced, donate_argnums=0), traces, batches, starts)
 
 
@@ -199,7 +200,7 @@ def _check_updates(trial):
     """Three donated updates, again from the start, and from a stored state; returns the metrics of each update."""
     states, metrics, state = [], [], trial.start()
     _check_types(state, 'the state')
-    _ensure(_same(state, trial.init(trial.key(0))), 'init gives equal states for equal keys')
+    _ensure(_same(state, interpreted(lambda key: trial.init(key))(trial.key(0))), 'init gives equal states for equal keys')
     what = 'update, compiled, with a donated state and watched for keys that are used twice,'
     for number, batch in enumerate(trial.batches):
         given = state
@@ -251,10 +252,10 @@ def _check_seeds(trial, rtol):
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *inputs)
     keys = jax.vmap(jax.random.key)(jnp.arange(len(inputs)))
     with jax.debug_key_reuse(False):  # it takes keys of mapped loops for one key
-        mapped = _tried('update, mapped over seeds,', jax.jit(jax.vmap(trial.update)), *stacked, keys)
-    mapped = jax.tree.map(np.asarray, mapped)
+        mapped = _tried('update, mapped over seeds,', interpreted(jax.vmap(trial.update)), *stacked, keys)
+    update = interpreted(trial.update)
     for seed, batch in enumerate(trial.batches):
-        looped = jax.tree.leaves_with_path(trial.donating(trial.start(seed), batch, trial.key(seed)))
+        looped = jax.tree.leaves_with_path(update(trial.starts[seed], batch, trial.key(seed)))
         for (path, one), other in zip(looped, jax.tree.leaves(mapped), strict=True):
             # Adam turns a gradient that is rounding noise into a step of up to its rate: hence the absolute tolerance.
             close = np.allclose(other[seed], one, rtol=rtol, atol=rtol / 10, equal_nan=True)
@@ -271,7 +272,7 @@ def _check_final_successors(trial):
 
 
 def _check_outputs(agent, state, spec):
-    """Actions and values at observations of several shapes, all from one program."""
+    """Actions and values at observations of several shapes."""
     numbers = agent.chunk * spec.action_dim
 
     def outputs(state, key):
@@ -289,7 +290,7 @@ def _check_outputs(agent, state, spec):
                 _check_array(values, (*values.shape[:1], *shape), what)
         return found
 
-    program = jax.jit(outputs)
+    program = interpreted(outputs)
     found = program(state, jax.random.key(0))
     _ensure(_same(found, program(state, jax.random.key(0))), 'equal keys give equal actions')
     for what, values in found.items():

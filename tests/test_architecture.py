@@ -16,11 +16,12 @@ NAMES = {path: path.relative_to(PACKAGE).with_suffix('').as_posix().removesuffix
 TREES = {path: ast.parse(path.read_text(encoding='utf-8')) for path in FILES}
 
 # What each room may import, besides itself and the ground. The order is that of the floors: nothing imports upwards.
-GROUND = ('types', 'errors', 'validation', 'mapping', 'catalogue')
+GROUND = ('types', 'errors', 'validation', 'mapping', 'catalogue', 'interpreted')
 ROOMS = {
     'types': (),
     'errors': (),
     'catalogue': (),
+    'interpreted': (),
     'mapping': ('errors',),
     'validation': ('errors',),
     'nn': GROUND,

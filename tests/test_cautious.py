@@ -13,6 +13,7 @@ from ooorl.agents.parl import PARLConfig, parl
 from ooorl.agents.sac import SACConfig, sac
 from ooorl.agents.td3 import TD3Config, td3
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.nn.losses import backup
 from ooorl.policies.gaussian import gaussian_policy
 from ooorl.runner import config
@@ -26,9 +27,9 @@ ONES = jnp.ones(4)
 
 
 def _seen(agent, batch):
-    state = agent.init(KEY)
+    state = interpreted(agent.init)(KEY)
     for _ in range(2):
-        state, _ = agent.update(state, batch, KEY)
+        state, _ = interpreted(agent.update)(state, batch, KEY)
     while hasattr(state, 'agent'):
         state = state.agent
     return state
@@ -87,10 +88,10 @@ def test_nothing_of_an_irreversible_successor_reaches_a_critic_but_the_floor(nam
 
     @jax.jit
     def both(state):
-        after, _ = careful.update(state, batch, KEY)
-        return after.agent, agent.update(state.agent, ended, jax.random.split(KEY)[0])[0]
+        after, _ = interpreted(careful.update)(state, batch, KEY)
+        return after.agent, interpreted(agent.update)(state.agent, ended, jax.random.split(KEY)[0])[0]
 
-    careful_agent, plain = both(jax.jit(careful.init)(KEY))
+    careful_agent, plain = both(interpreted(careful.init)(KEY))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), careful_agent, plain)
 
 
@@ -120,7 +121,7 @@ def test_caution_by_config(signal):
     table = {'agent': 'iql', 'hidden': [4], 'cautious': {'signal': signal, 'labels': 'environment', 'floor': -7.0, **more}}
     agent = _built(table, irreversible=lambda observation: observation[..., 0] > 0)
     batch = random_batch(KEY, 8)
-    seen = jax.jit(lambda key: agent.sees(agent.init(key), batch))(KEY)
+    seen = interpreted(lambda key: agent.sees(interpreted(agent.init)(key), batch))(KEY)
     np.testing.assert_array_equal(seen.extras['irreversible'], batch.next_observation[:, 0] > 0)
     assert (seen.extras['floor'] == -7.0).all()
 

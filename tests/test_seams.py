@@ -10,6 +10,7 @@ from test_wrap import IQL, KEY, SPEC, constant_signal
 
 from ooorl.agents.bc import BCConfig, bc
 from ooorl.agents.iql import iql
+from ooorl.interpreted import interpreted
 from ooorl.training import replay
 from ooorl.training.learn import Sampling, make_learn
 from ooorl.types import Agent, Critic, Policy, ValueHead
@@ -82,24 +83,25 @@ def test_reranking_takes_the_best_of_the_candidates():
     critic = tabular_critic()
     best = reranked(agent, lambda state, obs, action: critic.q(None, obs, action).min(axis=0), num_candidates=50)
     observation = jnp.ones((7, 3))
-    state = agent.init(KEY)
-    action = best.best_action(state, observation, KEY)
+    state = interpreted(agent.init)(KEY)
+    action = interpreted(best.best_action)(state, observation, KEY)
     keys = jax.random.split(KEY, 50)
-    candidates = np.stack([agent.sample_action(state, observation, key) for key in keys])
+    candidates = np.stack([interpreted(agent.sample_action)(state, observation, key) for key in keys])
     index = candidates.sum(axis=-1).argmax(axis=0)
     np.testing.assert_array_equal(action, candidates[index, np.arange(7)])
-    assert best.best_action(state, observation[0], KEY).shape == (2,)
+    assert interpreted(best.best_action)(state, observation[0], KEY).shape == (2,)
     one = reranked(agent, lambda state, obs, action: action[..., 0], num_candidates=1)
     key = jax.random.split(KEY, 1)[0]
-    np.testing.assert_array_equal(one.best_action(state, observation, KEY), agent.sample_action(state, observation, key))
+    drawn = interpreted(agent.sample_action)(state, observation, key)
+    np.testing.assert_array_equal(interpreted(one.best_action)(state, observation, KEY), drawn)
     assert best.update is agent.update and best.sample_action is agent.sample_action
 
 
 def test_a_policy_and_a_value_head_of_ones_own_fit_an_agent_that_knows_neither():
     agent = iql(SPEC, IQL, policy=uniform_policy(), head=cubic_head())
-    state, metrics = jax.jit(agent.update)(agent.init(KEY), random_batch(KEY, 8), KEY)
+    state, metrics = interpreted(agent.update)(interpreted(agent.init)(KEY), random_batch(KEY, 8), KEY)
     assert all(np.isfinite(value) for value in metrics.values())
-    assert agent.best_action(state, jnp.ones((4, 3)), KEY).shape == (4, 2)
+    assert interpreted(agent.best_action)(state, jnp.ones((4, 3)), KEY).shape == (4, 2)
 
 
 def test_an_agent_of_ones_own_passes_through_every_wrapper_and_the_training_loop():
@@ -114,7 +116,7 @@ def test_an_agent_of_ones_own_passes_through_every_wrapper_and_the_training_loop
     ):
         agent = wrap(agent)
     data = replay.full(random_batch(KEY, 12, boundary=jnp.ones(12)))
-    learn = jax.jit(make_learn(agent, Sampling(batch_size=12), num_updates=2, streams={'dataset': 1}))
-    state, metrics = learn(agent.init(KEY), {'dataset': data}, KEY)
+    learn = interpreted(make_learn(agent, Sampling(batch_size=12), num_updates=2, streams={'dataset': 1}))
+    state, metrics = learn(interpreted(agent.init)(KEY), {'dataset': data}, KEY)
     assert set(metrics) == {'reward', 'bonus/mean'}
-    assert agent.best_action(state, jnp.ones((5, 3)), KEY).shape == (5, 2)
+    assert interpreted(agent.best_action)(state, jnp.ones((5, 3)), KEY).shape == (5, 2)

@@ -11,6 +11,7 @@ from small import random_batch, trees_equal
 from ooorl.agents.bc import BCConfig, bc
 from ooorl.agents.iql import IQLConfig, iql
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.nn.losses import backup
 from ooorl.signals import RNDConfig, rnd, state_action_counts
 from ooorl.training import replay
@@ -45,7 +46,7 @@ def watching(reads=()):
 def seen_by(wrapper, batch, **settings):
     """The batch that reaches the agent inside a wrapper."""
     agent = wrapper(watching(), **settings)
-    return agent.update(agent.init(KEY), batch, KEY)[0]
+    return interpreted(agent.update)(interpreted(agent.init)(KEY), batch, KEY)[0]
 
 
 def constant_signal(value=1.0):
@@ -61,10 +62,10 @@ def constant_signal(value=1.0):
 def test_a_bonus_of_scale_zero_is_the_plain_agent():
     plain = iql(SPEC, IQL)
     listening = bonus(plain, rnd(SPEC, RNDConfig(hidden=(8,), num_features=4)), scale=0.0)
-    state = listening.init(KEY)
-    expected = plain.init(jax.random.split(KEY)[0])
+    state = interpreted(listening.init)(KEY)
+    expected = interpreted(plain.init)(jax.random.split(KEY)[0])
     assert trees_equal(state.agent, expected)
-    update, plain_update = jax.jit(listening.update), jax.jit(plain.update)
+    update, plain_update = interpreted(listening.update), interpreted(plain.update)
     for step in range(3):
         key, batch = jax.random.key(step), random_batch(jax.random.key(10 + step), 16)
         state, metrics = update(state, batch, key)
@@ -78,15 +79,15 @@ def test_a_bonus_of_scale_zero_is_bitwise_the_plain_agent_operation_by_operation
     plain = iql(SPEC, IQL)
     listening = bonus(plain, constant_signal(), scale=0.0)
     batch = random_batch(jax.random.key(1), 16)
-    state, _ = listening.update(listening.init(KEY), batch, KEY)
-    expected, _ = plain.update(plain.init(jax.random.split(KEY)[0]), batch, jax.random.split(KEY)[0])
+    state, _ = interpreted(listening.update)(interpreted(listening.init)(KEY), batch, KEY)
+    expected, _ = interpreted(plain.update)(interpreted(plain.init)(jax.random.split(KEY)[0]), batch, jax.random.split(KEY)[0])
     assert trees_equal(state.agent, expected)
 
 
 def test_a_bonus_enters_the_batch_and_never_the_store():
     batch = random_batch(KEY, 6)
     agent = bonus(watching(), constant_signal(3.0), scale=2.0)
-    state, metrics = agent.update(agent.init(KEY), batch, KEY)
+    state, metrics = interpreted(agent.update)(interpreted(agent.init)(KEY), batch, KEY)
     np.testing.assert_array_equal(state.agent.extras['bonus'], [6.0] * 6)
     np.testing.assert_array_equal(state.agent.reward, batch.reward)
     assert metrics == {'bonus/mean': 3.0} and 'bonus' not in batch.extras
@@ -94,24 +95,25 @@ def test_a_bonus_enters_the_batch_and_never_the_store():
     before = jax.tree.map(np.asarray, store)
     inner = bonus(bc(SPEC, BCConfig(hidden=(4,))), constant_signal(), scale=2.0)
     learn = make_learn(inner, Sampling(batch_size=4), num_updates=2, streams={'dataset': 1})
-    learn(inner.init(KEY), {'dataset': store}, KEY)
+    learn(interpreted(inner.init)(KEY), {'dataset': store}, KEY)
     assert trees_equal(before, store) and set(store.storage.extras) == {'boundary'}
 
 
 def test_nested_bonuses_add_up():
     agent = bonus(bonus(watching(), constant_signal(3.0), scale=2.0), constant_signal(1.0), scale=0.5)
-    state, _ = agent.update(agent.init(KEY), random_batch(KEY, 4), KEY)
+    state, _ = interpreted(agent.update)(interpreted(agent.init)(KEY), random_batch(KEY, 4), KEY)
     np.testing.assert_array_equal(state.agent.agent.extras['bonus'], [6.5] * 4)
 
 
 def test_signals_are_told_of_stored_data_through_every_wrapper():
     agent = bonus(watching(), constant_signal(), scale=1.0)
     agent = normalised_observation(rescaled_reward(agent, shift=-1.0), np.zeros(3), np.ones(3))
-    state = agent.observe(agent.observe(agent.init(KEY), random_batch(KEY, 5)), random_batch(KEY, 2))
+    observe = interpreted(agent.observe)
+    state = observe(observe(interpreted(agent.init)(KEY), random_batch(KEY, 5)), random_batch(KEY, 2))
     assert state.agent.signal == 7
     counts = state_action_counts([-2.0] * 3, [2.0] * 3, (3, 3, 3), (3, 3))
     listening = bonus(watching(), counts, scale=1.0)
-    assert listening.observe(listening.init(KEY), random_batch(KEY, 5)).signal.visits.sum() == 5
+    assert interpreted(listening.observe)(interpreted(listening.init)(KEY), random_batch(KEY, 5)).signal.visits.sum() == 5
 
 
 def test_relabelling_may_edit_any_field():
@@ -120,7 +122,7 @@ def test_relabelling_may_edit_any_field():
 
     agent = relabelled(watching(), constant_signal(4.0), relabel, name='caution')
     batch = random_batch(KEY, 4)
-    state, metrics = agent.update(agent.init(KEY), batch, KEY)
+    state, metrics = interpreted(agent.update)(interpreted(agent.init)(KEY), batch, KEY)
     np.testing.assert_array_equal(state.agent.reward, batch.reward + 4.0)
     assert (state.agent.discount == 0).all() and set(metrics) == {'caution/mean'}
 
@@ -179,7 +181,7 @@ def test_bounds_see_the_rescaled_reward_and_the_target_takes_the_bonus_after_the
     agent = rescaled_reward(value_bounds(bonus(watching(), constant_signal(), scale=3.0), gamma=0.5), scale=2.0, shift=-1.0)
     batch = random_batch(KEY, 2, reward_low=jnp.zeros(2), reward_high=jnp.ones(2))
     batch = batch._replace(reward=jnp.ones(2), discount=jnp.ones(2))
-    state, _ = agent.update(agent.init(KEY), batch, KEY)
+    state, _ = interpreted(agent.update)(interpreted(agent.init)(KEY), batch, KEY)
     np.testing.assert_allclose(backup(state.agent, jnp.full(2, 10.0), 0.5), [5.0, 5.0])
 
 
@@ -187,15 +189,16 @@ def test_normalised_observations_for_learning_and_for_acting():
     mean, std = np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0])
     agent = normalised_observation(watching(), mean, std)
     batch = random_batch(KEY, 4)
-    state, _ = agent.update(agent.init(KEY), batch, KEY)
+    state, _ = interpreted(agent.update)(interpreted(agent.init)(KEY), batch, KEY)
     for name in ('observation', 'next_observation'):
         np.testing.assert_allclose(getattr(state.agent, name), (np.asarray(getattr(batch, name)) - mean) / std, rtol=1e-5)
     observation = jnp.array([[2.0, 4.0, 0.0]])
-    np.testing.assert_array_equal(agent.sample_action(state, observation, KEY), [[1.0, 1.0]])
-    np.testing.assert_array_equal(agent.best_action(state, observation[0], KEY), [-1.0, -1.0])
+    np.testing.assert_array_equal(interpreted(agent.sample_action)(state, observation, KEY), [[1.0, 1.0]])
+    np.testing.assert_array_equal(interpreted(agent.best_action)(state, observation[0], KEY), [-1.0, -1.0])
     # The statistics travel with the state, so another process that restores it acts alike.
     other = normalised_observation(watching(), np.zeros(3), np.ones(3))
-    np.testing.assert_array_equal(other.best_action(state, observation, KEY), agent.best_action(state, observation, KEY))
+    acting = (interpreted(each.best_action)(state, observation, KEY) for each in (other, agent))
+    np.testing.assert_array_equal(*acting)
     # A donated state does not take the caller's arrays with it.
     centre = jnp.zeros(3)
     first = normalised_observation(watching(), centre, jnp.ones(3)).init(KEY)
@@ -212,10 +215,10 @@ def test_everything_inside_sees_normalised_observations():
     )
     mean, std = np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0])
     agent, batch = normalised_observation(told, mean, std), random_batch(KEY, 4)
-    state, expected = agent.init(KEY), (np.asarray(batch.observation) - mean) / std
-    values = agent.q(state, batch.observation, batch.action)[0]
+    state, expected = interpreted(agent.init)(KEY), (np.asarray(batch.observation) - mean) / std
+    values = interpreted(agent.q)(state, batch.observation, batch.action)[0]
     np.testing.assert_allclose(values, expected.sum(axis=-1) + batch.action.sum(axis=-1), rtol=1e-5)
-    stored = agent.observe(state, batch)
+    stored = interpreted(agent.observe)(state, batch)
     np.testing.assert_allclose(stored.agent.observation, expected, rtol=1e-5)
     np.testing.assert_allclose(stored.agent.next_observation, (np.asarray(batch.next_observation) - mean) / std, rtol=1e-5)
     np.testing.assert_array_equal((stored.mean, stored.std), (mean, std))
@@ -227,8 +230,8 @@ def test_sees_is_what_an_update_is_given_through_every_wrapper():
     agent = value_bounds(agent, gamma=0.9, low=-1.0, high=1.0)
     agent = terminal_at_reward(rescaled_reward(agent, scale=2.0, shift=1.0), reward=0.0)
     agent = normalised_observation(agent, np.ones(3), np.full(3, 2.0))
-    batch, state = random_batch(KEY, 4), agent.init(KEY)
-    given = agent.update(state, batch, KEY)[0].agent.agent
+    batch, state = random_batch(KEY, 4), interpreted(agent.init)(KEY)
+    given = interpreted(agent.update)(state, batch, KEY)[0].agent.agent
     jax.tree.map(np.testing.assert_array_equal, agent.sees(state, batch), given)
 
 
@@ -242,7 +245,7 @@ def test_signal_and_agent_draw_with_keys_of_their_own():
     )
     agent = replace(watching(), init=lambda key: jax.random.key_data(key), update=lambda *given: (told(*given), {}))
     listening = bonus(agent, signal, scale=1.0)
-    started = listening.init(KEY)
-    state, _ = listening.update(started, random_batch(KEY, 4), jax.random.key(1))
+    started = interpreted(listening.init)(KEY)
+    state, _ = interpreted(listening.update)(started, random_batch(KEY, 4), jax.random.key(1))
     keys = {bytes(np.asarray(key)) for key in (*started, *state, jax.random.key_data(KEY))}
     assert len(keys) == 5

@@ -12,6 +12,7 @@ from small import random_batch
 from ooorl.agents import ALGORITHMS
 from ooorl.agents.iql import IQLConfig, iql, iql_critic
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.policies import POLICIES
 from ooorl.policies.averaged import Averaged, averaged
 from ooorl.types import Spec
@@ -69,13 +70,13 @@ def made(agent, policy):
 def learnt(agent_name, policy_name):
     """The state of an agent before and after an update, the metrics of that, and actions.
 
-    Uncompiled: operations are compiled once for all pairs, whole updates would be once for each.
+    Run with numpy: each is another program, which runs once.
     """
     agent, key = made(agent_name, policy_name), jax.random.key(2)
     batch = random_batch(jax.random.key(1), ROWS, return_to_go=jnp.ones(ROWS), next_action=jnp.zeros((ROWS, 2)))
-    state = agent.init(jax.random.key(0))
-    new, metrics = agent.update(state, batch, key)
-    actions = [act(new, batch.observation, key) for act in (agent.sample_action, agent.best_action)]
+    state = interpreted(agent.init)(jax.random.key(0))
+    new, metrics = interpreted(agent.update)(state, batch, key)
+    actions = [interpreted(act)(new, batch.observation, key) for act in (agent.sample_action, agent.best_action)]
     return jax.device_get((state, new, metrics, actions))
 
 
@@ -105,13 +106,13 @@ def test_a_slow_copy_changes_what_acts_and_not_what_is_learnt():
     plain = made_policy('flow')
     agents = [iql(SPEC, IQLConfig(hidden=(8,)), policy=policy) for policy in (plain, averaged(plain, 0.0))]
     batch, key = random_batch(jax.random.key(1), ROWS), jax.random.key(2)
-    states = [agent.init(key) for agent in agents]
-    news = [jax.jit(agent.update)(state, batch, key)[0] for agent, state in zip(agents, states, strict=True)]
+    states = [interpreted(agent.init)(key) for agent in agents]
+    news = [interpreted(agent.update)(state, batch, key)[0] for agent, state in zip(agents, states, strict=True)]
     jax.tree.map(np.testing.assert_array_equal, news[0].policy, news[1].policy.fitted)
     jax.tree.map(np.testing.assert_array_equal, states[0].policy, news[1].policy.slow)
     # The optimiser keeps no moments of the slow copy.
     assert jax.tree.structure(news[0].policy_opt) == jax.tree.structure(news[1].policy_opt)
-    samples = [jax.jit(agent.sample_action) for agent in agents]
+    samples = [interpreted(agent.sample_action) for agent in agents]
     acting = [sample(state, batch.observation, key) for sample, state in zip(samples, news, strict=True)]
     frozen = samples[0](states[0], batch.observation, key)
     np.testing.assert_allclose(acting[1], frozen, rtol=1e-5, atol=1e-6)
@@ -122,14 +123,14 @@ def test_idql_is_iql_without_weights_reranked():
     policy = made_policy('diffusion')
     agent = iql(SPEC, IQLConfig(hidden=(8,), inverse_temperature=0.0), policy=policy)
     batch, key = random_batch(jax.random.key(1), ROWS), jax.random.key(2)
-    state, metrics = jax.jit(agent.update)(agent.init(key), batch, key)
+    state, metrics = interpreted(agent.update)(interpreted(agent.init)(key), batch, key)
     assert metrics['policy/weight'] == 1.0
     best = reranked(agent, lambda s, o, a: agent.q(s, o, a).min(axis=0), num_candidates=5, collecting=True)
-    action = jax.jit(best.best_action)(state, batch.observation, key)
+    action = interpreted(best.best_action)(state, batch.observation, key)
     assert best.sample_action is best.best_action
-    sample = jax.jit(agent.sample_action)
-    draws = jnp.stack([sample(state, batch.observation, k) for k in jax.random.split(key, 5)])
-    values = jnp.stack([agent.q(state, batch.observation, draw).min(axis=0) for draw in draws])
-    np.testing.assert_allclose(action, draws[values.argmax(axis=0), jnp.arange(ROWS)], rtol=1e-5, atol=1e-6)
+    sample = interpreted(agent.sample_action)
+    draws = np.stack([sample(state, batch.observation, k) for k in jax.random.split(key, 5)])
+    values = np.stack([interpreted(agent.q)(state, batch.observation, draw).min(axis=0) for draw in draws])
+    np.testing.assert_allclose(action, draws[values.argmax(axis=0), np.arange(ROWS)], rtol=1e-5, atol=1e-6)
     with pytest.raises(UsageError, match='at least one candidate'):
         reranked(agent, lambda s, o, a: agent.q(s, o, a).min(axis=0), num_candidates=0)

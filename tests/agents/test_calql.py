@@ -10,6 +10,7 @@ from small import blank, linear, one_row, random_batch, trees_equal
 
 from ooorl.agents.calql import CalQLConfig, calql, calql_critic
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.nn.heads import hl_gauss_head
 from ooorl.nn.losses import calibrated, conservative_gap
 from ooorl.policies.gaussian import deterministic_policy
@@ -38,8 +39,8 @@ def test_unit_features_leave_q_the_direction_of_its_last_layer_alone():
     values = {}
     for unit in (False, True):
         agent = calql(SPEC, CalQLConfig(**SMALL, critic_unit_features=unit))
-        state = jax.jit(agent.init)(jax.random.key(1))
-        values[unit] = [agent.q(state, k * batch.observation, k * batch.action) for k in (1.0, 2.0)]
+        state = interpreted(agent.init)(jax.random.key(1))
+        values[unit] = [interpreted(agent.q)(state, k * batch.observation, k * batch.action) for k in (1.0, 2.0)]
     np.testing.assert_allclose(values[False][1], 2.0 * values[False][0], rtol=1e-5)
     np.testing.assert_allclose(values[True][1], values[True][0], rtol=1e-5)
     with pytest.raises(UsageError, match='unit_features needs a hidden layer'):
@@ -108,7 +109,7 @@ def _by_hand(replay, **settings):
 
 def _updated(returns=4.0, members=(), **settings):
     """State, metrics and gradients (policy, temperature, Q, dual) of an update by hand; `members` are what is drawn."""
-    replay = Replay('uniform', *('choice',) * len(members))
+    replay = Replay('uniform', *('choice',) * len(members), traced=False)
     agent, state = _by_hand(replay, **settings)
     draws = [np.reshape(UNIFORM, (2, 1, 1)), *(np.array([member]) for member in members)]
     batch = one_row(**ROW, return_to_go=returns)
@@ -194,10 +195,10 @@ def test_without_known_returns_calql_is_cql(unknown):
 
 def test_terminal_rows_ignore_the_successor_but_for_the_gap():
     agent = calql(SPEC, CalQLConfig(**SMALL, conservative_weight=0.0, calibrate=False))
-    state, batch = jax.jit(agent.init)(jax.random.key(0)), random_batch(jax.random.key(1), 6)
+    state, batch = interpreted(agent.init)(jax.random.key(0)), random_batch(jax.random.key(1), 6)
     batch = batch._replace(discount=jnp.zeros(6))
     moved = batch._replace(next_observation=batch.next_observation + 5.0)
-    update = jax.jit(agent.update)
+    update = interpreted(agent.update)
     (one, _), (other, _) = (update(state, rows, jax.random.key(2)) for rows in (batch, moved))
     assert trees_equal(one, other)
 
@@ -218,9 +219,9 @@ def test_subsets_and_classification_head_take_an_update():
     agent = calql(SPEC, config, head=hl_gauss_head(-10.0, 10.0, 11))
     assert agent.reads == ('return_to_go',)
     batch = random_batch(jax.random.key(1), 6, return_to_go=jnp.zeros(6))
-    state, metrics = jax.jit(agent.update)(jax.jit(agent.init)(jax.random.key(0)), batch, jax.random.key(2))
+    state, metrics = interpreted(agent.update)(interpreted(agent.init)(jax.random.key(0)), batch, jax.random.key(2))
     assert all(np.isfinite(value) and value.shape == () for value in metrics.values())
-    action = agent.sample_action(state, batch.observation, jax.random.key(3))
+    action = interpreted(agent.sample_action)(state, batch.observation, jax.random.key(3))
     assert action.shape == (6, 2) and bool((jnp.abs(action) <= 1.0).all())
 
 
@@ -228,7 +229,7 @@ def test_subsets_and_classification_head_take_an_update():
     ({}, [], 3.0, [0, 1]), ({'num_target_critics': 1}, [1], 4.25, [0, 1]), ({'num_gap_critics': 1}, [1], 3.0, [1]),
 ])  # fmt: skip
 def test_critic_takes_its_actions_from_the_sampler(settings, members, target, judged):
-    keys, replay = [], Replay('uniform', *('choice',) * len(members), compiled=False)
+    keys, replay = [], Replay('uniform', *('choice',) * len(members), traced=False)
 
     def sampler(observation, key, num):
         keys.append(bytes(jax.random.key_data(key)))
@@ -266,7 +267,7 @@ def test_what_cannot_work_is_refused():
         calql(SPEC, policy=deterministic_policy(SPEC))
     agent = calql(SPEC, CalQLConfig(**SMALL))
     with pytest.raises(UsageError, match='return_to_go'):
-        agent.update(None, random_batch(jax.random.key(0), 4), jax.random.key(1))
+        interpreted(agent.update)(None, random_batch(jax.random.key(0), 4), jax.random.key(1))
 
 
 @pytest.mark.parametrize('wrong', [{'num_actions': 0}, {'conservative_weight': -1.0}, {'num_gap_critics': 3}, {'gamma': 2.0}])

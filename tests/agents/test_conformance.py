@@ -27,6 +27,7 @@ from ooorl.agents.qam import QAMConfig, qam
 from ooorl.agents.sac import SACConfig, sac, sac_critic
 from ooorl.agents.td3 import TD3Config, td3
 from ooorl.agents.wsrl import WSRLConfig, wsrl
+from ooorl.interpreted import interpreted
 from ooorl.nn import schedules
 from ooorl.nn.heads import hl_gauss_head
 from ooorl.policies.autoregressive import AutoregressiveConfig, autoregressive_policy
@@ -276,17 +277,18 @@ def _same(left, right):
 def _fingerprint(name, **settings):
     """What initialisation, two updates and acting come to under some settings: items from cheap to dear, made when asked for.
 
-    Uncompiled: operations are compiled once for all settings, whole updates would be once for each.
+    Run with numpy: each is another program, which runs once or twice.
     """
     made, key = ROW_OF[name].make(**settings), jax.random.key(0)
     yield jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(made.init, key))
-    state = schedules.begin(made.init(key), 4)
+    state = schedules.begin(interpreted(made.init)(key), 4)
     yield state
+    update = interpreted(_update_of(name, made))
     for seed in range(2):
-        state, metrics = _update_of(name, made)(state, _batch(name, seed), KEYS[seed])
+        state, metrics = update(state, _batch(name, seed), KEYS[seed])
         yield state, metrics
     if name in AGENTS:
-        yield [act(state, _batch(name).observation, key) for act in (made.sample_action, made.best_action)]
+        yield [interpreted(act)(state, _batch(name).observation, key) for act in (made.sample_action, made.best_action)]
 
 
 def _learnt(state):
@@ -303,8 +305,8 @@ def _learnt(state):
 @pytest.mark.parametrize('name', ['bc', 'iql', 'td3', 'sac', 'rlpd', 'odice', 'calql'])
 def test_every_rate_falls_to_zero_with_the_phase(name):
     agent, states = ROW_OF[name].make(schedule='linear'), []
-    state = schedules.begin(agent.init(jax.random.key(0)), 2)
-    update = jax.jit(agent.update)
+    state = schedules.begin(interpreted(agent.init)(jax.random.key(0)), 2)
+    update = interpreted(agent.update)
     for seed in range(3):
         state, _ = update(state, _batch(name, seed), KEYS[seed])
         states.append(_learnt(state))

@@ -13,6 +13,7 @@ from ooorl.agents.distill import DistilConfig, distil
 from ooorl.agents.returns import ReturnsConfig, returns
 from ooorl.agents.slow_policy import slow_policy
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.nn import schedules
 from ooorl.nn.diffusion import path_step
 from ooorl.policies.averaged import fitted_of
@@ -38,7 +39,7 @@ KEY = jax.random.key(1)
 def judge(kernel):
     """A model of returns that is linear in the action."""
     made = returns(SPEC, ReturnsConfig(hidden=()))
-    state = made.init(KEY)
+    state = interpreted(made.init)(KEY)
     return made, state._replace(r=linear([[0.0]] * 3 + [[value] for value in kernel], [0.0]))
 
 
@@ -55,19 +56,19 @@ def test_a_model_of_returns_satisfies_what_agents_do():
 def test_returns_are_fitted_in_the_range_seen_and_unknown_ones_left_out():
     agent, state = judge((0.0, 0.0))
     column = jnp.array([4.0, 0.0, 3.0, jnp.nan, 2.0, 1.0])
-    new, metrics = agent.update(state, BATCH._replace(extras={'return_to_go': column}), KEY)
+    new, metrics = interpreted(agent.update)(state, BATCH._replace(extras={'return_to_go': column}), KEY)
     # R = 0 everywhere; targets are 1, -1, 1/2, none, 0, -1/2.
     np.testing.assert_allclose(metrics['returns/loss'], (1 + 1 + 0.25 + 0 + 0.25) / 6, rtol=1e-6)
     assert (new.low, new.high) == (0.0, 4.0) and metrics['returns/known'] == pytest.approx(5 / 6)
-    wider, _ = agent.update(new, BATCH._replace(extras={'return_to_go': jnp.full(6, 8.0)}), KEY)
+    wider, _ = interpreted(agent.update)(new, BATCH._replace(extras={'return_to_go': jnp.full(6, 8.0)}), KEY)
     assert (wider.low, wider.high) == (0.0, 8.0)
-    unknown, _ = agent.update(state, BATCH._replace(extras={'return_to_go': jnp.full(6, jnp.nan)}), KEY)
+    unknown, _ = interpreted(agent.update)(state, BATCH._replace(extras={'return_to_go': jnp.full(6, jnp.nan)}), KEY)
     assert trees_equal(unknown.r, state.r)
 
 
 def inherited(agent, *others):
-    taught = bc(SPEC, BCConfig(), policy=EDM).init(jax.random.key(7))
-    return agent.inherit(agent.init(KEY), (taught, *others)), taught.policy
+    taught = interpreted(bc(SPEC, BCConfig(), policy=EDM).init)(jax.random.key(7))
+    return agent.inherit(interpreted(agent.init)(KEY), (taught, *others)), taught.policy
 
 
 def test_a_student_begins_as_its_teacher():
@@ -75,32 +76,32 @@ def test_a_student_begins_as_its_teacher():
     x, t = 80.0 * BATCH.action, jnp.full(6, 80.0)
     for s in (0.02, 1.0):
         made = jumps(SPEC, STUDENT).jump(fitted_of(state.policy), BATCH.observation, x, t, s)
-        guess = EDM.denoise(teacher, BATCH.observation, x, t)
+        guess = interpreted(EDM.denoise)(teacher, BATCH.observation, x, t)
         np.testing.assert_allclose(made, s / 80 * x + (1 - s / 80) * guess, atol=2e-3)
     fresh, _ = inherited(distil(SPEC, DistilConfig(begin='fresh'), teacher=EDM, student=STUDENT))
     assert not trees_equal(fresh.policy, state.policy)
 
 
 def test_the_slow_or_the_fitted_weights_of_a_teacher_are_used_as_asked():
-    taught = bc(SPEC, BCConfig(), policy=EDM).init(KEY)
+    taught = interpreted(bc(SPEC, BCConfig(), policy=EDM).init)(KEY)
     moved = taught._replace(policy=taught.policy._replace(slow=jax.tree.map(lambda leaf: leaf + 1.0, taught.policy.slow)))
     for name, right in (('fitted', moved.policy.fitted), ('deployed', moved.policy.slow)):
         agent = distil(SPEC, DistilConfig(teacher_weights=name), teacher=EDM, student=STUDENT)
-        assert trees_equal(fitted_of(agent.inherit(agent.init(KEY), (moved,)).teacher), right)
+        assert trees_equal(fitted_of(agent.inherit(interpreted(agent.init)(KEY), (moved,)).teacher), right)
 
 
 def test_without_weight_returns_change_nothing_and_with_it_they_pull():
     model, judged = judge((1.0, -1.0))
     with_none = distil(SPEC, teacher=EDM, student=STUDENT)
-    plain, _ = with_none.update(inherited(with_none)[0], BATCH, KEY)
+    plain, _ = interpreted(with_none.update)(inherited(with_none)[0], BATCH, KEY)
     values = {}
     for on in ('denoised', 'one_step'):
         for weight in (0.0, 100.0):
             agent = distil(SPEC, DistilConfig(reward_weight=weight, reward_on=on), teacher=EDM, student=STUDENT, returns=model)
             state, _ = inherited(agent, judged)
-            new, metrics = agent.update(state, BATCH, KEY)
+            new, metrics = interpreted(agent.update)(state, BATCH, KEY)
             assert weight or trees_equal(new.policy, plain.policy)
-            values[on, weight] = agent.update(new, BATCH, KEY)[1]['student/return'], metrics['student/return']
+            values[on, weight] = interpreted(agent.update)(new, BATCH, KEY)[1]['student/return'], metrics['student/return']
     for on in ('denoised', 'one_step'):
         assert values[on, 100.0][0] > values[on, 0.0][0] and values[on, 100.0][1] == values[on, 0.0][1]
 
@@ -125,7 +126,7 @@ def test_only_the_first_step_of_a_plan_may_be_judged():
     narrow = returns(Spec(observation_dim=3, action_dim=1), ReturnsConfig(hidden=()))
     first = narrow.init(KEY)._replace(r=linear([[0.0]] * 3 + [[1.0]], [0.0]))
     one = distil(SPEC, teacher=EDM, student=STUDENT, returns=narrow, return_dim=1)
-    _, metrics = one.update(inherited(one, first)[0], BATCH, KEY)
+    _, metrics = interpreted(one.update)(inherited(one, first)[0], BATCH, KEY)
     both, judged = judge((1.0, 0.0))
     all_of_it = distil(SPEC, teacher=EDM, student=STUDENT, returns=both)
     _, expected = all_of_it.update(inherited(all_of_it, judged)[0], BATCH, KEY)
@@ -135,11 +136,11 @@ def test_only_the_first_step_of_a_plan_may_be_judged():
 def test_targets_come_from_the_slow_copy():
     agent = distil(SPEC, DistilConfig(target_rate=0.25), teacher=EDM, student=STUDENT)
     state, _ = inherited(agent)
-    new, _ = agent.update(state, BATCH, KEY)
+    new, _ = interpreted(agent.update)(state, BATCH, KEY)
     expected = jax.tree.map(lambda old, made: 0.75 * old + 0.25 * made, state.slow, fitted_of(new.policy))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), new.slow, expected)
     other = state._replace(slow=jax.tree.map(lambda leaf: leaf + 0.3, state.slow))
-    losses = [agent.update(one, BATCH, KEY)[1]['student/consistency'] for one in (state, other)]
+    losses = [interpreted(agent.update)(one, BATCH, KEY)[1]['student/consistency'] for one in (state, other)]
     assert losses[0] != losses[1]
 
 
@@ -160,7 +161,7 @@ def test_a_student_ends_where_its_teachers_steps_end():
     batch = random_batch(KEY, 128, observation_dim=1, action_dim=1)._replace(observation=jnp.zeros((128, 1)))
 
     def step(state, key):
-        return agent.update(state, batch._replace(action=mean + d * jax.random.normal(key, (128, 1))), key)[0], None
+        return interpreted(agent.update)(state, batch._replace(action=mean + d * jax.random.normal(key, (128, 1))), key)[0], None
 
     keys = jax.random.split(KEY, 1500)
     state = jax.jit(lambda state: jax.lax.scan(step, state, keys)[0])(schedules.begin(agent.init(KEY), 1500))

@@ -13,6 +13,7 @@ from ooorl.agents.fql import FQLConfig, fql_critic
 from ooorl.envs import batched, host
 from ooorl.envs.steered import steered
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.policies.autoregressive import autoregressive_policy
 from ooorl.policies.averaged import averaged
 from ooorl.policies.gaussian import gaussian_policy
@@ -42,13 +43,13 @@ def test_an_update_by_hand():
     critic = fql_critic(LINE, FQLConfig(hidden=(), critic_layer_norm=None, gamma=0.5, aggregate='min'))
     config = DSRLConfig(hidden=(), noise_layer_norm=None, noise_bound=0.5, learning_rate=0.1, init_temperature=2.0)
     agent = dsrl(LINE, config, critic=critic, policy=MOVED)
-    state = jax.tree.map(jnp.zeros_like, agent.init(KEY))
+    state = jax.tree.map(jnp.zeros_like, interpreted(agent.init)(KEY))
     q = (linear([[0.0], [2.0]], [0.0]), linear([[0.0], [1.0]], [1.0]))
     critic_state = state.critic._replace(q=q, target_q=q)
     state = state._replace(critic=critic_state, policy=jnp.array([0.1]), log_temperature=jnp.log(2.0))
     row = one_row(observation=0.0, action=0.3, reward=1.0, discount=1.0, next_observation=0.0)
     noise = [jnp.full((1, 1, 1), 0.6), jnp.full((1, 1), 0.4), jnp.full((1, 1, 1), -0.2)]
-    replay = draws.Replay('normal', 'normal', 'normal', compiled=False)
+    replay = draws.Replay('normal', 'normal', 'normal')
     new, metrics = replay.run(agent.update, noise, state, row, jax.random.key(0))
     # The successor's action is 0.1 + tanh(0.6) / 2 = 0.368525, its least Q 0.737050; the data's action has 0.6 and 1.3.
     target = 1.0 + 0.5 * 2.0 * (0.1 + 0.5 * np.tanh(0.6))
@@ -67,50 +68,51 @@ def test_an_update_by_hand():
 @pytest.mark.parametrize('mean', [0.0, 3.0])
 def test_steering_that_does_not_vary_is_the_policys_answer_to_that_noise(mean):
     agent = made(noise_bound=1.25)
-    state = agent.init(KEY)
+    state = interpreted(agent.init)(KEY)
     last = {'kernel': jnp.zeros((8, 4)), 'bias': jnp.array([mean, mean, -20.0, -20.0])}
     params = {'network': {'params': state.steering['network']['params'] | {'Dense_1': last}}}
     state = state._replace(steering=params)
     noise = jnp.full((6, 2), 1.25 * np.tanh(mean))
     expected = gaussian_policy(SPEC, (8,)).decode(state.policy, BATCH.observation, noise)
-    np.testing.assert_allclose(agent.best_action(state, BATCH.observation, KEY), expected, atol=1e-6)
+    np.testing.assert_allclose(interpreted(agent.best_action)(state, BATCH.observation, KEY), expected, atol=1e-6)
 
 
 def test_q_moves_no_policy_and_a_given_one_stays():
     agent, given = made(), made(imitate='nothing')
-    state = agent.init(KEY)
-    new, _ = agent.update(state, BATCH, KEY)
+    state = interpreted(agent.init)(KEY)
+    new, _ = interpreted(agent.update)(state, BATCH, KEY)
     worse = state._replace(critic=jax.tree.map(lambda leaf: 2.0 * leaf, state.critic))
-    other, _ = agent.update(worse._replace(noise_q=jax.tree.map(jnp.negative, state.noise_q)), BATCH, KEY)
+    other, _ = interpreted(agent.update)(worse._replace(noise_q=jax.tree.map(jnp.negative, state.noise_q)), BATCH, KEY)
     assert trees_equal(new.policy, other.policy) and not trees_equal(new.policy, state.policy)
     assert not trees_equal(new.steering, other.steering)
-    same, metrics = given.update(state, BATCH, KEY)
+    same, metrics = interpreted(given.update)(state, BATCH, KEY)
     assert trees_equal(same.policy, state.policy) and 'policy/loss' not in metrics
     assert trees_equal((same.steering, same.noise_q, same.critic), (new.steering, new.noise_q, new.critic))
-    lower = made(policy_value='min').update(state, BATCH, KEY)[0]
+    lower = interpreted(made(policy_value='min').update)(state, BATCH, KEY)[0]
     assert not trees_equal(lower.steering, new.steering)
 
 
 def test_more_steps_of_the_noise_critic_bring_it_nearer():
     agents = [made(noise_steps=num, learning_rate=1e-2) for num in (1, 10)]
-    state = agents[0].init(KEY)
-    losses = [agent.update(agent.update(state, BATCH, KEY)[0], BATCH, jax.random.key(9))[1]['noise_q/loss'] for agent in agents]
+    state = interpreted(agents[0].init)(KEY)
+    updates = [interpreted(agent.update) for agent in agents]
+    losses = [update(update(state, BATCH, KEY)[0], BATCH, jax.random.key(9))[1]['noise_q/loss'] for update in updates]
     assert losses[1] < losses[0]
 
 
 def test_what_is_steered_is_the_policy_that_acts():
     agent = made(averaged(gaussian_policy(SPEC, (8,)), 0.0), num_candidates=2)
-    state = agent.init(KEY)
-    new, _ = agent.update(state, BATCH, KEY)
+    state = interpreted(agent.init)(KEY)
+    new, _ = interpreted(agent.update)(state, BATCH, KEY)
     frozen = new._replace(policy=new.policy._replace(fitted=jax.tree.map(jnp.zeros_like, new.policy.fitted)))
-    np.testing.assert_array_equal(*(agent.best_action(each, BATCH.observation, KEY) for each in (new, frozen)))
+    np.testing.assert_array_equal(*(interpreted(agent.best_action)(each, BATCH.observation, KEY) for each in (new, frozen)))
 
 
 def test_a_lagging_copy_follows_the_parameters_from_before():
     base = gaussian_policy(SPEC, (8,))
     for lags, towards in ((True, 0.0), (False, 1.0)):
         policy = averaged(base, 0.5, lags=lags)
-        before = jax.tree.map(jnp.zeros_like, policy.init(KEY))
+        before = jax.tree.map(jnp.zeros_like, interpreted(policy.init)(KEY))
         after = policy.after_update(before, before._replace(fitted=jax.tree.map(jnp.ones_like, before.fitted)))
         np.testing.assert_array_equal(after.slow['log_std'], 0.5 * towards)
 

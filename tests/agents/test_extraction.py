@@ -12,6 +12,7 @@ from ooorl.agents.slow_policy import slow_policy
 from ooorl.agents.steps import climbing_scale, weight_facts
 from ooorl.agents.td3 import TD3Config, td3
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.nn.losses import awr_weight
 from ooorl.policies.gaussian import deterministic_policy
 from ooorl.types import Policy, Spec
@@ -50,7 +51,7 @@ def test_ddpg_bc_by_hand():
     critic = state.critic._replace(value=linear([[1.0]], [0.0]), q=(q, q), target_q=(target_q, target_q))
     state = state._replace(critic=critic, policy=linear([[0.0]], [np.arctanh(0.5)]))
     batch = one_row(observation=1.0, action=-0.5, reward=0.0, discount=1.0, next_observation=1.0)
-    _, metrics = jax.jit(agent.update)(state, batch, jax.random.key(0))
+    _, metrics = interpreted(agent.update)(state, batch, jax.random.key(0))
     # Advantage 1 - 1 + 1 - 1 = 0 of the slow Q, weight 1; |0.5 + 0.5|^2 = 1; the present Q(1, 0.5) = 2 is climbed with 3 / 2.
     known = {'policy/advantage': 0.0, 'policy/cloning': 1.0, 'policy/q': 2.0, 'policy/q_scale': 1.5, 'policy/loss': 0.5 - 3.0}
     for name, value in known.items():
@@ -65,7 +66,7 @@ def test_td3_in_units_of_the_advantage_by_hand():
     q = (linear([[1.0], [2.0]], [0.0]),) * 2
     state = blank(agent.init)._replace(q=q, target_q=q)  # pi(s) = 0
     rows = [one_row(observation=50.0, action=a, reward=0.0, discount=1.0, next_observation=0.0) for a in (-0.2, 0.6)]
-    _, metrics = jax.jit(agent.update)(state, jax.tree.map(lambda *x: jnp.concatenate(x), *rows), jax.random.key(0))
+    _, metrics = interpreted(agent.update)(state, jax.tree.map(lambda *x: jnp.concatenate(x), *rows), jax.random.key(0))
     # Q(s, a) - Q(s, 0) = 2a: -0.4 and 1.2, deviation 0.8; Q(s, pi(s)) = 50, imitation (0.04 + 0.36) / 2.
     np.testing.assert_allclose(metrics['policy/q_scale'], 1.0 / 0.8, rtol=1e-4)
     np.testing.assert_allclose(metrics['policy/loss'], -50.0 / 0.8 + 2.0 * 0.2, rtol=1e-4)
@@ -83,16 +84,16 @@ def test_the_slow_copy_acts_and_the_policy_learns_as_ever():
     fast = bc(spec, BCConfig(hidden=(8,)))
     slow = slow_policy(fast, 0.25)
     batch, key = random_batch(jax.random.key(0), 8), jax.random.key(1)
-    state = slow.init(key)
-    alone, _ = jax.jit(fast.update)(state.agent, batch, key)
-    after, _ = jax.jit(slow.update)(state, batch, key)
+    state = interpreted(slow.init)(key)
+    alone, _ = interpreted(fast.update)(state.agent, batch, key)
+    after, _ = interpreted(slow.update)(state, batch, key)
     assert trees_equal(after.agent, alone)
     mixed = jax.tree.map(lambda old, new: 0.75 * old + 0.25 * new, state.agent.policy, alone.policy)
     for found, wanted in zip(jax.tree.leaves(after.slow), jax.tree.leaves(mixed), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-6)
-    acted = slow.best_action(after, batch.observation, key)
-    np.testing.assert_array_equal(acted, fast.best_action(alone._replace(policy=after.slow), batch.observation, key))
-    assert not np.array_equal(acted, fast.best_action(alone, batch.observation, key))
+    acted = interpreted(slow.best_action)(after, batch.observation, key)
+    np.testing.assert_array_equal(acted, interpreted(fast.best_action)(alone._replace(policy=after.slow), batch.observation, key))
+    assert not np.array_equal(acted, interpreted(fast.best_action)(alone, batch.observation, key))
 
 
 def test_a_gaussian_tells_how_wide_it_is():
@@ -100,5 +101,5 @@ def test_a_gaussian_tells_how_wide_it_is():
     state = blank(agent.init)
     state = state._replace(policy={**state.policy, 'log_std': jnp.array([-3.0])})
     batch = one_row(observation=1.0, action=-0.5, reward=0.0, discount=1.0, next_observation=1.0)
-    _, metrics = jax.jit(agent.update)(state, batch, jax.random.key(0))
+    _, metrics = interpreted(agent.update)(state, batch, jax.random.key(0))
     assert metrics['policy/log_std'] == -1.0  # at its floor

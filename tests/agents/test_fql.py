@@ -6,6 +6,7 @@ import numpy as np
 from small import random_batch
 
 from ooorl.agents.fql import FQLConfig, fql
+from ooorl.interpreted import interpreted
 from ooorl.types import Spec
 
 SPEC = Spec(observation_dim=3, action_dim=2)
@@ -15,23 +16,23 @@ KEY = jax.random.key(1)
 
 def test_q_is_that_of_the_current_parameters():
     agent = fql(SPEC, FQLConfig(hidden=(8,)))
-    state = agent.init(KEY)
+    state = interpreted(agent.init)(KEY)
     other = jax.tree.map(lambda leaf: leaf + 0.5, state.q)
-    q = agent.q(state, BATCH.observation, BATCH.action)
-    np.testing.assert_array_equal(q, agent.q(state._replace(target_q=other), BATCH.observation, BATCH.action))
-    assert (q != agent.q(state._replace(q=other), BATCH.observation, BATCH.action)).any()
+    q = interpreted(agent.q)(state, BATCH.observation, BATCH.action)
+    np.testing.assert_array_equal(q, interpreted(agent.q)(state._replace(target_q=other), BATCH.observation, BATCH.action))
+    assert (q != interpreted(agent.q)(state._replace(q=other), BATCH.observation, BATCH.action)).any()
 
 
 def test_the_size_of_q_is_a_constant_of_the_policys_loss():
     # Without distillation the loss is -mean Q / |mean Q|: as a function of the policy it would be constant, were the size one.
     agent = fql(SPEC, FQLConfig(hidden=(8,), distil_weight=0.0, normalise_q=True, learning_rate=0.1, num_steps=1))
-    state = agent.init(KEY)
+    state = interpreted(agent.init)(KEY)
     # All values well above 0, so that the mean size is the mean.
     lifted = jax.tree_util.tree_map_with_path(
         lambda path, leaf: leaf + 50.0 if 'Dense_1' in jax.tree_util.keystr(path) and leaf.ndim == 1 else leaf, state.q
     )
     state = state._replace(q=lifted)
-    new, metrics = agent.update(state, BATCH, KEY)
+    new, metrics = interpreted(agent.update)(state, BATCH, KEY)
     assert metrics['one_step/q'] > 10.0
     kernel = [tree['params']['Dense_1']['kernel'] for tree in (state.one_step, new.one_step)]
     assert jnp.abs(kernel[1] - kernel[0]).max() > 0.05  # Adam's first step is the rate wherever there is any gradient

@@ -12,6 +12,7 @@ from draws import Replay
 from small import blank
 
 from ooorl.agents.calql import CalQLConfig, calql
+from ooorl.interpreted import interpreted
 from ooorl.nn.losses import calibrated, conservative_gap
 from ooorl.policies.gaussian import tanh_gaussian_policy
 from ooorl.types import Spec
@@ -63,7 +64,7 @@ def _check_values(comparison, here, config, policy, agent, state, batch, draws):
     """Everything that the losses are made of, rebuilt from the policy's draws, the agent's values and the two public formulas."""
     n, (uniform, ahead, now) = config.num_actions, draws
     (at_next, log_next), (at_now, log_now) = (
-        Replay('normal', compiled=False).run(
+        Replay('normal').run(
             lambda seen, noise: policy.sample_and_log_prob(state.policy, seen, jax.random.key(0), len(noise)),
             [noise], seen, noise,
         )
@@ -71,15 +72,15 @@ def _check_values(comparison, here, config, policy, agent, state, batch, draws):
     )
     comparison.check('value', f'{here}/new_actions', at_now[0])
     comparison.check('value', f'{here}/log_pi', log_now[0])
-    log_prob = -policy.loss(state.policy, batch.observation, batch.action, None)
+    log_prob = -interpreted(policy.loss)(state.policy, batch.observation, batch.action, None)
     comparison.check('value', f'{here}/log_pi_data', log_prob)
     slow = state._replace(critic=state.critic._replace(q=state.critic.target_q))
-    target_q = agent.q(slow, batch.next_observation, at_next[:-n]).min(axis=0)
+    target_q = interpreted(agent.q)(slow, batch.next_observation, at_next[:-n]).min(axis=0)
     comparison.check('value', f'{here}/target_q_values', target_q.max(axis=0))
     if config.max_target_backup:
         np.testing.assert_array_equal(target_q.argmax(axis=0), comparison.arrays[f'{here}/max_target_indices'][:, 0])
-    q_data = agent.q(state, batch.observation, batch.action)
-    q = agent.q(state, batch.observation, jnp.concatenate([uniform, at_next[-n:], at_now[1:]]))
+    q_data = interpreted(agent.q)(state, batch.observation, batch.action)
+    q = interpreted(agent.q)(state, batch.observation, jnp.concatenate([uniform, at_next[-n:], at_now[1:]]))
     if config.calibrate:
         q = jnp.concatenate([q[:, :n], calibrated(q[:, n:], batch.extras['return_to_go'])], axis=1)
     flat = jnp.full(uniform.shape[:-1], -3 * np.log(2.0))
@@ -149,7 +150,7 @@ def test_official_calql(golden_dir, importance, calibrate, lagrange, maximum):
     config, comparison = _config(arrays, importance, calibrate, lagrange, maximum), golden.Comparison(arrays)
     variant = f'is{importance}_cal{calibrate}_lag{lagrange}_max{maximum}'
     # Op by op: compiling 16 variants would take twice as long.
-    replay = Replay('uniform', 'normal', 'normal', compiled=False)
+    replay = Replay('uniform', 'normal', 'normal')
     policy = tanh_gaussian_policy(SPEC, (8, 8), log_std_affine=(1.0, -1.0))
     agent = calql(SPEC, config, policy=policy, grad_transform=replay.grad_transform)
     state = _start(arrays, agent)

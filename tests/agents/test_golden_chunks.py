@@ -108,7 +108,7 @@ def test_the_released_policy_acts(golden_dir, name):
     agent = fql(Spec(observation_dim=5, action_dim=action_dim), FQLConfig(hidden=(8, 8), num_critics=4, num_candidates=num))
     state = blank(agent.init)._replace(**{field: recorded(arrays, 'after5', field, action_dim) for field in ('one_step', 'q')})
     for observation, noise, action in zip(arrays['act/obs'], arrays['act/noise'], arrays['act/action'], strict=True):
-        replayed = draws.Replay('normal', compiled=False)
+        replayed = draws.Replay('normal')
         noise = noise[0] if num == 1 else noise
         found = replayed.run(agent.sample_action, [noise], state, jnp.asarray(observation), jax.random.key(0))
         golden.Comparison(arrays).check_numbers('value', 'act/action', found, action)

@@ -9,6 +9,7 @@ import pytest
 from draws import Replay
 
 from ooorl.agents.iql import IQLConfig, iql, iql_critic
+from ooorl.interpreted import interpreted
 from ooorl.nn import schedules
 from ooorl.policies.gaussian import gaussian_policy
 from ooorl.signals.novelty import RNDConfig, rnd
@@ -35,7 +36,7 @@ def _config(arrays, **changes):
 
 def _state(agent, arrays):
     """A state with the recorded parameters and fresh optimisers."""
-    state = agent.init(jax.random.key(0))
+    state = interpreted(agent.init)(jax.random.key(0))
     members = [tuple(golden.dense_tree(arrays, f'init/{name}{e}') for e in range(2)) for name in ('q', 'tq')]
     critic = state.critic._replace(value=golden.dense_tree(arrays, 'init/v'), q=members[0], target_q=members[1])
     policy = {'mean': golden.dense_tree(arrays, 'init/pi'), 'log_std': jnp.asarray(arrays['init/pi/log_std'])}
@@ -75,11 +76,11 @@ def _check_means(comparison, step, metrics, names):
 def _check_values(comparison, step, agent, critic, policy, state, batch):
     """Values and policy before an update. The critic on its own shows what `agent` does not."""
     ours = {
-        'pi_mean': agent.best_action(state, batch.observation, None),
-        'log_prob': -policy.loss(state.policy, batch.observation, batch.action, None),
+        'pi_mean': interpreted(agent.best_action)(state, batch.observation, None),
+        'log_prob': -interpreted(policy.loss)(state.policy, batch.observation, batch.action, None),
     }
     for e in range(2):
-        ours[f'q{e}'] = agent.q(state, batch.observation, batch.action)[e]
+        ours[f'q{e}'] = interpreted(agent.q)(state, batch.observation, batch.action)[e]
         ours[f'target_q{e}'] = critic.target_q(state.critic, batch.observation, batch.action)[e]
     for key, value in ours.items():
         comparison.check('value', f'step{step}/{key}', value)
@@ -104,7 +105,7 @@ def test_official_iql(golden_dir, name):
             _check_parameters(comparison, 'grad1', _gradients(state, replay.gradients), kind='gradient')
         if step in (1, 2, 5):
             _check_parameters(comparison, f'after{step}', state)
-    action = agent.best_action(state, jnp.asarray(arrays['policy_obs']), jax.random.key(0))
+    action = interpreted(agent.best_action)(state, jnp.asarray(arrays['policy_obs']), jax.random.key(0))
     comparison.check('value', 'policy_mean_action_after5', action)
     print(name, comparison.worst)
 
@@ -117,7 +118,7 @@ def test_ooo_iql_with_bonus_and_bounds(golden_dir):
     low, high = (golden.decimal(arrays, f'hp_q_{name}') for name in ('min', 'max'))
     agent = value_bounds(agent, gamma=config.gamma, low=low, high=high)
     predictor, target = golden.dense_tree(arrays, 'init/pred'), golden.dense_tree(arrays, 'init/targ')
-    state = agent.init(jax.random.key(0))
+    state = interpreted(agent.init)(jax.random.key(0))
     state = state._replace(
         agent=_state(plain, arrays), signal=state.signal._replace(predictor=predictor, target=target)
     )

@@ -10,6 +10,7 @@ from draws import Replay
 from small import blank
 
 from ooorl.agents.sac import SACConfig, sac
+from ooorl.interpreted import interpreted
 from ooorl.policies.gaussian import tanh_gaussian_policy
 from ooorl.types import Spec
 
@@ -62,9 +63,10 @@ def _check_state(comparison, prefix, state, num):
 def _check_values(comparison, step, agent, state, batch):
     """What the first q step of an update reads, on its rows."""
     here, arrays = f'step{step}/critic1', comparison.arrays
-    comparison.check('value', f'{here}/q', agent.q(state, batch.observation, batch.action)[:, ::2])
+    values = interpreted(agent.q)
+    comparison.check('value', f'{here}/q', values(state, batch.observation, batch.action)[:, ::2])
     slow, successor, action = state._replace(q=state.target_q), batch.next_observation[::2], arrays[f'{here}/next_actions']
-    comparison.check('value', f'{here}/target_q_all_members', agent.q(slow, successor, jnp.asarray(action)))
+    comparison.check('value', f'{here}/target_q_all_members', values(slow, successor, jnp.asarray(action)))
 
 
 def _check_metrics(comparison, step, metrics, gradients):

@@ -11,6 +11,7 @@ from small import blank, linear, one_row
 from ooorl.agents.bc import BCConfig, bc
 from ooorl.agents.iql import IQLConfig, iql, iql_critic
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.nn import schedules
 from ooorl.nn.heads import hl_gauss_head
 from ooorl.types import Spec, Transition
@@ -31,12 +32,12 @@ def _trained(agent, batch, num_updates, seed=0):
     @jax.jit
     def run(state, key):
         def body(state, key):
-            return agent.update(state, batch, key)
+            return interpreted(agent.update)(state, batch, key)
 
         return jax.lax.scan(body, state, jax.random.split(key, num_updates))
 
     init_key, run_key = jax.random.split(jax.random.key(seed))
-    state, metrics = run(agent.init(init_key), run_key)
+    state, metrics = run(interpreted(agent.init)(init_key), run_key)
     return state, jax.tree.map(lambda x: x[-1], metrics)
 
 
@@ -53,7 +54,7 @@ def test_policy_of_a_bandit_is_the_softmax_of_the_advantages():
     # Weights exp(3 * (0 - v)) and exp(3 * (1 - v)): the fitted mean is 0.5 tanh(3 / 2) = 0.4526 whatever v is.
     agent = iql(SPEC, IQLConfig(hidden=(32,), learning_rate=3e-3, polyak=0.1, inverse_temperature=3.0, log_std_min=-1.0))
     state, _ = _trained(agent, _bandit(), 2000)
-    assert agent.best_action(state, jnp.ones(2), None)[0] == pytest.approx(0.5 * np.tanh(1.5), abs=0.01)
+    assert interpreted(agent.best_action)(state, jnp.ones(2), None)[0] == pytest.approx(0.5 * np.tanh(1.5), abs=0.01)
 
 
 def test_value_of_a_loop_is_the_geometric_sum():
@@ -79,7 +80,7 @@ def test_value_bounds_hold_the_value():
 def test_a_bonus_raises_the_target_by_itself():
     batch = _bandit()
     agent = iql(SPEC, FAST)
-    state, update = agent.init(jax.random.key(0)), jax.jit(agent.update)
+    state, update = interpreted(agent.init)(jax.random.key(0)), interpreted(agent.update)
     plain = update(state, batch._replace(extras={'bonus': jnp.zeros(16)}), jax.random.key(1))[1]
     bonus = update(state, batch._replace(extras={'bonus': jnp.full(16, 0.75)}), jax.random.key(1))[1]
     assert bonus['q/target'] - plain['q/target'] == pytest.approx(0.75, abs=1e-6)
@@ -88,11 +89,11 @@ def test_a_bonus_raises_the_target_by_itself():
 def test_inverse_temperature_zero_is_behaviour_cloning():
     agent = iql(SPEC, IQLConfig(hidden=(8,), inverse_temperature=0.0))
     cloner = bc(SPEC, BCConfig(hidden=(8,)))
-    state, key, batch = agent.init(jax.random.key(0)), jax.random.key(1), _bandit()
-    cloned = cloner.init(jax.random.key(5))._replace(policy=state.policy)
+    state, key, batch = interpreted(agent.init)(jax.random.key(0)), jax.random.key(1), _bandit()
+    cloned = interpreted(cloner.init)(jax.random.key(5))._replace(policy=state.policy)
     for _ in range(3):
-        state, metrics = jax.jit(agent.update)(state, batch, key)
-        cloned, cloned_metrics = jax.jit(cloner.update)(cloned, batch, key)
+        state, metrics = interpreted(agent.update)(state, batch, key)
+        cloned, cloned_metrics = interpreted(cloner.update)(cloned, batch, key)
         np.testing.assert_allclose(cloned_metrics['policy/loss'], metrics['policy/loss'], rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.policy, cloned.policy)
 
@@ -159,7 +160,7 @@ def test_dropout_follows_the_key(build):
     losses = {}
     for dropout in (0.0, 0.5):
         agent = build(dropout)
-        state, update = jax.jit(agent.init)(jax.random.key(0)), jax.jit(agent.update)
+        state, update = interpreted(agent.init)(jax.random.key(0)), interpreted(agent.update)
         losses[dropout] = [float(update(state, _bandit(), jax.random.key(seed))[1]['policy/loss']) for seed in (1, 1, 2, 3)]
     assert len(set(losses[0.0])) == 1
     assert len(set(losses[0.5])) == 3 and losses[0.5][0] == losses[0.5][1]
@@ -169,19 +170,19 @@ def test_q_loss_mean_is_half_the_sum_of_two_members():
     states = []
     for q_loss in ('sum', 'mean'):
         agent = iql(SPEC, IQLConfig(hidden=(8,), q_loss=q_loss), grad_transform=recorded_gradient())
-        state, _ = jax.jit(agent.update)(agent.init(jax.random.key(0)), _bandit(), jax.random.key(1))
+        state, _ = interpreted(agent.update)(interpreted(agent.init)(jax.random.key(0)), _bandit(), jax.random.key(1))
         states.append(state.critic.q_opt[0])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, 2 * b, rtol=1e-5, atol=1e-7), *states)
 
 
 def _jittered_state(agent):
-    state = agent.init(jax.random.key(0))
+    state = interpreted(agent.init)(jax.random.key(0))
     return state._replace(critic=state.critic._replace(target_q=jax.tree.map(lambda x: x + 0.1, state.critic.target_q)))
 
 
 def test_which_parameters_a_loss_reads():
     agent = iql(SPEC, IQLConfig(hidden=(8,)))
-    update, state = jax.jit(agent.update), _jittered_state(agent)
+    update, state = interpreted(agent.update), _jittered_state(agent)
     batch = _bandit()._replace(discount=jnp.ones(16))
     _, metrics = update(state, batch, jax.random.key(1))
 
@@ -204,14 +205,14 @@ def test_which_parameters_a_loss_reads():
 def test_target_moves_by_polyak_towards_the_new_q():
     agent = iql(SPEC, IQLConfig(hidden=(8,), polyak=0.25))
     state = _jittered_state(agent)
-    new, _ = jax.jit(agent.update)(state, _bandit(), jax.random.key(1))
+    new, _ = interpreted(agent.update)(state, _bandit(), jax.random.key(1))
     expected = jax.tree.map(lambda q, slow: 0.25 * q + 0.75 * slow, new.critic.q, state.critic.target_q)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), new.critic.target_q, expected)
 
 
 def test_a_schedule_of_the_policy_alone_ends_at_zero_and_leaves_the_critic():
     agent = iql(SPEC, IQLConfig(hidden=(8,), schedule='cosine', schedule_of='policy'))
-    state, update = schedules.begin(agent.init(jax.random.key(0)), 4), jax.jit(agent.update)
+    state, update = schedules.begin(interpreted(agent.init)(jax.random.key(0)), 4), interpreted(agent.update)
     for _ in range(4):
         state, _ = update(state, _bandit(), jax.random.key(1))
     after, _ = update(state, _bandit(), jax.random.key(1))
@@ -222,9 +223,9 @@ def test_a_schedule_of_the_policy_alone_ends_at_zero_and_leaves_the_critic():
 def test_critic_alone_takes_the_same_steps():
     config = IQLConfig(hidden=(8,))
     agent, critic = iql(SPEC, config), iql_critic(SPEC, config)
-    state, batch, key = agent.init(jax.random.key(0)), _bandit(), jax.random.key(1)
-    whole, _ = jax.jit(agent.update)(state, batch, key)
-    alone, _ = jax.jit(lambda s: critic.update(s, batch, key, None))(state.critic)
+    state, batch, key = interpreted(agent.init)(jax.random.key(0)), _bandit(), jax.random.key(1)
+    whole, _ = interpreted(agent.update)(state, batch, key)
+    alone, _ = interpreted(lambda s: critic.update(s, batch, key, None))(state.critic)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), whole.critic, alone)
     assert critic.q(alone, batch.observation, batch.action).shape == (2, 16)
 

@@ -10,6 +10,7 @@ from small import blank, linear, one_row, random_batch, trees_equal
 
 from ooorl.agents.odice import ODICEConfig, conjugate, odice, orthogonal_sum
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.nn.heads import hl_gauss_head
 from ooorl.types import Spec
 
@@ -44,7 +45,7 @@ def _gradient(**settings):
     state = blank(agent.init)
     state = state._replace(value=(linear([[2.0]], [0.0]),), target_value=(linear([[1.0]], [0.0]),))
     batch = one_row(observation=1.0, action=0.2, reward=1.0, discount=1.0, next_observation=2.0)
-    new, metrics = agent.update(state, batch, jax.random.key(1))
+    new, metrics = interpreted(agent.update)(state, batch, jax.random.key(1))
     layer = new.value_opt[0][0]['params']['Dense_0']
     return np.array([layer['kernel'][0, 0], layer['bias'][0]]), metrics
 
@@ -133,14 +134,14 @@ def test_policy_weight_is_the_positive_residual():
     state = blank(agent.init)._replace(value=(linear([[0.0]], [0.0]),), target_value=(linear([[0.0]], [0.0]),))
     for reward, weight in ((-1.0, 0.0), (2.0, 2.0), (5.0, 3.0)):
         batch = one_row(observation=1.0, action=0.2, reward=reward, discount=0.0, next_observation=2.0)
-        np.testing.assert_allclose(agent.update(state, batch, jax.random.key(1))[1]['policy/weight'], weight)
+        np.testing.assert_allclose(interpreted(agent.update)(state, batch, jax.random.key(1))[1]['policy/weight'], weight)
 
 
 @pytest.mark.parametrize('head', [None, hl_gauss_head(-5.0, 5.0, 11)])
 def test_an_update_is_finite_and_ignores_successors_of_terminal_rows(head):
     agent = odice(SPEC, ODICEConfig(**SMALL), head=head)
-    state, batch = jax.jit(agent.init)(jax.random.key(0)), random_batch(jax.random.key(1), 6)
-    batch, update = batch._replace(discount=jnp.zeros(6)), jax.jit(agent.update)
+    state, batch = interpreted(agent.init)(jax.random.key(0)), random_batch(jax.random.key(1), 6)
+    batch, update = batch._replace(discount=jnp.zeros(6)), interpreted(agent.update)
     new, metrics = update(state, batch, jax.random.key(2))
     other, _ = update(state, batch._replace(next_observation=batch.next_observation + 5.0), jax.random.key(2))
     assert trees_equal(new, other)

@@ -15,6 +15,7 @@ from ooorl.agents.iql import IQLConfig, iql_critic
 from ooorl.agents.parl import PARLConfig, parl
 from ooorl.agents.sac import SACConfig, sac_critic
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.policies.gaussian import deterministic_policy, gaussian_policy
 from ooorl.types import Policy, Spec
 
@@ -31,25 +32,25 @@ def agent_of(**settings):
 
 def test_one_candidate_without_steps_is_the_policy():
     agent = agent_of(num_candidates=1, num_kept=1, num_steps=0)
-    state, policy = agent.init(KEYS[0]), gaussian_policy(SPEC, (8,))
+    state, policy = interpreted(agent.init)(KEYS[0]), gaussian_policy(SPEC, (8,))
     search_key, _ = jax.random.split(KEYS[1])
-    drawn = policy.sample(state.policy, BATCH.observation, search_key, 1)[0]
-    np.testing.assert_array_equal(agent.best_action(state, BATCH.observation, KEYS[1]), drawn)
+    drawn = interpreted(policy.sample, static_argnums=3)(state.policy, BATCH.observation, search_key, 1)[0]
+    np.testing.assert_array_equal(interpreted(agent.best_action)(state, BATCH.observation, KEYS[1]), drawn)
 
 
 def test_imitating_data_is_cloning_beside_the_critic():
     agent, cloning = agent_of(imitate='data', learning_rate=1e-3), bc(SPEC, BCConfig(hidden=(8,), learning_rate=1e-3))
-    state = agent.init(KEYS[0])
-    cloned = cloning.init(KEYS[1])._replace(policy=state.policy)
-    state, cloned = agent.update(state, BATCH, KEYS[2])[0], cloning.update(cloned, BATCH, KEYS[2])[0]
+    state = interpreted(agent.init)(KEYS[0])
+    cloned = interpreted(cloning.init)(KEYS[1])._replace(policy=state.policy)
+    state, cloned = interpreted(agent.update)(state, BATCH, KEYS[2])[0], interpreted(cloning.update)(cloned, BATCH, KEYS[2])[0]
     assert trees_equal(state.policy, cloned.policy)
 
 
 def test_the_critic_is_the_critic_alone():
     agent, critic = agent_of(imitate='nothing'), iql_critic(SPEC, IQLConfig(hidden=(8,)))
-    state = agent.init(KEYS[0])
-    alone, _ = critic.update(state.critic, BATCH, KEYS[1], None)
-    after, metrics = agent.update(state, BATCH, KEYS[1])
+    state = interpreted(agent.init)(KEYS[0])
+    alone, _ = interpreted(critic.update)(state.critic, BATCH, KEYS[1], None)
+    after, metrics = interpreted(agent.update)(state, BATCH, KEYS[1])
     assert trees_equal(after.critic, alone) and trees_equal(after.policy, state.policy)
     assert not [name for name in metrics if name.startswith(('policy', 'search'))]
 
@@ -69,8 +70,8 @@ def test_rlpds_critic_takes_its_next_actions_from_the_search():
     action = jnp.array([0.3, -0.2])
     config = PARLConfig(imitate='nothing', num_candidates=1, num_kept=1, num_steps=0)
     agent = parl(SPEC, config, critic=critic, policy=fixed_policy(action))
-    state = agent.init(KEYS[0])
-    _, metrics = agent.update(state, BATCH, KEYS[1])
+    state = interpreted(agent.init)(KEYS[0])
+    _, metrics = interpreted(agent.update)(state, BATCH, KEYS[1])
     following = jnp.broadcast_to(action, (6, 2))
     value = critic.target_q(state.critic, BATCH.next_observation, following).min(axis=0)
     first = (BATCH.reward + 0.5 * BATCH.discount * value)[::2].mean()
@@ -83,10 +84,11 @@ def test_rlpds_critic_takes_its_next_actions_from_the_search():
 @pytest.mark.parametrize('choice', ['softmax', 'best'])
 def test_the_imitated_action_is_better_than_the_policys(choice):
     agent = agent_of(distil_choice=choice, num_candidates=8, num_kept=4, num_steps=5, step_size=1.0)
-    state = agent.init(KEYS[0])
-    _, metrics = agent.update(state, BATCH, KEYS[1])
+    state = interpreted(agent.init)(KEYS[0])
+    _, metrics = interpreted(agent.update)(state, BATCH, KEYS[1])
     policy = gaussian_policy(SPEC, (8,))
-    q = agent.q(state, BATCH.observation, policy.sample(state.policy, BATCH.observation, KEYS[2], 1)[0]).mean()
+    drawn = interpreted(policy.sample, static_argnums=3)(state.policy, BATCH.observation, KEYS[2], 1)[0]
+    q = interpreted(agent.q)(state, BATCH.observation, drawn).mean()
     assert metrics['search/q'] > q
     assert 0.0 < metrics['search/data_share'] < 1.0
 
@@ -95,17 +97,17 @@ def test_with_one_kept_candidate_the_data_are_imitated():
     settings = {'num_candidates': 1, 'num_kept': 1, 'num_steps': 0, 'learning_rate': 1e-3}
     searching, cloning = agent_of(**settings), agent_of(**settings, imitate='data')
     state = searching.init(KEYS[0])
-    left, right = (agent.update(state, BATCH, KEYS[1])[0].policy for agent in (searching, cloning))
+    left, right = (interpreted(agent.update)(state, BATCH, KEYS[1])[0].policy for agent in (searching, cloning))
     assert trees_equal(left, right)
 
 
 def test_the_current_critic_judges():
     agent = agent_of()
-    state = agent.init(KEYS[0])
+    state = interpreted(agent.init)(KEYS[0])
     flipped = jax.tree.map(lambda leaf: -leaf, state.critic.q)
     slow = state._replace(critic=state.critic._replace(target_q=flipped))
     current = state._replace(critic=state.critic._replace(q=flipped))
-    actions = [agent.best_action(s, BATCH.observation, KEYS[1]) for s in (state, slow, current)]
+    actions = [interpreted(agent.best_action)(s, BATCH.observation, KEYS[1]) for s in (state, slow, current)]
     np.testing.assert_array_equal(actions[0], actions[1])
     assert (actions[0] != actions[2]).any()
 
@@ -121,8 +123,8 @@ def test_targets_take_the_best_of_what_the_search_found():
     )  # fmt: skip
     critic = sac_critic(SPEC, SACConfig(hidden=(8,), gamma=0.5))
     agent = parl(SPEC, PARLConfig(imitate='nothing', num_candidates=3, num_kept=3, num_steps=0), critic=critic, policy=spread)
-    state = agent.init(KEYS[0])
-    _, metrics = agent.update(state, BATCH, KEYS[1])
+    state = interpreted(agent.init)(KEYS[0])
+    _, metrics = interpreted(agent.update)(state, BATCH, KEYS[1])
     every = jnp.broadcast_to(candidates[:, None], (3, 6, 2))
     following = jnp.broadcast_to(BATCH.next_observation, (3, 6, 3))
     best = critic.q(state.critic, following, every).mean(axis=0).argmax(axis=0)
@@ -169,13 +171,13 @@ def test_kept_draws_take_the_place_of_the_policys(critic):
         for cached, policy in ((True, gaussian_policy(SPEC, (8,))), (False, gaussian_policy(SPEC, (8,))))
     ]
     assert {'candidates', 'next_candidates'} <= set(agents[0].reads) and 'candidates' not in agents[1].reads
-    state, batch = agents[0].init(KEYS[0]), BATCH._replace(extras=columns)
-    news = [agent.update(state, batch, KEYS[1])[0] for agent in agents]
+    state, batch = interpreted(agents[0].init)(KEYS[0]), BATCH._replace(extras=columns)
+    news = [interpreted(agent.update)(state, batch, KEYS[1])[0] for agent in agents]
     assert not trees_equal(news[0].policy, news[1].policy)
     assert trees_equal(news[0].critic, news[1].critic) == (critic == 'iql')  # which asks for no actions
     # Another policy to draw from changes nothing where draws are kept, though it is itself what is fitted.
     other = state._replace(policy=jax.tree.map(lambda leaf: leaf + 0.1, state.policy))
-    assert trees_equal(agents[0].update(other, batch, KEYS[1])[0].critic, news[0].critic)
+    assert trees_equal(interpreted(agents[0].update)(other, batch, KEYS[1])[0].critic, news[0].critic)
 
 
 def test_states_of_data_and_their_places_by_hand():
@@ -198,13 +200,13 @@ def test_draws_refreshed_in_every_update_are_those_of_no_cache():
     policy, critic = deterministic_policy(SPEC, (8,), exploration_std=0.0), iql_critic(SPEC, IQLConfig(hidden=(8,)))
     data = with_places(row_data()._replace(**{name: jnp.ones(7) for name in ('reward', 'discount')}))
     agents = [refreshing(every, critic, policy, data) for every in (1, None)]
-    state, plain = agents[0].init(KEYS[0]), agents[1].init(jax.random.split(KEYS[0])[0])
-    steps = [jax.jit(agent.update) for agent in agents]
+    state, plain = interpreted(agents[0].init)(KEYS[0]), interpreted(agents[1].init)(jax.random.split(KEYS[0])[0])
+    steps = [interpreted(agent.update) for agent in agents]
     for number in range(3):
         key = jax.random.fold_in(KEYS[1], number)
         state, plain = steps[0](state, data, key)[0], steps[1](plain, data, jax.random.split(key)[1])[0]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.agent, plain)
-    assert not trees_equal(plain.policy, agents[1].init(jax.random.split(KEYS[0])[0]).policy)
+    assert not trees_equal(plain.policy, interpreted(agents[1].init)(jax.random.split(KEYS[0])[0]).policy)
     assert {'place', 'next_place'} <= set(agents[0].reads) and 'candidates' not in agents[0].reads
 
 
@@ -218,8 +220,8 @@ def test_every_draw_is_made_anew_within_so_many_updates():
     critic, data = iql_critic(SPEC, IQLConfig(hidden=(8,))), with_places(row_data())
     data = data._replace(reward=jnp.ones(7), discount=jnp.ones(7))
     agent = refreshing(4, critic, counting, data, learning_rate=1.0)
-    state, found = agent.init(KEYS[0]), []
-    step = jax.jit(agent.update)
+    state, found = interpreted(agent.init)(KEYS[0]), []
+    step = interpreted(agent.update)
     for number in range(4):
         state, _ = step(state, data, jax.random.fold_in(KEYS[1], number))
         found.append(np.round(state.kept[:, 0, 0]).tolist())

@@ -8,6 +8,7 @@ from tiny_configs import TINY, changed
 
 from ooorl.agents.monte_carlo import monte_carlo_start
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.nn import schedules
 from ooorl.runner.prepare import prepare
 from ooorl.signals import state_action_counts
@@ -31,31 +32,32 @@ TELLING = Agent(
 def test_returns_are_the_targets_of_the_first_updates():
     agent = monte_carlo_start(TELLING, 0.5)
     assert agent.reads == ('return_to_go',)
-    state = schedules.begin(agent.init(jax.random.key(0)), 4)
+    state = schedules.begin(interpreted(agent.init)(jax.random.key(0)), 4)
     seen = []
     for _ in range(3):
-        state, metrics = jax.jit(agent.update)(state, ROWS, jax.random.key(0))
+        state, metrics = interpreted(agent.update)(state, ROWS, jax.random.key(0))
         seen.append((metrics['reward'].tolist(), metrics['discount'].tolist()))
     # Two of four updates: the return where it is known, nothing after it; then what was stored.
     assert seen[0] == seen[1] == ([5.0, 2.0, 3.0], [0.0, 0.0, 1.0])
     assert seen[2] == ([1.0, 2.0, 3.0], [1.0, 0.0, 1.0])
     state = schedules.begin(state, 2)
-    assert agent.update(state, ROWS, jax.random.key(0))[1]['reward'].tolist() == [5.0, 2.0, 3.0]  # each phase begins anew
+    metrics = interpreted(agent.update)(state, ROWS, jax.random.key(0))[1]
+    assert metrics['reward'].tolist() == [5.0, 2.0, 3.0]  # each phase begins anew
 
 
 def test_a_bonus_falls_in_a_line_to_its_end():
     counts = state_action_counts([0.0], [1.0], (2,), (2,))
     signal = fading(counts, 0.2)
-    state = signal.init(jax.random.key(0))
-    np.testing.assert_allclose(signal.score(state, ROWS), 1.0)  # nobody has begun a phase
+    state = interpreted(signal.init)(jax.random.key(0))
+    np.testing.assert_allclose(interpreted(signal.score)(state, ROWS), 1.0)  # nobody has begun a phase
     state, found = schedules.begin(state, 4), []
     for _ in range(6):
-        state, score, metrics = signal.update(state, ROWS, jax.random.key(0))
+        state, score, metrics = interpreted(signal.update)(state, ROWS, jax.random.key(0))
         found.append(float(score[0]))
         assert found[-1] == pytest.approx(float(metrics['share']))
     np.testing.assert_allclose(found, [1.0, 0.8, 0.6, 0.4, 0.2, 0.2], rtol=1e-6)
-    seen = signal.observe(state, ROWS)
-    np.testing.assert_allclose(signal.score(seen, ROWS), 0.2 * counts.score(seen.signal, ROWS), rtol=1e-6)
+    seen = interpreted(signal.observe)(state, ROWS)
+    np.testing.assert_allclose(interpreted(signal.score)(seen, ROWS), 0.2 * counts.score(seen.signal, ROWS), rtol=1e-6)
 
 
 def test_both_as_settings():

@@ -8,6 +8,7 @@ from small import random_batch
 from ooorl.agents.prdc import PRDCConfig, nearest_action, prdc
 from ooorl.agents.td3 import TD3Config, td3
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.types import Spec
 
 SPEC = Spec(observation_dim=3, action_dim=2)
@@ -42,7 +43,8 @@ def test_the_weight_of_states_and_thinning_change_what_is_imitated():
     def cloning(stride=1, **settings):
         given = {'observation': data.observation[::stride], 'action': data.action[::stride]}
         agent = prdc(SPEC, PRDCConfig(hidden=(8,), **settings), **given)
-        return float(agent.update(agent.init(jax.random.key(1)), batch, jax.random.key(2))[1]['policy/cloning'])
+        state = interpreted(agent.init)(jax.random.key(1))
+        return float(interpreted(agent.update)(state, batch, jax.random.key(2))[1]['policy/cloning'])
 
     # Where the action alone decides, the nearest is nearer; of fewer rows it is farther.
     assert cloning(beta=1e-3) < cloning() < cloning(beta=1e-3, max_rows=2)

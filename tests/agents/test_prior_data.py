@@ -8,6 +8,7 @@ from small import random_batch
 
 from ooorl.agents.prior_data import PriorDataConfig, prior_data
 from ooorl.agents.sac import SACConfig, sac
+from ooorl.interpreted import interpreted
 from ooorl.runner.prepare import prepare
 from ooorl.training import run as running
 from ooorl.types import Spec
@@ -24,9 +25,9 @@ def batch(seed=0):
 
 def test_stored_labels_and_no_bonus_leave_the_agent_alone():
     agent = prior_data(SAC, SPEC, PriorDataConfig(**SMALL, label='gt', scale=0.0))
-    state, key = agent.init(jax.random.key(0)), jax.random.key(1)
-    own, _ = jax.jit(agent.update)(state, batch(), key)
-    alone, _ = jax.jit(SAC.update)(state.agent, batch(), key)
+    state, key = interpreted(agent.init)(jax.random.key(0)), jax.random.key(1)
+    own, _ = interpreted(agent.update)(state, batch(), key)
+    alone, _ = interpreted(SAC.update)(state.agent, batch(), key)
     for one, other in zip(jax.tree.leaves(own.agent), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
     assert agent.reads == ('source',)
@@ -34,7 +35,7 @@ def test_stored_labels_and_no_bonus_leave_the_agent_alone():
 
 def test_online_rows_keep_what_they_earned_and_others_get_what_those_teach():
     agent = prior_data(SAC, SPEC, PriorDataConfig(**SMALL))
-    state, rows = agent.init(jax.random.key(0)), batch()
+    state, rows = interpreted(agent.init)(jax.random.key(0)), batch()
     # Each row of the data is one that was lived online, too.
     rows = rows._replace(observation=jnp.repeat(rows.observation[::2], 2, axis=0), action=jnp.repeat(rows.action[::2], 2, axis=0))
     taught = rows._replace(reward=jnp.where(SOURCE > 0, 2.0, -50.0), discount=SOURCE)
@@ -56,7 +57,7 @@ def test_online_rows_keep_what_they_earned_and_others_get_what_those_teach():
 def test_the_smallest_reward_seen_online():
     agent = prior_data(SAC, SPEC, PriorDataConfig(**SMALL, label='min'))
     rows = batch()._replace(reward=jnp.arange(8.0) - 3.0)
-    state, _ = jax.jit(agent.update)(agent.init(jax.random.key(0)), rows, jax.random.key(1))
+    state, _ = interpreted(agent.update)(interpreted(agent.init)(jax.random.key(0)), rows, jax.random.key(1))
     assert state.lowest == -2.0  # of rows 1, 3, 5 and 7
     np.testing.assert_array_equal(agent.sees(state, rows).reward[::2], -2.0)
 

@@ -8,6 +8,7 @@ from small import random_batch, trees_equal
 
 from ooorl.agents.qam import QAMConfig, chain_noise, lean_adjoint, qam
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.policies.flow import FlowConfig, flow_policy
 from ooorl.types import Spec
 
@@ -31,43 +32,44 @@ def test_noise_and_adjoint_by_hand():
 
 def test_without_a_tilt_the_slow_field_is_the_minimum():
     agent = made(inverse_temperature=0.0)
-    state = agent.init(KEY)
+    state = interpreted(agent.init)(KEY)
     same = state._replace(fast=state.policy.slow)
-    new, metrics = agent.update(same, BATCH, KEY)
+    new, metrics = interpreted(agent.update)(same, BATCH, KEY)
     np.testing.assert_allclose(metrics['fast/loss'], 0.0, atol=1e-10)
     assert trees_equal(new.fast, same.fast)
-    _, apart = agent.update(state, BATCH, KEY)
-    _, tilted = made(inverse_temperature=5.0).update(same, BATCH, KEY)
+    _, apart = interpreted(agent.update)(state, BATCH, KEY)
+    _, tilted = interpreted(made(inverse_temperature=5.0).update)(same, BATCH, KEY)
     assert apart['fast/loss'] > 1e-3 and tilted['fast/loss'] > 1e-3
 
 
 def test_the_tilt_goes_up_in_q_and_moves_fast_alone():
     agent = made(inverse_temperature=100.0, learning_rate=1e-2, num_steps=4, polyak=0.0)
-    state = agent.init(KEY)
+    state = interpreted(agent.init)(KEY)
     state = state._replace(fast=state.policy.slow, target_q=state.q)
-    update, new = jax.jit(agent.update), state
+    update, new = interpreted(agent.update), state
     for number in range(20):
         new, _ = update(new._replace(q=state.q, policy=state.policy), BATCH, jax.random.key(number))
     assert trees_equal(new.target_q, state.target_q)
-    before, after = (agent.best_action(each, BATCH.observation, KEY) for each in (state, new))
-    assert (agent.q(state, BATCH.observation, after) - agent.q(state, BATCH.observation, before)).mean() > 0
+    before, after = (interpreted(agent.best_action)(each, BATCH.observation, KEY) for each in (state, new))
+    assert (agent.q(state, BATCH.observation, after) - interpreted(agent.q)(state, BATCH.observation, before)).mean() > 0
 
 
 def test_one_clip_for_all_gradients():
-    agent, state = made(), made().init(KEY)
+    agent, state = made(), interpreted(made().init)(KEY)
     scaled = BATCH._replace(reward=1e6 * BATCH.reward)
     # Where Q's error takes all of the norm, the other networks hardly step; Adam's moments show it.
-    moments = [jax.tree.leaves(agent.update(state, batch, KEY)[0].opt)[1:] for batch in (BATCH, scaled)]
+    moments = [jax.tree.leaves(interpreted(agent.update)(state, batch, KEY)[0].opt)[1:] for batch in (BATCH, scaled)]
     norms = [np.sqrt(sum(float((leaf**2).sum()) for leaf in leaves if leaf.dtype == jnp.float32)) for leaves in moments]
     assert all(norm < 0.2 for norm in norms)  # a tenth of at most 1, and squares
 
 
 def test_the_best_of_several_draws_is_taken():
-    agent, state = made(num_candidates=5), made().init(KEY)
+    agent, state = made(num_candidates=5), interpreted(made().init)(KEY)
     flow = flow_policy(SPEC, FlowConfig(hidden=(8,), num_steps=3))
-    draws = flow.decode(state.fast, BATCH.observation, jax.random.normal(KEY, (5, 6, 2)))
-    values = jnp.stack([agent.q(state, BATCH.observation, action).mean(axis=0) for action in draws])
-    best = agent.best_action(state, BATCH.observation, KEY)
+    noise = interpreted(jax.random.normal, static_argnums=1)(KEY, (5, 6, 2))
+    draws = interpreted(flow.decode)(state.fast, BATCH.observation, noise)
+    values = jnp.stack([interpreted(agent.q)(state, BATCH.observation, action).mean(axis=0) for action in draws])
+    best = interpreted(agent.best_action)(state, BATCH.observation, KEY)
     np.testing.assert_array_equal(best, draws[values.argmax(axis=0), jnp.arange(6)])
 
 

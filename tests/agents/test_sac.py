@@ -10,6 +10,7 @@ from small import blank, linear, one_row, random_batch, trees_equal
 from ooorl.agents.sac import SACConfig, sac, sac_critic
 from ooorl.agents.steps import draw_members
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.nn.heads import hl_gauss_head
 from ooorl.policies.gaussian import deterministic_policy
 from ooorl.types import DensityPolicy, Spec, Transition
@@ -76,7 +77,7 @@ def test_subset_minimum_reads_its_members_only():
 
 @pytest.mark.parametrize('utd, members, value', [(1, [], 4.0), (1, [1], 6.5), (2, [1, 0], (4.0 + 6.5) / 2)])
 def test_the_critic_alone_takes_its_actions_from_the_sampler(utd, members, value):
-    keys, replay = [], Replay(*('choice',) * len(members), compiled=False)
+    keys, replay = [], Replay(*('choice',) * len(members), traced=False)
 
     def sampler(observation, key, num):
         keys.append(bytes(jax.random.key_data(key)))
@@ -100,7 +101,7 @@ def test_the_critic_alone_takes_its_actions_from_the_sampler(utd, members, value
 
 def test_no_gradient_passes_through_the_samplers_actions():
     critic = sac_critic(LINE, SACConfig(hidden=(4,)))
-    state = jax.jit(critic.init)(jax.random.key(0))
+    state = interpreted(critic.init)(jax.random.key(0))
 
     def loss(action):
         return critic.update(state, one_row(**ROW), jax.random.key(0), lambda *given: jnp.full((1, 1, 1), action))[1]['q/loss']
@@ -148,7 +149,7 @@ def test_rlpd_with_two_critics_and_one_step_is_sac():
     results = []
     for settings in ({}, {'num_target_critics': 2, 'utd': 1, 'critic_layer_norm': None}):
         agent = sac(SPEC, SACConfig(hidden=(8,), **settings))
-        results.append(jax.jit(agent.update)(jax.jit(agent.init)(jax.random.key(0)), batch, key))
+        results.append(interpreted(agent.update)(interpreted(agent.init)(jax.random.key(0)), batch, key))
     assert trees_equal(*results)
 
 
@@ -160,7 +161,7 @@ def test_utd_two_is_two_q_steps_on_every_second_row_and_a_policy_step_on_the_las
     def gradients(utd, rows, draws):
         replay = Replay(*('choice', 'normal') * utd, 'normal')
         agent = sac(SPEC, SACConfig(**config, utd=utd), grad_transform=replay.grad_transform)
-        replay.run(agent.update, draws, jax.jit(agent.init)(jax.random.key(0)), rows, jax.random.key(2))
+        replay.run(agent.update, draws, interpreted(agent.init)(jax.random.key(0)), rows, jax.random.key(2))
         return replay.gradients
 
     both = gradients(2, batch, draws)
@@ -170,14 +171,14 @@ def test_utd_two_is_two_q_steps_on_every_second_row_and_a_policy_step_on_the_las
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), both, expected)
     agent = sac(SPEC, SACConfig(hidden=(8,), utd=2))
     with pytest.raises(UsageError, match='multiple of 2 rows; got 7'):
-        agent.update(agent.init(jax.random.key(0)), random_batch(jax.random.key(1), 7), jax.random.key(2))
+        agent.update(interpreted(agent.init)(jax.random.key(0)), random_batch(jax.random.key(1), 7), jax.random.key(2))
 
 
 def test_fixed_temperature_stays_and_terminal_rows_ignore_the_successor():
     config = SACConfig(hidden=(8,), learn_temperature=False, init_temperature=0.25)
     agent = sac(SPEC, config, head=hl_gauss_head(-5.0, 5.0, 11))
-    state, batch = agent.init(jax.random.key(0)), random_batch(jax.random.key(1), 6)
-    batch, update = batch._replace(discount=jnp.zeros(6)), jax.jit(agent.update)
+    state, batch = interpreted(agent.init)(jax.random.key(0)), random_batch(jax.random.key(1), 6)
+    batch, update = batch._replace(discount=jnp.zeros(6)), interpreted(agent.update)
     new, metrics = update(state, batch, jax.random.key(2))
     other, _ = update(state, batch._replace(next_observation=batch.next_observation + 5.0), jax.random.key(2))
     assert trees_equal(new, other)
@@ -200,14 +201,14 @@ def test_finds_the_soft_optimum_of_a_bandit():
         action_key, update_key = jax.random.split(key)
         action, zeros = jax.random.uniform(action_key, (64, 1), minval=-1.0, maxval=1.0), jnp.zeros((64, 1))
         batch = Transition(zeros, action, -4.0 * (action[:, 0] - 0.5) ** 2, jnp.zeros(64), zeros)
-        return agent.update(state, batch, update_key)
+        return interpreted(agent.update)(state, batch, update_key)
 
     @jax.jit
     def learn(state, key):
         return jax.lax.scan(step, state, jax.random.split(key, 1200))
 
-    state, metrics = learn(agent.init(jax.random.key(0)), jax.random.key(1))
-    np.testing.assert_allclose(agent.best_action(state, jnp.zeros((1,)), jax.random.key(2)), [0.5], atol=0.05)
+    state, metrics = learn(interpreted(agent.init)(jax.random.key(0)), jax.random.key(1))
+    np.testing.assert_allclose(interpreted(agent.best_action)(state, jnp.zeros((1,)), jax.random.key(2)), [0.5], atol=0.05)
     np.testing.assert_allclose(metrics['policy/entropy'][-300:].mean(), -0.43, atol=0.1)
 
 

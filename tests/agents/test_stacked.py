@@ -7,6 +7,7 @@ from small import random_batch, trees_equal
 
 from ooorl.agents.sac import SACConfig, sac
 from ooorl.agents.td3 import TD3Config, td3
+from ooorl.interpreted import interpreted
 from ooorl.mapping import Stacked, join_members, split_members
 from ooorl.nn.networks import ensemble_q
 from ooorl.training import checkpoint
@@ -36,12 +37,12 @@ def test_stacked_members_learn_what_single_ones_do(monkeypatch, name):
     states, told = [], []
     for stacked in (False, True):
         agent = made(monkeypatch, stacked, name)
-        state, update = agent.init(key), jax.jit(agent.update)
+        state, update = interpreted(agent.init)(key), interpreted(agent.update)
         assert isinstance(state.q, Stacked) == stacked and len(state.q) == (3 if name == 'rlpd' else 2)
         for number in range(3):
             state, metrics = update(state, batch, jax.random.key(number))
         states.append(state)
-        told.append((metrics, agent.q(state, batch.observation, batch.action)))
+        told.append((metrics, interpreted(agent.q)(state, batch.observation, batch.action)))
     # Adam divides by the root of squared gradients, which makes roundings large where these are tiny.
     close(split_members(states[1]), states[0], 2e-4)
     close(told[1], told[0], 2e-3)
@@ -50,7 +51,7 @@ def test_stacked_members_learn_what_single_ones_do(monkeypatch, name):
 def test_both_are_stored_alike_and_restored_as_wanted(monkeypatch, tmp_path):
     keys = jax.random.split(jax.random.key(0), 2)  # two seeds
     agents = {stacked: made(monkeypatch, stacked, 'td3') for stacked in (False, True)}
-    wide = jax.jit(jax.vmap(agents[True].init))(keys)
+    wide = interpreted(jax.vmap(agents[True].init))(keys)
     single = split_members(wide, axis=1)
     assert jax.tree.structure(single) == jax.tree.structure(jax.eval_shape(agents[False].init, keys[0]))
     for name, state in (('wide', wide), ('single', single)):

@@ -9,6 +9,7 @@ from small import blank, linear, one_row, random_batch, trees_equal
 
 from ooorl.agents.td3 import TD3Config, imitate_data, td3
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.nn.heads import hl_gauss_head
 from ooorl.policies.gaussian import tanh_gaussian_policy
 from ooorl.types import Spec, Transition
@@ -60,7 +61,7 @@ def test_critic_cloning_counts_every_dimension():
     config = TD3Config(hidden=(), gamma=0.5, critic_cloning_weight=2.0, target_noise=0.0, learning_rate=1e-12, policy_delay=1)
     agent = td3(Spec(observation_dim=1, action_dim=2), config)
     batch = random_batch(jax.random.key(0), 3, observation_dim=1, next_action=jnp.tile(jnp.array([[0.3, -0.4]]), (3, 1)))
-    _, metrics = jax.jit(agent.update)(blank(agent.init), batch._replace(discount=jnp.ones(3)), jax.random.key(1))
+    _, metrics = interpreted(agent.update)(blank(agent.init), batch._replace(discount=jnp.ones(3)), jax.random.key(1))
     np.testing.assert_allclose(metrics['q/target'], batch.reward.mean() - 2.0 * 0.5 * 0.25, rtol=1e-5)
 
 
@@ -131,14 +132,14 @@ def test_imitation_over_dimensions_is_summed_or_averaged():
     batch, results = random_batch(jax.random.key(1), 6), []
     for reduce in ('sum', 'mean'):
         agent = td3(SPEC, TD3Config(**SMALL, cloning_weight=1.0, cloning_reduce=reduce))
-        results.append(jax.jit(agent.update)(jax.jit(agent.init)(jax.random.key(0)), batch, jax.random.key(2))[1])
+        results.append(interpreted(agent.update)(interpreted(agent.init)(jax.random.key(0)), batch, jax.random.key(2))[1])
     np.testing.assert_allclose(results[0]['policy/cloning'], 2 * results[1]['policy/cloning'], rtol=1e-6)
 
 
 def test_targets_move_by_polyak_once_an_update():
     agent = td3(SPEC, TD3Config(**SMALL, polyak=0.25))
-    state = jax.jit(agent.init)(jax.random.key(0))
-    new, _ = jax.jit(agent.update)(state, random_batch(jax.random.key(1), 6), jax.random.key(2))
+    state = interpreted(agent.init)(jax.random.key(0))
+    new, _ = interpreted(agent.update)(state, random_batch(jax.random.key(1), 6), jax.random.key(2))
     for fast, slow, before in ((new.q, new.target_q, state.q), (new.policy, new.target_policy, state.policy)):
         expected = jax.tree.map(lambda f, b: 0.25 * f + 0.75 * b, fast, before)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), slow, expected)
@@ -146,9 +147,9 @@ def test_targets_move_by_polyak_once_an_update():
 
 def test_terminal_rows_ignore_the_successor():
     agent = td3(SPEC, TD3Config(**SMALL))
-    state, batch = agent.init(jax.random.key(0)), random_batch(jax.random.key(1), 6)
+    state, batch = interpreted(agent.init)(jax.random.key(0)), random_batch(jax.random.key(1), 6)
     batch = batch._replace(discount=jnp.zeros(6))
-    update = jax.jit(agent.update)
+    update = interpreted(agent.update)
     other, _ = update(state, batch._replace(next_observation=batch.next_observation + 5.0), jax.random.key(2))
     assert trees_equal(update(state, batch, jax.random.key(2))[0], other)
 
@@ -161,7 +162,7 @@ def test_where_the_next_action_is_unknown_the_target_goes_without_its_distance()
     targets = {}
     for weight in (0.0, 1.0):
         agent = td3(SPEC, TD3Config(**SMALL, critic_cloning_weight=weight, target_noise=0.0, policy_delay=1))
-        state, update = agent.init(jax.random.key(0)), jax.jit(agent.update)
+        state, update = interpreted(agent.init)(jax.random.key(0)), interpreted(agent.update)
         for name, batch in (('known', known), ('half', half), ('none', none)):
             targets[weight, name] = float(update(state, batch, jax.random.key(2))[1]['q/target'])
     np.testing.assert_allclose(targets[1.0, 'none'], targets[0.0, 'known'], rtol=1e-5)
@@ -170,9 +171,9 @@ def test_where_the_next_action_is_unknown_the_target_goes_without_its_distance()
 
 def _gradients(config, batch, num_draws=2, changed=lambda state: state):
     """All gradients of one update, of the q steps and then of the policy; new state and metrics."""
-    replay = Replay(*('normal',) * num_draws, compiled=False)
+    replay = Replay(*('normal',) * num_draws)
     agent = td3(SPEC, config, grad_transform=replay.grad_transform)
-    state = changed(agent.init(jax.random.key(0)))
+    state = changed(interpreted(agent.init)(jax.random.key(0)))
     noise = jnp.zeros((num_draws, batch.reward.shape[0] // (num_draws if config.split_batch else 1), 2))
     state, metrics = replay.run(agent.update, noise, state, batch, jax.random.key(1))
     return replay.gradients, state, metrics
@@ -217,7 +218,7 @@ def test_split_batch_gives_each_q_step_every_second_row_and_the_policy_the_last_
     _close((first, second, policy), (plain[0][0], *plain[1]))
     agent = td3(SPEC, TD3Config(**SMALL, split_batch=True))
     with pytest.raises(UsageError, match='multiple of 2 rows; got 7'):
-        agent.update(agent.init(jax.random.key(0)), random_batch(jax.random.key(1), 7), jax.random.key(2))
+        agent.update(interpreted(agent.init)(jax.random.key(0)), random_batch(jax.random.key(1), 7), jax.random.key(2))
 
 
 def test_bonus_raises_the_target():
@@ -241,16 +242,16 @@ def test_settings_take_an_update(setting):
     }[setting]()
     batch = random_batch(jax.random.key(1), 6)
     batch = batch._replace(extras=dict.fromkeys(agent.reads, batch.action))
-    state, metrics = jax.jit(agent.update)(agent.init(jax.random.key(0)), batch, jax.random.key(2))
+    state, metrics = interpreted(agent.update)(interpreted(agent.init)(jax.random.key(0)), batch, jax.random.key(2))
     assert all(np.isfinite(value) and value.shape == () for value in metrics.values())
-    action = agent.sample_action(state, batch.observation, jax.random.key(3))
+    action = interpreted(agent.sample_action)(state, batch.observation, jax.random.key(3))
     assert action.shape == (6, 2) and bool((jnp.abs(action) <= 1.0).all())
 
 
 def test_exploration_noise_spreads_the_collected_actions():
     agent = td3(SPEC, TD3Config(**SMALL, exploration_noise=0.05))
-    state, observation = agent.init(jax.random.key(0)), jnp.zeros((4000, 3))
-    spread = agent.sample_action(state, observation, jax.random.key(1)).std(axis=0)
+    state, observation = interpreted(agent.init)(jax.random.key(0)), jnp.zeros((4000, 3))
+    spread = interpreted(agent.sample_action)(state, observation, jax.random.key(1)).std(axis=0)
     np.testing.assert_allclose(spread, 0.05, rtol=0.05)  # the standard error of a spread of 4000 draws is 1.1 %
 
 
@@ -262,14 +263,14 @@ def test_finds_the_best_action_of_a_bandit():
         action = jax.random.uniform(key, (64, 1), minval=-1.0, maxval=1.0)
         zeros = jnp.zeros((64, 1))
         batch = Transition(zeros, action, -((action[:, 0] - 0.5) ** 2), jnp.zeros(64), zeros)
-        return agent.update(state, batch, key)
+        return interpreted(agent.update)(state, batch, key)
 
     @jax.jit
     def learn(state, key):
         return jax.lax.scan(step, state, jax.random.split(key, 600))
 
-    state, _ = learn(agent.init(jax.random.key(0)), jax.random.key(1))
-    np.testing.assert_allclose(agent.best_action(state, jnp.zeros((1,)), jax.random.key(2)), [0.5], atol=0.1)
+    state, _ = learn(interpreted(agent.init)(jax.random.key(0)), jax.random.key(1))
+    np.testing.assert_allclose(interpreted(agent.best_action)(state, jnp.zeros((1,)), jax.random.key(2)), [0.5], atol=0.1)
 
 
 @pytest.mark.parametrize('wrong', [{'gamma': 1.5}, {'policy_delay': 0}, {'policy_value': 'max'}, {'q_normalisation': -1.0}])

@@ -9,6 +9,7 @@ from ooorl.agents.calql import CalQLConfig, calql
 from ooorl.agents.sac import sac
 from ooorl.agents.wsrl import WSRLConfig, as_sac, online_config, wsrl
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.policies.gaussian import tanh_gaussian_policy
 from ooorl.runner.prepare import prepare
 from ooorl.training import run as running
@@ -31,8 +32,8 @@ def test_an_update_is_that_of_sac_to_the_last_bit():
     policy = tanh_gaussian_policy(SPEC, (8,), log_std_affine=(1.0, -1.0), last_init='small')
     state = calql(SPEC, config, policy=policy).init(jax.random.key(0))
     batch, key = random_batch(jax.random.key(1), 8), jax.random.key(2)
-    own, metrics = jax.jit(wsrl(SPEC, config).update)(state, batch, key)
-    alone, _ = jax.jit(sac(SPEC, online_config(SPEC, config), policy=policy).update)(as_sac(state), batch, key)
+    own, metrics = interpreted(wsrl(SPEC, config).update)(state, batch, key)
+    alone, _ = interpreted(sac(SPEC, online_config(SPEC, config), policy=policy).update)(as_sac(state), batch, key)
     assert trees_equal(as_sac(own), alone) and np.isfinite(metrics['policy/loss'])
     assert trees_equal((own.critic.log_dual, own.critic.dual_opt), (state.critic.log_dual, state.critic.dual_opt))
     assert not trees_equal(own.critic.q, state.critic.q)

@@ -7,13 +7,14 @@ import pytest
 from jax.test_util import check_grads
 
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.nn.heads import hl_gauss_head, scalar_head
 
 
 def _probabilities(head, target):
     # At logits 0 the gradient of sum_k -p_k log softmax_k in the logits is 1/K - p.
     raw = jnp.zeros((*target.shape, head.num_outputs))
-    return 1.0 / head.num_outputs - jax.jit(jax.grad(lambda raw: head.loss(raw, target).sum()))(raw)
+    return 1.0 / head.num_outputs - interpreted(jax.grad(lambda raw: head.loss(raw, target).sum()))(raw)
 
 
 def test_scalar_head_is_the_squared_error():
@@ -62,14 +63,14 @@ def test_hl_gauss_value_of_its_own_target_is_the_target():
 def test_hl_gauss_clips_targets_to_the_support():
     head = hl_gauss_head(-1.0, 1.0, 11)
     raw = jax.random.normal(jax.random.key(0), (2, 11))
-    loss = jax.jit(head.loss)
+    loss = interpreted(head.loss)
     np.testing.assert_array_equal(loss(raw, jnp.array([-7.0, 7.0])), loss(raw, jnp.array([-1.0, 1.0])))
 
 
 def test_hl_gauss_far_tails_are_finite_and_not_negative():
     head = hl_gauss_head(-100.0, 0.0, 128)
     target = jnp.array([-100.0, -99.9, -50.0, -0.1, 0.0])
-    loss = jax.jit(head.loss)(30.0 * jax.random.normal(jax.random.key(1), (5, 128)), target)
+    loss = interpreted(head.loss)(30.0 * jax.random.normal(jax.random.key(1), (5, 128)), target)
     assert np.isfinite(loss).all() and (loss >= 0).all()
 
 
@@ -77,7 +78,7 @@ def test_hl_gauss_loss_is_least_at_its_own_target():
     head = hl_gauss_head(-1.0, 1.0, 11)
     target = jnp.array([0.2, -0.4])
     raw = jnp.log(jnp.maximum(_probabilities(head, target), 1e-12))
-    gradient = jax.jit(jax.grad(lambda raw: head.loss(raw, target).sum()))(raw)
+    gradient = interpreted(jax.grad(lambda raw: head.loss(raw, target).sum()))(raw)
     np.testing.assert_allclose(gradient, 0.0, atol=1e-6)
 
 
@@ -85,7 +86,7 @@ def test_hl_gauss_loss_is_least_at_its_own_target():
 @pytest.mark.parametrize('head', [scalar_head(), hl_gauss_head(-2.0, 2.0, 7)], ids=['scalar', 'hl_gauss'])
 def test_gradients_are_finite_differences(head):
     raw = jax.random.normal(jax.random.key(2), (3, head.num_outputs), jnp.float64)
-    loss = jax.jit(lambda raw: head.loss(raw, jnp.array([0.3, -0.5, 1.1])).sum())
+    loss = interpreted(lambda raw: head.loss(raw, jnp.array([0.3, -0.5, 1.1])).sum())
     check_grads(loss, (raw,), order=2, modes=['rev'], rtol=1e-4)
 
 
@@ -93,8 +94,8 @@ def test_gradients_are_finite_differences(head):
 def test_an_ensemble_shares_its_target(head):
     raw = jax.random.normal(jax.random.key(3), (2, 3, head.num_outputs))
     target = jnp.array([0.3, -0.5, 1.1])
-    loss = jax.jit(head.loss)
-    assert loss(raw, target).shape == jax.jit(head.value)(raw).shape == (2, 3)
+    loss = interpreted(head.loss)
+    assert loss(raw, target).shape == interpreted(head.value)(raw).shape == (2, 3)
     np.testing.assert_allclose(loss(raw, target)[1], loss(raw[1], target), rtol=1e-6)
 
 

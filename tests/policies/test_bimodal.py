@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ooorl.agents.bc import BCConfig, bc
+from ooorl.interpreted import interpreted
 from ooorl.policies import POLICIES
 from ooorl.types import Spec, Transition
 
@@ -37,14 +38,14 @@ def fitted_draws(name):
         data_key, update_key = jax.random.split(key)
         nothing, zeros = jnp.zeros((ROWS, 1)), jnp.zeros(ROWS)
         batch = Transition(nothing, answers(data_key, ROWS), zeros, zeros, nothing)
-        return agent.update(state, batch, update_key)[0], None
+        return interpreted(agent.update)(state, batch, update_key)[0], None
 
     @jax.jit
     def learn(state):
         state, _ = jax.lax.scan(step, state, jax.random.split(jax.random.key(1), UPDATES))
-        return agent.sample_action(state, jnp.zeros((1000, 1)), jax.random.key(2))
+        return interpreted(agent.sample_action)(state, jnp.zeros((1000, 1)), jax.random.key(2))
 
-    return learn(agent.init(jax.random.key(0)))
+    return learn(interpreted(agent.init)(jax.random.key(0)))
 
 
 @pytest.mark.parametrize('name', SETTINGS)

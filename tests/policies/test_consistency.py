@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.nn.diffusion import path_step
 from ooorl.policies.consistency import ConsistencyConfig, consistency_policy, jumps, noise_levels
 from ooorl.policies.diffusion import DiffusionConfig, diffusion_policy
@@ -56,7 +57,7 @@ def test_it_acts_with_one_call_from_little_noise_and_further_calls_where_asked()
     own = jumps(SPEC, ConsistencyConfig(**PLAIN))
     first = own.jump(params, OBSERVATION[:1], noise[:, :2], 80.0, 0.02)
     again = own.jump(params, OBSERVATION[:1], first + (4.0 - 0.02**2) ** 0.5 * noise[:, 2:], 2.0, 0.02)
-    np.testing.assert_allclose(policy.decode(params, OBSERVATION[:1], noise), jnp.clip(again, -1.0, 1.0), rtol=1e-6)
+    np.testing.assert_allclose(interpreted(policy.decode)(params, OBSERVATION[:1], noise), jnp.clip(again, -1.0, 1.0), rtol=1e-6)
 
 
 def test_of_the_two_terms_of_the_loss_one_is_weighted():
@@ -64,7 +65,8 @@ def test_of_the_two_terms_of_the_loss_one_is_weighted():
     losses = {}
     for weight in (0.0, 1.0, 2.0):
         policy = consistency_policy(SPEC, ConsistencyConfig(**settings, denoising_weight=weight))
-        losses[weight] = policy.loss(policy.init(jax.random.key(1)), OBSERVATION, X / 4, jax.random.key(2))
+        params = interpreted(policy.init)(jax.random.key(1))
+        losses[weight] = interpreted(policy.loss)(params, OBSERVATION, X / 4, jax.random.key(2))
     assert losses[0.0].shape == (2,) and (losses[1.0] > losses[0.0]).all()
     np.testing.assert_allclose(losses[2.0] - losses[0.0], 2 * (losses[1.0] - losses[0.0]), rtol=1e-5)
 
@@ -107,10 +109,10 @@ def test_denoise_leads_where_decode_leads():
 
     # From t = 0, where sigma is infinite, to t = 1/4 the flow makes its first step; the other three are steps in sigma too.
     flow = flow_policy(SPEC, FlowConfig(hidden=(8,), num_steps=4))
-    params = flow.init(jax.random.key(6))
+    params = interpreted(flow.init)(jax.random.key(6))
     first = z + 0.25 * (flow.denoise(params, OBSERVATION, 1e6 * z, jnp.full(2, 1e6)))
     ends = followed(flow, params, (z * 0.75 + (first - z)) / 0.25, [3.0, 1.0, 1 / 3, 0.0], euler)
-    np.testing.assert_allclose(jnp.clip(ends, -1, 1), flow.decode(params, OBSERVATION, z), atol=2e-4)
+    np.testing.assert_allclose(jnp.clip(ends, -1, 1), interpreted(flow.decode)(params, OBSERVATION, z), atol=2e-4)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.policies import POLICIES, policy_kind
 from ooorl.policies.autoregressive import AutoregressiveConfig, action_of, autoregressive_policy, tokens_of
 from ooorl.policies.averaged import averaged
@@ -92,7 +93,7 @@ def perturbed(policy, size=0.05):
 
     @jax.jit
     def moved(key):
-        leaves, structure = jax.tree.flatten(policy.init(key))
+        leaves, structure = jax.tree.flatten(interpreted(policy.init)(key))
         noise = jnp.split(jax.random.normal(jax.random.key(3), (sum(leaf.size for leaf in leaves),)), _ends(leaves))
         return structure.unflatten(leaf + size * part.reshape(leaf.shape) for leaf, part in zip(leaves, noise, strict=True))
 
@@ -110,7 +111,7 @@ def check_draws(policy):
         draws = jax.eval_shape(lambda p, o, k: policy.sample(p, o, k, 6), params, jnp.ones((*shape, 3)), KEY)
         assert draws.shape == (6, *shape, 2) and draws.dtype == jnp.float32
         assert jax.eval_shape(policy.mode, params, jnp.ones((*shape, 3)), KEY).shape == (*shape, 2)
-    draws = jax.jit(policy.sample, static_argnums=3)(params, OBSERVATION, KEY, 6)
+    draws = interpreted(policy.sample, static_argnums=3)(params, OBSERVATION, KEY, 6)
     assert draws.shape == (6, 5, 2) and abs(draws).max() <= 1.0
     assert len(np.unique(draws.reshape(6, -1), axis=0)) > 1
 
@@ -130,7 +131,7 @@ def test_the_loss_is_one_finite_number_a_row_and_reaches_every_parameter(name):
     policy = make(name)
     params = perturbed(policy)
     assert jax.eval_shape(policy.loss, params, OBSERVATION, ACTION, KEY).shape == (5,)
-    loss, gradient = jax.jit(jax.value_and_grad(lambda p: policy.loss(p, OBSERVATION, ACTION, KEY).mean()))(params)
+    loss, gradient = interpreted(jax.value_and_grad(lambda p: policy.loss(p, OBSERVATION, ACTION, KEY).mean()))(params)
     assert np.isfinite(loss)
     fitted = getattr(gradient, 'fitted', gradient)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted))
@@ -144,10 +145,11 @@ def test_draws_are_decoded_noise_and_differentiable(name):
     policy = make(name)
     params = perturbed(policy)
     noise = jax.random.normal(KEY, (6, 5, policy.noise_dim))
-    decode = jax.jit(lambda p, n: policy.decode(p, OBSERVATION, n))
-    draws = jax.jit(policy.sample, static_argnums=3)(params, OBSERVATION, KEY, 6)
+    decode = interpreted(lambda p, n: policy.decode(p, OBSERVATION, n))
+    draws = interpreted(policy.sample, static_argnums=3)(params, OBSERVATION, KEY, 6)
     np.testing.assert_allclose(draws, decode(params, noise), rtol=1e-5, atol=1e-6)
-    by_params, by_noise = jax.jit(jax.grad(lambda p, n: policy.decode(p, OBSERVATION, n).sum(), (0, 1)))(params, 0.1 * noise[0])
+    slopes = interpreted(jax.grad(lambda p, n: policy.decode(p, OBSERVATION, n).sum(), (0, 1)))
+    by_params, by_noise = slopes(params, 0.1 * noise[0])
     assert (by_noise != 0).any() and any((leaf != 0).any() for leaf in jax.tree.leaves(by_params))
 
 
@@ -168,10 +170,10 @@ def _fingerprint(name, settings):
     """What a policy with some settings, given as pairs, starts from and makes of it. Not compiled: operations are shared."""
     policy = make(name, **dict(settings))
 
-    params = policy.init(jax.random.key(0))
+    params = interpreted(policy.init)(jax.random.key(0))
     moved = policy.after_update(params, jax.tree.map(lambda leaf: leaf + 0.1, params))
-    draws = policy.sample(policy.deployed(moved), OBSERVATION, KEY, 4)
-    return [*jax.tree.leaves(params), policy.loss(moved, OBSERVATION, ACTION, KEY), draws]
+    draws = interpreted(policy.sample, static_argnums=3)(policy.deployed(moved), OBSERVATION, KEY, 4)
+    return [*jax.tree.leaves(params), interpreted(policy.loss)(moved, OBSERVATION, ACTION, KEY), draws]
 
 
 @pytest.mark.parametrize(('name', 'setting'), [(name, setting) for name in CHANGES for setting in CHANGES[name]])
@@ -201,13 +203,15 @@ def test_no_setting_is_forgotten(name):
 def test_a_slow_copy_acts_and_nothing_else(name):
     plain = make(name)
     policy = averaged(plain, 0.25)
-    before = policy.init(jax.random.key(0))
+    before = interpreted(policy.init)(jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, before.fitted, before.slow)
     # An optimiser that also decays the slow copy: that is undone.
     after = policy.after_update(before, jax.tree.map(lambda leaf: leaf + 1.0, before))
     jax.tree.map(lambda new, old: np.testing.assert_allclose(new, old + 1.0), after.fitted, before.fitted)
     jax.tree.map(lambda new, old: np.testing.assert_allclose(new, old + 0.25, rtol=1e-6), after.slow, before.slow)
-    losses = policy.loss(after, OBSERVATION, ACTION, KEY), plain.loss(after.fitted, OBSERVATION, ACTION, KEY)
+    losses = (
+        interpreted(each.loss)(known, OBSERVATION, ACTION, KEY) for each, known in ((policy, after), (plain, after.fitted))
+    )
     np.testing.assert_array_equal(*losses)
     for function in ('sample', 'mode'):
         args = (OBSERVATION, KEY, 3) if function == 'sample' else (OBSERVATION, KEY)
@@ -240,14 +244,14 @@ def tokens():
     """A policy of tokens, parameters for it and the log-probabilities of all its actions at one observation."""
     policy = make('autoregressive')
     params = perturbed(policy, 0.5)
-    return policy, params, jax.jit(policy.log_prob)(params, OBSERVATION[0], GRID)
+    return policy, params, interpreted(policy.log_prob)(params, OBSERVATION[0], GRID)
 
 
 def test_probabilities_of_all_actions_sum_to_one_and_are_those_of_the_draws(tokens):
     policy, params, log_prob = tokens
     assert isinstance(policy, LikelihoodPolicy)
     np.testing.assert_allclose(jnp.exp(log_prob).sum(), 1.0, rtol=1e-5)
-    draws = jax.jit(policy.sample, static_argnums=3)(params, OBSERVATION[0], KEY, 20_000)
+    draws = interpreted(policy.sample, static_argnums=3)(params, OBSERVATION[0], KEY, 20_000)
     share = (abs(draws[:, None] - GRID[None]).sum(axis=-1) < 1e-3).mean(axis=0)
     np.testing.assert_allclose(share.sum(), 1.0, rtol=1e-5)
     # Five standard errors of the likeliest.
@@ -262,8 +266,8 @@ def test_a_dimension_is_given_those_before_it(tokens):
 
 def test_the_mode_is_what_is_drawn_without_temperature(tokens):
     cold = make('autoregressive', temperature=0.0)
-    mode = jax.jit(cold.mode)(tokens[1], OBSERVATION, KEY)
-    for draw in jax.jit(cold.sample, static_argnums=3)(tokens[1], OBSERVATION, KEY, 2):
+    mode = interpreted(cold.mode)(tokens[1], OBSERVATION, KEY)
+    for draw in interpreted(cold.sample, static_argnums=3)(tokens[1], OBSERVATION, KEY, 2):
         np.testing.assert_array_equal(draw, mode)
     # Greedy: the likeliest first bin, then the likeliest second one beside it.
     first = jax.nn.logsumexp(tokens[2].reshape(5, 5), axis=1).argmax()

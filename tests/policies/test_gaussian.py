@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ooorl.interpreted import interpreted
 from ooorl.nn.distributions import gaussian_log_prob
 from ooorl.policies.gaussian import deterministic_policy, gaussian_policy, tanh_gaussian_policy
 from ooorl.types import Spec
@@ -21,16 +22,16 @@ POLICIES = {
 
 
 def _params(policy):
-    return jax.jit(policy.init)(jax.random.key(0))
+    return interpreted(policy.init)(jax.random.key(0))
 
 
 @pytest.mark.parametrize('name', POLICIES)
 def test_shapes_and_the_box(name):
     policy = POLICIES[name]
     params = _params(policy)
-    draws = jax.jit(policy.sample, static_argnums=3)(params, OBSERVATION, jax.random.key(1), 5)
-    mode = jax.jit(policy.mode)(params, OBSERVATION, jax.random.key(1))
-    loss = jax.jit(policy.loss)(params, OBSERVATION, ACTION, jax.random.key(1))
+    draws = interpreted(policy.sample, static_argnums=3)(params, OBSERVATION, jax.random.key(1), 5)
+    mode = interpreted(policy.mode)(params, OBSERVATION, jax.random.key(1))
+    loss = interpreted(policy.loss)(params, OBSERVATION, ACTION, jax.random.key(1))
     assert (draws.shape, mode.shape, loss.shape) == ((5, 3, 2), (3, 2), (3,))
     assert {draws.dtype, mode.dtype, loss.dtype} == {jnp.dtype('float32')}
     assert abs(draws).max() <= 1.0 and abs(mode).max() <= 1.0
@@ -41,25 +42,25 @@ def test_shapes_and_the_box(name):
 def test_one_observation_needs_no_batch_axis(name):
     policy = POLICIES[name]
     params = _params(policy)
-    assert policy.sample(params, OBSERVATION[0], jax.random.key(1), 5).shape == (5, 2)
-    mode = policy.mode(params, OBSERVATION[0], jax.random.key(1))
-    np.testing.assert_allclose(mode, policy.mode(params, OBSERVATION, jax.random.key(1))[0], rtol=1e-5, atol=1e-6)
+    assert interpreted(policy.sample, static_argnums=3)(params, OBSERVATION[0], jax.random.key(1), 5).shape == (5, 2)
+    mode = interpreted(policy.mode)(params, OBSERVATION[0], jax.random.key(1))
+    np.testing.assert_allclose(mode, interpreted(policy.mode)(params, OBSERVATION, jax.random.key(1))[0], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize('name', POLICIES)
 def test_the_mode_does_not_read_its_key(name):
     policy = POLICIES[name]
     params = _params(policy)
-    modes = [policy.mode(params, OBSERVATION, jax.random.key(k)) for k in (1, 2)]
+    modes = [interpreted(policy.mode)(params, OBSERVATION, jax.random.key(k)) for k in (1, 2)]
     np.testing.assert_array_equal(*modes)
 
 
 def test_gaussian_loss_is_the_negative_log_density_of_an_unsquashed_gaussian():
     policy = POLICIES['gaussian']
     params = _params(policy)
-    mean = policy.mode(params, OBSERVATION, None)
+    mean = interpreted(policy.mode)(params, OBSERVATION, None)
     expected = -gaussian_log_prob(ACTION, mean, jnp.full((3, 2), -1.0))
-    np.testing.assert_allclose(policy.loss(params, OBSERVATION, ACTION, None), expected, rtol=1e-6)
+    np.testing.assert_allclose(interpreted(policy.loss)(params, OBSERVATION, ACTION, None), expected, rtol=1e-6)
 
 
 def test_gaussian_draws_have_the_stated_moments():
@@ -67,15 +68,15 @@ def test_gaussian_draws_have_the_stated_moments():
     # 0.0498 / 141 = 3.5e-4 and the deviation to 2.5e-4.
     policy = gaussian_policy(SPEC, (8,), init_log_std=-3.0, last_init='small')
     params = _params(policy)
-    draws = policy.sample(params, OBSERVATION, jax.random.key(1), 20_000)
-    np.testing.assert_allclose(draws.mean(axis=0), policy.mode(params, OBSERVATION, None), atol=5 * 3.5e-4)
+    draws = interpreted(policy.sample, static_argnums=3)(params, OBSERVATION, jax.random.key(1), 20_000)
+    np.testing.assert_allclose(draws.mean(axis=0), interpreted(policy.mode)(params, OBSERVATION, None), atol=5 * 3.5e-4)
     np.testing.assert_allclose(draws.std(axis=0), np.exp(-3.0), atol=5 * 2.5e-4)
 
 
 def test_log_std_outside_its_bounds_gets_no_gradient():
     policy = gaussian_policy(SPEC, (8,), log_std_bounds=(-5.0, 2.0), init_log_std=2.5)
     params = _params(policy)
-    gradient = jax.jit(jax.grad(lambda p: policy.loss(p, OBSERVATION, ACTION, None).sum()))(params)
+    gradient = interpreted(jax.grad(lambda p: policy.loss(p, OBSERVATION, ACTION, None).sum()))(params)
     np.testing.assert_array_equal(gradient['log_std'], 0.0)
     assert jnp.abs(gradient['mean']['params']['Dense_0']['kernel']).max() > 0
 
@@ -83,34 +84,34 @@ def test_log_std_outside_its_bounds_gets_no_gradient():
 def test_dropout_acts_in_the_loss_only():
     policy = gaussian_policy(SPEC, (32,), dropout=0.5)
     params = _params(policy)
-    losses = [jax.jit(policy.loss)(params, OBSERVATION, ACTION, jax.random.key(k)) for k in (1, 1, 2)]
+    losses = [interpreted(policy.loss)(params, OBSERVATION, ACTION, jax.random.key(k)) for k in (1, 1, 2)]
     np.testing.assert_array_equal(losses[0], losses[1])
     assert (losses[0] != losses[2]).any()
     without = gaussian_policy(SPEC, (32,))
     for key in (jax.random.key(1), jax.random.key(2)):
-        np.testing.assert_array_equal(policy.mode(params, OBSERVATION, key), without.mode(params, OBSERVATION, key))
+        np.testing.assert_array_equal(*(interpreted(each.mode)(params, OBSERVATION, key) for each in (policy, without)))
 
 
 @pytest.mark.parametrize('name', ['tanh_gaussian', 'tanh_gaussian_affine'])
 def test_draws_and_their_density_belong_together(name):
     policy = POLICIES[name]
     params = _params(policy)
-    draws, log_prob = jax.jit(policy.sample_and_log_prob, static_argnums=3)(params, OBSERVATION, jax.random.key(1), 4)
-    np.testing.assert_array_equal(draws, jax.jit(policy.sample, static_argnums=3)(params, OBSERVATION, jax.random.key(1), 4))
+    draws, log_prob = interpreted(policy.sample_and_log_prob, static_argnums=3)(params, OBSERVATION, jax.random.key(1), 4)
+    np.testing.assert_array_equal(draws, interpreted(policy.sample, static_argnums=3)(params, OBSERVATION, jax.random.key(1), 4))
     for action, density in zip(draws, log_prob, strict=True):
-        np.testing.assert_allclose(-policy.loss(params, OBSERVATION, action, None), density, rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(-interpreted(policy.loss)(params, OBSERVATION, action, None), density, rtol=2e-3, atol=2e-3)
 
 
 def test_affine_log_std_starts_at_its_constants_and_learns():
     policy = POLICIES['tanh_gaussian_affine']
     params = _params(policy)
     np.testing.assert_array_equal(params['log_std_affine'], [1.0, -1.0])
-    gradient = jax.jit(jax.grad(lambda p: policy.loss(p, OBSERVATION, ACTION, None).sum()))(params)
+    gradient = interpreted(jax.grad(lambda p: policy.loss(p, OBSERVATION, ACTION, None).sum()))(params)
     assert (gradient['log_std_affine'] != 0).all()
 
 
 def test_deterministic_loss_is_the_summed_squared_error():
     policy = POLICIES['deterministic']
     params = _params(policy)
-    error = policy.mode(params, OBSERVATION, None) - ACTION
-    np.testing.assert_allclose(policy.loss(params, OBSERVATION, ACTION, None), (error**2).sum(axis=-1), rtol=1e-6)
+    error = interpreted(policy.mode)(params, OBSERVATION, None) - ACTION
+    np.testing.assert_allclose(interpreted(policy.loss)(params, OBSERVATION, ACTION, None), (error**2).sum(axis=-1), rtol=1e-6)

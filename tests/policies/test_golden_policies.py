@@ -9,6 +9,7 @@ import pytest
 from small import blank
 
 from ooorl.agents.iql import IQLConfig, iql_critic
+from ooorl.interpreted import interpreted
 from ooorl.nn import diffusion
 from ooorl.policies.averaged import Averaged, averaged
 from ooorl.policies.diffusion import DiffusionConfig, diffusion_policy, process
@@ -107,10 +108,11 @@ def test_idqls_chains_and_choice(golden_dir, name):
         policy = diffusion_policy(SPEC, _idql_config(arrays, **changes))
         noise = noises(arrays['chain/x_T'], arrays['chain/z'][:4])
         assert noise.shape[-1] == policy.noise_dim == 15
-        action = jax.jit(policy.decode)(params, jnp.asarray(arrays['chain/obs']), noise)
+        action = interpreted(policy.decode)(params, jnp.asarray(arrays['chain/obs']), noise)
         comparison.check('value', f'chain/{chain}/action', action)
     policy = diffusion_policy(SPEC, _idql_config(arrays))
-    candidates = policy.decode(params, jnp.asarray(arrays['act/obs']), noises(arrays['act/x_T'], arrays['act/z'][:4]))
+    noise = noises(arrays['act/x_T'], arrays['act/z'][:4])
+    candidates = interpreted(policy.decode)(params, jnp.asarray(arrays['act/obs']), noise)
     comparison.check('value', 'act/candidates', candidates)
     critic = iql_critic(SPEC, IQLConfig(hidden=(8, 8)))
     slow = tuple(golden.dense_tree(arrays, f'after5/tq{e}') for e in range(2))
@@ -136,7 +138,7 @@ def test_fqls_flow(golden_dir, name):
     loss = diffusion.flow_loss(velocity, batch.action, noise, time[:, 0])
     # A mean over A there, a sum here.
     comparison.check('scalar', 'step1/actor_bc_flow_loss', loss.mean() / 3.0)
-    action = policy.decode(params, batch.observation, jnp.asarray(arrays['noise/distill_z'][0]))
+    action = interpreted(policy.decode)(params, batch.observation, jnp.asarray(arrays['noise/distill_z'][0]))
     comparison.check('value', 'step1/euler_actions', action)
 
 
@@ -147,5 +149,6 @@ def test_qams_flow_over_chunks(golden_dir, name):
     config = FlowConfig(hidden=(8, 8), num_steps=int(arrays['hp_flow_steps']))
     policy = flow_policy(Spec(observation_dim=5, action_dim=size), config)
     observation = jnp.broadcast_to(arrays['act/obs'][:, None], (4, 8, 5))
-    candidates = policy.decode(golden.flow_tree(arrays, 'after5/flow', size), observation, jnp.asarray(arrays['act/noise']))
+    params, noise = golden.flow_tree(arrays, 'after5/flow', size), jnp.asarray(arrays['act/noise'])
+    candidates = interpreted(policy.decode)(params, observation, noise)
     golden.Comparison(arrays).check('value', 'act/candidates', candidates)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ooorl.interpreted import interpreted
 from ooorl.nn.diffusion import average_velocity, flow_loss, mean_flow_loss
 from ooorl.policies.mean_flow import MeanFlowConfig, mean_flow_policy
 from ooorl.types import Spec
@@ -75,7 +76,7 @@ def test_steps_are_shares_of_the_way():
     # u = 0.5 x + 0.25 t - r: inputs are x, observation, t and r, in this order.
     params = {'params': {'body': {'Dense_0': {'kernel': jnp.array([[0.5], [0.0], [0.25], [-1.0]]), 'bias': jnp.zeros(1)}}}}
     noise, observation = jnp.array([[0.4]]), jnp.zeros((1, 1))
-    np.testing.assert_allclose(one.decode(params, observation, noise), [[0.4 + 0.2 - 1.0]], rtol=1e-6)
+    np.testing.assert_allclose(interpreted(one.decode)(params, observation, noise), [[0.4 + 0.2 - 1.0]], rtol=1e-6)
     half = 0.4 + 0.5 * (0.2 - 0.5)
     np.testing.assert_allclose(two.decode(params, observation, noise), [[half + 0.5 * (0.5 * half + 0.125 - 1.0)]], rtol=1e-6)
     # Seen as a denoiser it is the flow of u at r = t: x + sigma v at x / (1 + sigma), t = 1 / (1 + sigma).

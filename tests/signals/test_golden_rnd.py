@@ -6,6 +6,7 @@ import optax
 import pytest
 from draws import Replay
 
+from ooorl.interpreted import interpreted
 from ooorl.nn import moments
 from ooorl.signals.novelty import RNDConfig, rnd
 from ooorl.types import Spec
@@ -28,8 +29,8 @@ def test_ooo_rnd(golden_dir):
     arrays = golden.load(golden_dir, 'ooo_rnd_5batches')
     comparison, replay = golden.Comparison(arrays), Replay('uniform')
     signal = rnd(Spec(observation_dim=5, action_dim=3), CONFIG, grad_transform=replay.grad_transform)
-    score = jax.jit(signal.score)
-    state = signal.init(jax.random.key(0))._replace(
+    score = interpreted(signal.score)
+    state = interpreted(signal.init)(jax.random.key(0))._replace(
         predictor=golden.dense_tree(arrays, 'init/pred'), target=golden.dense_tree(arrays, 'init/targ')
     )
     for step in range(1, 6):

@@ -1,11 +1,11 @@
 """Bisection of a life: the right labels from few questions, and what is said where answers contradict one another."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.signals.labelling import UNKNOWN, answered, begin, first_irreversible, label_life, query_bound
 
 
@@ -26,7 +26,7 @@ def test_every_life_up_to_nine_states_is_labelled_exactly_within_the_bound():
 
 
 def test_a_program_asks_what_the_host_asks():
-    find = jax.jit(lambda first, length: first_irreversible(lambda step: step >= first, length, 20))
+    find = interpreted(lambda first, length: first_irreversible(lambda step: step >= first, length, 20))
     lives = [(first, length) for length in (0, 1, 7, 20) for first in range(length + 1)]
     for first, length in lives:
         found, host = find(first, length), label_life(lambda step, first=first: step >= first, length)

@@ -8,6 +8,7 @@ from draws import Replay
 from small import blank, linear
 
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.nn import moments
 from ooorl.signals.novelty import (
     DisagreementConfig,
@@ -39,7 +40,7 @@ def test_moments_merge_batches_like_one_pass():
     data = rng.normal([100.0, -3.0], [0.1, 20.0], (40, 7, 2))
     running = moments.start((2,), count=1e-4)
     for rows in data:
-        running = jax.jit(moments.absorb)(running, jnp.asarray(rows, jnp.float32))
+        running = interpreted(moments.absorb)(running, jnp.asarray(rows, jnp.float32))
     flat, count = data.reshape(-1, 2), 280 + 1e-4
     # The 1e-4 virtual rows of mean 0 and variance 1 take part: with a mean of 100 they add 1e-4 * 100^2 / 280.
     mean = flat.sum(axis=0) / count
@@ -74,31 +75,31 @@ def test_constant_dimensions_stay_finite():
     running = moments.start((2,))
     rows = jnp.stack([jnp.full(16, 0.7), jnp.linspace(-1.0, 1.0, 16)], axis=-1)
     for _ in range(50):
-        running = jax.jit(moments.absorb)(running, rows)
+        running = interpreted(moments.absorb)(running, rows)
     deviation = moments.deviation(running)
     assert deviation[0] == pytest.approx(np.sqrt(1e-4 * 1.49 / 800), rel=0.3)  # what the virtual rows leave
     signal = rnd(Spec(observation_dim=2, action_dim=1), SMALL)
-    state = signal.init(jax.random.key(0))
+    state = interpreted(signal.init)(jax.random.key(0))
     batch = Transition(rows, jnp.zeros((16, 1)), jnp.zeros(16), jnp.ones(16), rows)
     for step in range(50):
-        state, score, metrics = jax.jit(signal.update)(state, batch, jax.random.key(step))
+        state, score, metrics = interpreted(signal.update)(state, batch, jax.random.key(step))
     assert np.isfinite(score).all() and np.isfinite(metrics['loss'])
 
 
 def test_rnd_bonus_falls_with_familiarity():
     signal = rnd(SPEC, RNDConfig(hidden=(32,), num_features=16, learning_rate=1e-2, normaliser='none'))
-    state = signal.init(jax.random.key(0))
+    state = interpreted(signal.init)(jax.random.key(0))
     known, novel = _batch(0), _batch(1, shift=8.0)
 
     @jax.jit
     def train(state):
         def body(state, key):
-            return signal.update(state, known, key)[0], None
+            return interpreted(signal.update)(state, known, key)[0], None
 
         return jax.lax.scan(body, state, jax.random.split(jax.random.key(1), 500))[0]
 
     state = train(state)
-    assert signal.score(state, known).mean() < 0.05 * signal.score(state, novel).mean()
+    assert interpreted(signal.score)(state, known).mean() < 0.05 * interpreted(signal.score)(state, novel).mean()
 
 
 def _known(mean, deviation):
@@ -129,7 +130,7 @@ def test_an_update_of_rnd_by_hand(normaliser, divisor):
     np.testing.assert_allclose(metrics['deviation'], 4.0, rtol=1e-6)
     raw = jnp.array([4.0, 100.0])
     np.testing.assert_allclose(score, raw / divisor, rtol=1e-6)
-    np.testing.assert_allclose(signal.score(state, batch), raw / divisor, rtol=1e-6)
+    np.testing.assert_allclose(interpreted(signal.score)(state, batch), raw / divisor, rtol=1e-6)
     _same_moments(new.observations, moments.absorb(state.observations, seen))
     _same_moments(new.bonuses, moments.absorb(state.bonuses, score if normaliser == 'official' else raw))
 
@@ -137,12 +138,12 @@ def test_an_update_of_rnd_by_hand(normaliser, divisor):
 @pytest.mark.parametrize('order', ['update_first', 'score_first'])
 def test_rnd_order(order):
     signal = rnd(SPEC, RNDConfig(hidden=(8,), num_features=6, learning_rate=1e-2, order=order, normaliser='none'))
-    old = signal.init(jax.random.key(0))
-    new, score, _ = jax.jit(signal.update)(old, _batch(0), jax.random.key(1))
+    old = interpreted(signal.init)(jax.random.key(0))
+    new, score, _ = interpreted(signal.update)(old, _batch(0), jax.random.key(1))
     predictor = new.predictor if order == 'update_first' else old.predictor
-    np.testing.assert_allclose(score, signal.score(old._replace(predictor=predictor), _batch(0)), rtol=1e-5)
+    np.testing.assert_allclose(score, interpreted(signal.score)(old._replace(predictor=predictor), _batch(0)), rtol=1e-5)
     other = old.predictor if order == 'update_first' else new.predictor
-    assert abs(score - signal.score(old._replace(predictor=other), _batch(0))).max() > 1e-4
+    assert abs(score - interpreted(signal.score)(old._replace(predictor=other), _batch(0))).max() > 1e-4
 
 
 def test_rnd_official_normaliser_settles_at_the_square_root_of_the_deviation():
@@ -155,7 +156,7 @@ def test_rnd_official_normaliser_settles_at_the_square_root_of_the_deviation():
         signal = rnd(SPEC, config)
 
         def body(state, key):
-            return signal.update(state, batch, key)[0], None
+            return interpreted(signal.update)(state, batch, key)[0], None
 
         keys = jax.random.split(jax.random.key(1), 3000)
         state, _ = jax.jit(lambda state: jax.lax.scan(body, state, keys))(signal.init(jax.random.key(0)))
@@ -167,7 +168,7 @@ def test_rnd_official_normaliser_settles_at_the_square_root_of_the_deviation():
 def test_rnd_with_an_empty_mask_moves_by_momentum_only():
     signal, replay = rnd(SPEC, SMALL), Replay('uniform')
     nobody, somebody = np.linspace(0.3, 0.9, 16), np.linspace(0.1, 0.9, 16)
-    state = signal.init(jax.random.key(0))
+    state = interpreted(signal.init)(jax.random.key(0))
 
     def step(draw, state, batch):
         return replay.run(signal.update, [draw], state, batch, jax.random.key(1))
@@ -183,7 +184,7 @@ def test_rnd_with_an_empty_mask_moves_by_momentum_only():
 
 def test_rnd_reads_no_reward_action_or_discount():
     signal = rnd(SPEC, SMALL)
-    state, update = signal.init(jax.random.key(0)), jax.jit(signal.update)
+    state, update = interpreted(signal.init)(jax.random.key(0)), interpreted(signal.update)
     batch = _batch(0)
     other = batch._replace(reward=batch.reward + 3.0, action=-batch.action, discount=0 * batch.discount)
     results = [update(state, b, jax.random.key(1)) for b in (batch, other)]
@@ -192,8 +193,8 @@ def test_rnd_reads_no_reward_action_or_discount():
 
 def test_rnd_never_moves_its_target():
     signal = rnd(SPEC, SMALL)
-    state = signal.init(jax.random.key(0))
-    new, _, _ = jax.jit(signal.update)(state, _batch(0), jax.random.key(1))
+    state = interpreted(signal.init)(jax.random.key(0))
+    new, _, _ = interpreted(signal.update)(state, _batch(0), jax.random.key(1))
     jax.tree.map(np.testing.assert_array_equal, new.target, state.target)
 
 
@@ -206,30 +207,31 @@ def _visit(observation, action):
 def test_counts_by_hand():
     # Three points 0, 0.5, 1 in the second observation column and two, -1 and 1, in the action.
     signal = state_action_counts([0.0], [1.0], (3,), (2,), observation_columns=(1,))
-    state = signal.init(jax.random.key(0))
+    state = interpreted(signal.init)(jax.random.key(0))
     assert state.visits.shape == (6,)
     seen = _visit([[9.0, 0.4], [9.0, 0.6], [0.0, 0.1]], [[0.3], [0.9], [-0.5]])  # cells (0.5, 1) twice, (0, -1) once
-    state = signal.observe(state, seen)
+    state = interpreted(signal.observe)(state, seen)
     np.testing.assert_array_equal(state.visits, [1, 0, 0, 2, 0, 0])
     asked = _visit([[-5.0, 0.5], [0.0, -7.0], [0.0, 0.9]], [[1.0], [-1.0], [1.0]])  # the second from below the border
-    np.testing.assert_allclose(signal.score(state, asked), [1 / np.sqrt(3), 1 / np.sqrt(2), 1.0], rtol=1e-6)
+    np.testing.assert_allclose(interpreted(signal.score)(state, asked), [1 / np.sqrt(3), 1 / np.sqrt(2), 1.0], rtol=1e-6)
 
 
 def test_counts_are_made_by_observe_alone():
     signal = state_action_counts([0.0, 0.0], [1.0, 1.0], (4, 4), (3, 3))
     batch = _visit(np.full((5, 2), 0.3), np.zeros((5, 2)))
-    state = signal.init(jax.random.key(0))
-    new, score, _ = jax.jit(signal.update)(state, batch, jax.random.key(1))
+    state = interpreted(signal.init)(jax.random.key(0))
+    new, score, _ = interpreted(signal.update)(state, batch, jax.random.key(1))
     np.testing.assert_array_equal(new.visits, state.visits)
     np.testing.assert_array_equal(score, 1.0)
-    assert jax.jit(signal.observe)(new, batch).visits.sum() == 5
+    assert interpreted(signal.observe)(new, batch).visits.sum() == 5
 
 
 def test_counts_of_the_point_mass_find_their_grid_points():
     signal = state_action_counts([-0.25, -0.25], [1.25, 1.45], (100, 100), (10, 10))
     rng = np.random.default_rng(0)
     observation, action = rng.uniform([-0.25, -0.25], [1.25, 1.45], (500, 2)), rng.uniform(-1, 1, (500, 2))
-    visits = signal.observe(signal.init(jax.random.key(0)), _visit(observation, action)).visits.reshape(100, 100, 10, 10)
+    state = interpreted(signal.init)(jax.random.key(0))
+    visits = interpreted(signal.observe)(state, _visit(observation, action)).visits.reshape(100, 100, 10, 10)
     grids = [np.linspace(-0.25, 1.25, 100), np.linspace(-0.25, 1.45, 100), np.linspace(-1, 1, 10), np.linspace(-1, 1, 10)]
     expected = np.zeros((100, 100, 10, 10), int)
     for row in np.concatenate([observation, action], axis=-1):
@@ -252,12 +254,12 @@ def test_disagreement_is_larger_away_from_the_data():
     @jax.jit
     def train(state):
         def body(state, key):
-            return signal.update(state, known, key)[0], None
+            return interpreted(signal.update)(state, known, key)[0], None
 
         return jax.lax.scan(body, state, jax.random.split(jax.random.key(1), 500))[0]
 
-    state = train(signal.init(jax.random.key(0)))
-    assert signal.score(state, known).mean() < 0.5 * signal.score(state, novel).mean()
+    state = train(interpreted(signal.init)(jax.random.key(0)))
+    assert interpreted(signal.score)(state, known).mean() < 0.5 * interpreted(signal.score)(state, novel).mean()
 
 
 def _disagreeing(**settings):
@@ -290,7 +292,7 @@ def test_an_update_of_disagreement_by_hand():
     # Deviations of two members are half their distances: 0.5 and 1.5, and 0.5 in the other column.
     raw = jnp.array([0.5, 1.0])
     np.testing.assert_allclose(score, raw / 4.0, rtol=1e-6)
-    np.testing.assert_allclose(signal.score(state, TWO_ROWS), raw / 4.0, rtol=1e-6)
+    np.testing.assert_allclose(interpreted(signal.score)(state, TWO_ROWS), raw / 4.0, rtol=1e-6)
     undivided, _ = _disagreeing(normaliser='none')
     np.testing.assert_allclose(undivided.score(state, TWO_ROWS), raw, rtol=1e-6)
     _same_moments(new.observations, moments.absorb(state.observations, TWO_ROWS.observation))
@@ -306,15 +308,15 @@ def test_disagreement_scores_with_the_new_members_and_the_old_moments():
     jax.tree.map(np.testing.assert_array_equal, new.members[1], state.members[1])
     # Member 0 is too high in the first row: Adam lowers its bias by the rate.
     np.testing.assert_allclose(new.members[0]['params']['Dense_0']['bias'], [-0.1, 0.0], rtol=1e-4)
-    np.testing.assert_allclose(score, signal.score(state._replace(members=new.members), TWO_ROWS), rtol=1e-6)
-    assert abs(score - signal.score(state, TWO_ROWS)).max() > 1e-2
+    np.testing.assert_allclose(score, interpreted(signal.score)(state._replace(members=new.members), TWO_ROWS), rtol=1e-6)
+    assert abs(score - interpreted(signal.score)(state, TWO_ROWS)).max() > 1e-2
 
 
 def test_identical_members_do_not_disagree():
     signal = ensemble_disagreement(SPEC, DisagreementConfig(hidden=(8,)))
-    state = signal.init(jax.random.key(0))
+    state = interpreted(signal.init)(jax.random.key(0))
     state = state._replace(members=(state.members[0],) * 5)
-    np.testing.assert_allclose(signal.score(state, _batch(0)), 0.0, atol=1e-6)
+    np.testing.assert_allclose(interpreted(signal.score)(state, _batch(0)), 0.0, atol=1e-6)
 
 
 def test_disagreement_needs_two_members():

@@ -7,6 +7,7 @@ import pytest
 from small import blank, linear
 
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.signals import ClassifierConfig, PrecedenceConfig, ReachabilityConfig, precedence, reset_reachability
 from ooorl.signals.familiarity import (
     ConfidenceConfig,
@@ -34,8 +35,8 @@ def _rows(before, after, **extras):
 
 
 def _updated(signal, batch, times, state=None):
-    update = jax.jit(signal.update)
-    state = signal.init(KEY) if state is None else state
+    update = interpreted(signal.update)
+    state = interpreted(signal.init)(KEY) if state is None else state
     for _ in range(times):
         state, score, metrics = update(state, batch, KEY)
     return state, score, metrics
@@ -61,7 +62,7 @@ def test_a_classifier_without_both_classes_is_unknown_and_never_triggers(label):
     state, score, _ = _updated(signal, batch, 2)
     assert score.tolist() == [0, 0] and verdict(signal, state, batch, 0.0).tolist() == [-1, -1]
     if 0 not in label.get('label', ()):  # nothing to learn from: nothing moves, momentum included
-        jax.tree.map(np.testing.assert_array_equal, state, signal.init(KEY))
+        jax.tree.map(np.testing.assert_array_equal, state, interpreted(signal.init)(KEY))
 
 
 def test_fitting_finds_the_edge_from_rare_positives():
@@ -82,7 +83,7 @@ def test_precedence_learns_the_one_way_step_only():
     assert not score.any() and verdict(signal, state, batch, 0.1).tolist() == [-1] * 4
     state, score, metrics = _updated(signal, batch, 1, state)
     assert score[:2].tolist() == [0, 0] and (score[2:] > 0.9).all() and metrics['fitted'] == 1
-    still = signal.score(state, _rows([0.3], [0.3]))
+    still = interpreted(signal.score)(state, _rows([0.3], [0.3]))
     assert still.item() == 0  # psi(x, x) is one half exactly
 
 
@@ -90,7 +91,8 @@ def test_precedence_of_a_linear_network_is_that_of_differences():
     signal = precedence(SPEC, PrecedenceConfig(**LINEAR, threshold=0.5, min_updates=0))
     state = blank(signal.init)._replace(network=linear([[1.0], [3.0]], [0.7]))
     # g(x, y) - g(y, x) = (x + 3 y) - (y + 3 x) = 2 (y - x).
-    np.testing.assert_allclose(signal.score(state, _rows([0.0, 1.0], [1.0, 0.0])), [1 / (1 + np.exp(-2)), 0], rtol=1e-6)
+    scores = interpreted(signal.score)(state, _rows([0.0, 1.0], [1.0, 0.0]))
+    np.testing.assert_allclose(scores, [1 / (1 + np.exp(-2)), 0], rtol=1e-6)
 
 
 def test_later_observations_stay_in_their_episode():
@@ -108,7 +110,7 @@ def test_reachability_is_the_discounted_distance_to_the_reset():
     state, _, _ = _updated(signal, batch, 399)
     assert verdict(signal, state, batch, 0.1).tolist() == [-1] * 4
     state, _, _ = _updated(signal, batch, 1, state)
-    score = signal.score(state, visited(jnp.array([[1.0], [2.0], [3.0], [9.0]])))
+    score = interpreted(signal.score)(state, visited(jnp.array([[1.0], [2.0], [3.0], [9.0]])))
     np.testing.assert_allclose(score, [0.0, 0.5, 0.75, 1.0], atol=0.06)
     never = _updated(reset_reachability(SPEC, ReachabilityConfig(reset=(5.0,), hidden=(), min_updates=1)), batch, 2)
     assert not never[1].any()  # no reset was ever reached: nothing is known
@@ -118,13 +120,13 @@ def test_reachability_is_the_discounted_distance_to_the_reset():
 
 def test_the_nearest_neighbour_halves_at_its_radius_and_forgets_what_is_bad():
     signal = nearest_neighbour(SPEC, NeighbourConfig(radius=0.5, capacity=4))
-    state = signal.init(KEY)
+    state = interpreted(signal.init)(KEY)
     query = visited(jnp.array([[1.0], [1.5], [3.0]]))
-    assert verdict(signal, state, query, 0.0).tolist() == [-1] * 3 and not signal.score(state, query).any()
-    state = signal.observe(state, _rows([0, 0], [1.0, 3.0], label=[0, 1]))
+    assert verdict(signal, state, query, 0.0).tolist() == [-1] * 3 and not interpreted(signal.score)(state, query).any()
+    state = interpreted(signal.observe)(state, _rows([0, 0], [1.0, 3.0], label=[0, 1]))
     assert jnp.isfinite(state.memory).all()  # a state that is not finite counts as diverged
-    np.testing.assert_allclose(signal.score(state, query), [0.0, 0.5, 0.8])
-    state = signal.observe(state, _rows(np.zeros(9), np.linspace(10, 18, 9)))  # more than fit: evenly spread
+    np.testing.assert_allclose(interpreted(signal.score)(state, query), [0.0, 0.5, 0.8])
+    state = interpreted(signal.observe)(state, _rows(np.zeros(9), np.linspace(10, 18, 9)))  # more than fit: evenly spread
     assert sorted(state.memory[:, 0].tolist()) == [10.0, 12.0, 15.0, 18.0]
     assert usual_distance(np.array([[0.0], [1.0], [3.0]]), 1.0) == 2.0
 

@@ -47,6 +47,12 @@ def make(name):
     return gymnasium.make(name)
 
 
+def registered(name):
+    """What an environment is registered as."""
+    d4rl.register()
+    return gymnasium.spec(name)
+
+
 def mean_return(env, act, num_episodes, first_seed=0):
     """`(mean return, share of episodes that ended in success)` over seeds in a row."""
     returns, successes = [], []

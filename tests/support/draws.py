@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import optax
 import pytest
 
+from ooorl.interpreted import interpreted
+
 NAMES = ('normal', 'uniform', 'choice')
 
 
@@ -13,16 +15,16 @@ class Replay:
 
     Args:
       *names: which draws the function makes, in their order; their numbers are given to `run`.
-      compiled: whether the function is compiled at its first run (then every run must be of the same function), or goes
-        operation by operation, which is faster for a single run.
+      traced: whether the function is traced at its first run (then every run must be of the same function) and run with
+        numpy, or goes operation by operation in jax, for functions that look at their numbers.
 
     Loops of the function are unrolled: each turn takes its own numbers. All numbers must be taken, no more may be drawn, each
     draw must have the shape of its numbers and, if uniform, their interval, as far as they reach into both of its halves; no two
     draws may have the same key.
     """
 
-    def __init__(self, *names: str, compiled: bool = True):
-        self.names, self.compiled = names, compiled
+    def __init__(self, *names: str, traced: bool = True):
+        self.names, self.traced = names, traced
         self.gradients, self._seen, self._program, self._intervals = [], [], None, []
 
     @property
@@ -60,7 +62,7 @@ class Replay:
             assert not waiting, f'never drawn: {[(name, values.shape) for name, values in waiting]}'
             return result, keys, self._seen
 
-        return jax.jit(program) if self.compiled else program
+        return interpreted(program) if self.traced else program
 
     def _answer(self, name, waiting, keys):
         original = getattr(jax.random, name)

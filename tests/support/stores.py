@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ooorl.interpreted import interpreted
 from ooorl.training import learn, replay
 from ooorl.training.learn import make_learn
 from ooorl.types import Agent, Transition
@@ -14,11 +15,11 @@ GAMMA = 0.9
 STREAMS = {'reward': [0, 0, 0, 1, 0, 0, 1, 0], 'boundary': [0, 0, 1, 1, 0, 0, 1, 0]}
 BOTH = {'dataset': 1, 'online': 1}
 
-# Most of what these cost otherwise is compiling one operation after another.
+# Each is another program in every test, which runs a few times.
 extend = jax.jit(replay.extend)
-annotated = jax.jit(learn.annotated, static_argnums=(1, 2, 3))
-know = jax.jit(learn.know, static_argnums=(1, 2, 3))
-successes = jax.jit(learn.successes, static_argnums=(1, 2))
+annotated = interpreted(learn.annotated, static_argnums=1)
+know = interpreted(learn.know, static_argnums=1)
+successes = interpreted(learn.successes, static_argnums=1)
 
 
 def learner(*args, **settings):

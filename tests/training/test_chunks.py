@@ -21,6 +21,7 @@ from ooorl.agents.sac import SACConfig, sac
 from ooorl.agents.td3 import TD3Config, td3
 from ooorl.envs import batched, host
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.nn import schedules
 from ooorl.policies.autoregressive import AutoregressiveConfig, autoregressive_policy
 from ooorl.policies.diffusion import DiffusionConfig, diffusion_policy
@@ -139,23 +140,23 @@ def test_windows_of_one_row_are_that_row_bit_for_bit(ends):
     row = one_decision(windows, 0.99, ends)
     assert trees_equal(row[:5], batch[:5])
     agent = iql(SPEC, SMALL)
-    state = schedules.begin(agent.init(jax.random.key(1)), 1)
+    state = schedules.begin(interpreted(agent.init)(jax.random.key(1)), 1)
     # Operation by operation, so that no compiler may fuse the two differently.
-    plain, _ = agent.update(state, batch, jax.random.key(2))
-    weighed, _ = agent.update(state, row, jax.random.key(2))
+    plain, _ = interpreted(agent.update)(state, batch, jax.random.key(2))
+    weighed, _ = interpreted(agent.update)(state, row, jax.random.key(2))
     assert trees_equal(plain, weighed)
 
 
 def test_rows_of_weight_zero_teach_nothing_but_count_in_the_mean():
     agent = iql(SPEC, SMALL)
-    state = schedules.begin(agent.init(jax.random.key(1)), 1)
+    state = schedules.begin(interpreted(agent.init)(jax.random.key(1)), 1)
     batch = random_batch(jax.random.key(0), 12, weight=jnp.where(jnp.arange(12) < 6, 1.0, 0.0))
     noise = random_batch(jax.random.key(5), 12, **batch.extras)
     other = jax.tree.map(lambda a, b: a.at[6:].set(b[6:]), batch, noise)
-    found = [agent.update(state, rows, jax.random.key(2)) for rows in (batch, other)]
+    found = [interpreted(agent.update)(state, rows, jax.random.key(2)) for rows in (batch, other)]
     assert trees_equal(found[0][0], found[1][0])
     half = jax.tree.map(lambda leaf: leaf[:6], batch._replace(extras={}))
-    _, metrics = agent.update(state, half, jax.random.key(2))
+    _, metrics = interpreted(agent.update)(state, half, jax.random.key(2))
     for name in ('q/loss', 'value/loss'):
         np.testing.assert_allclose(found[0][1][name], metrics[name] / 2, rtol=1e-5)
 
@@ -186,11 +187,11 @@ def test_what_was_done_in_rows_of_weight_zero_is_never_learnt(name):
     batch = random_batch(jax.random.key(0), 12, return_to_go=jnp.ones(12), weight=weight)
     noise = random_batch(jax.random.key(5), 12, **batch.extras | {'return_to_go': jnp.zeros(12)})
     other = jax.tree.map(lambda a, b: a.at[6:].set(b[6:]), batch, noise)._replace(observation=batch.observation)
-    state = schedules.begin(agent.init(jax.random.key(1)), 1)
-    found = [agent.update(state, rows, jax.random.key(2))[0] for rows in (batch, other)]
+    state = schedules.begin(interpreted(agent.init)(jax.random.key(1)), 1)
+    found = [interpreted(agent.update)(state, rows, jax.random.key(2))[0] for rows in (batch, other)]
     assert trees_equal(found[0], found[1])
     weighed, plain = (
-        agent.update(state, batch._replace(extras=extras), jax.random.key(2))[0]
+        interpreted(agent.update)(state, batch._replace(extras=extras), jax.random.key(2))[0]
         for extras in (batch.extras | {'weight': jnp.ones(12)}, {'return_to_go': jnp.ones(12)})
     )
     assert trees_equal(weighed, plain) and not trees_equal(plain, found[0])
@@ -209,14 +210,15 @@ POLICIES = {
 @pytest.mark.parametrize('name', POLICIES)
 def test_only_what_is_known_of_an_action_is_imitated(name):
     policy = POLICIES[name](wide(SPEC, 2))
-    params, batch = policy.init(jax.random.key(0)), random_batch(jax.random.key(1), 5, action_dim=4)
+    params, batch = interpreted(policy.init)(jax.random.key(0)), random_batch(jax.random.key(1), 5, action_dim=4)
     first = jnp.broadcast_to(jnp.array([1.0, 1.0, 0.0, 0.0]), (5, 4))
     every, known, rest, none = (
-        policy.loss(params, batch.observation, batch.action, jax.random.key(2), mask)
+        interpreted(policy.loss)(params, batch.observation, batch.action, jax.random.key(2), mask)
         for mask in (jnp.ones((5, 4)), first, 1 - first, jnp.zeros((5, 4)))
     )
     assert policy.masks and (none == 0).all() and (known != 0).any()
-    np.testing.assert_allclose(policy.loss(params, batch.observation, batch.action, jax.random.key(2)), every, rtol=1e-6)
+    plain = interpreted(policy.loss)(params, batch.observation, batch.action, jax.random.key(2))
+    np.testing.assert_allclose(plain, every, rtol=1e-6)
     np.testing.assert_allclose(known + rest, every, rtol=1e-5, atol=1e-5)
 
 
@@ -230,13 +232,14 @@ def test_backups_of_several_steps_with_plain_actions():
     assert trees_equal(row.extras | {'known': 0}, whole.extras | {'known': 0}) and row.extras['known'].shape == (1, 1)
     agent = chunked(iql(LINE, SMALL), 1, gamma=0.9, backup_steps=4)
     assert (agent.chunk, agent.window) == (1, 4)
-    state = schedules.begin(agent.init(jax.random.key(1)), 1)
+    state = schedules.begin(interpreted(agent.init)(jax.random.key(1)), 1)
     plain, _ = iql(LINE, SMALL).update(state, row, jax.random.key(2))
-    assert trees_equal(agent.update(state, windows, jax.random.key(2))[0], plain)
+    assert trees_equal(interpreted(agent.update)(state, windows, jax.random.key(2))[0], plain)
     # Collection and evaluation know nothing of it: no queue, plain actions.
     learn = make_learn(agent, Sampling(batch_size=6), num_updates=1, streams={'dataset': 1})
     new, metrics = learn(state, {'dataset': replay.full(line_data([6, 6]))}, jax.random.key(0))
-    assert metrics['chunk/steps'] > 1 and agent.sample_action(new, jnp.zeros((2, 1)), jax.random.key(0)).shape == (2, 1)
+    action = interpreted(agent.sample_action)(new, jnp.zeros((2, 1)), jax.random.key(0))
+    assert metrics['chunk/steps'] > 1 and action.shape == (2, 1)
 
 
 def line_windows(reward, discount):
@@ -301,7 +304,7 @@ def test_batches_of_a_phase_are_windows_of_its_own_streams():
     watching = wrap.edited(agent, lambda windows: seen.append(jax.tree.map(jnp.shape, windows)) or windows)
     source = replay.full(line_data([4, 5]))
     learn = make_learn(watching, Sampling(batch_size=6), num_updates=2, streams={'dataset': 1})
-    learn(schedules.begin(agent.init(jax.random.key(0)), 2), {'dataset': source}, jax.random.key(1))
+    learn(schedules.begin(interpreted(agent.init)(jax.random.key(0)), 2), {'dataset': source}, jax.random.key(1))
     assert seen[0].observation == (6, 2, 1) and seen[0].extras['valid'] == (6, 2)
 
 

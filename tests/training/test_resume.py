@@ -132,7 +132,9 @@ def place(tmp_path_factory):
 
 
 def environment():
-    return {**os.environ, 'PYTHONPATH': f'{ROOT}{os.pathsep}{ROOT / "tests" / "support"}'}
+    # Every process compiles the same programs anew, small ones too, but for what is kept.
+    kept = {'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
+    return {**os.environ, **kept, 'PYTHONPATH': f'{ROOT}{os.pathsep}{ROOT / "tests" / "support"}'}
 
 
 @pytest.fixture(scope='module')

@@ -9,6 +9,7 @@ from small import random_batch
 from ooorl import wrap
 from ooorl.agents.prdc import PRDCConfig, prdc
 from ooorl.errors import UsageError
+from ooorl.interpreted import interpreted
 from ooorl.runner import build, config
 from ooorl.runner.prepare import prepare
 from ooorl.training import run as running
@@ -74,7 +75,7 @@ def test_prdc_searches_observations_as_the_agent_sees_them():
     agents = (build.build_agent(table, spec, data), *(wrap.normalised_observation(a, mean, std) for a in (by_hand, raw)))
     queries = random_batch(jax.random.key(1), 12)
     cloning = [
-        float(jax.jit(a.update)(jax.jit(a.init)(jax.random.key(2)), queries, jax.random.key(3))[1]['policy/cloning'])
+        float(interpreted(a.update)(interpreted(a.init)(jax.random.key(2)), queries, jax.random.key(3))[1]['policy/cloning'])
         for a in agents
     ]
     np.testing.assert_allclose(cloning[0], cloning[1], rtol=1e-5)
