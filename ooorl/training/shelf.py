@@ -5,8 +5,8 @@ shelf knows it by what its text follows from: whoever opens one names a folder a
 made from (`runner.fingerprint`), and here each gets the name that it has in the run, with the shapes of its arguments.
 
 What is kept is what the compiler made. An executable that came out of jax's cache cannot be written once more (jaxlib 0.10: some
-of its functions are missing then), so a program is taken from its twin in this run, or traced again next time; so is one that
-calls libraries, whose functions jax makes known when it lowers. Files are Python pickles, as trustworthy as their folder.
+of its functions are missing then), so its program is traced again next time, as is one that calls libraries, whose functions jax
+makes known when it lowers. Files are Python pickles, as trustworthy as their folder.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ import numpy as np
 from jax.experimental import serialize_executable
 
 KEEP = 16  # folders beside each other; those that were used longest ago go
-WHOLE = 'whole'  # a file that is there once all programs of a run are
+WHOLE = 'whole'  # a file that is there once all programs of a run are that take long to make
 INTERNAL = {'TopK'}  # custom calls that are no calls
 
 
@@ -37,12 +37,12 @@ class Shelf:
 
     def __init__(self, folder: Path):
         self.folder, self._agents = Path(folder), []
-        self._writer, self._twins, self._missing = ThreadPoolExecutor(1, 'shelf'), {}, False
+        self._writer, self._missing = ThreadPoolExecutor(1, 'shelf'), False
         _Hits.listen()
 
     @property
     def whole(self) -> bool:
-        """Whether an earlier run has left all of its programs here."""
+        """Whether an earlier run has left all of its programs here, but for some that run seldom."""
         return (self.folder / WHOLE).exists()
 
     def name_agents(self, agents) -> None:
@@ -60,11 +60,12 @@ class Shelf:
         """The program of a job, compiled and kept, which a thread of its own does."""
         before = _Hits.here.number
         program = lowered.compile()
-        text = hashlib.sha256(lowered.as_text().encode()).digest() if job.rare else None  # others have no twins
         try:
-            self._writer.submit(self._keep, self._path(job), program, text, _Hits.here.number == before)
-        except (RuntimeError, ValueError):  # nobody waits for this program any more, or it has no name
-            self._missing = True
+            if _Hits.here.number > before:
+                raise ValueError('an executable that can be written')
+            self._writer.submit(self._keep, self._path(job), program, job.rare)
+        except (RuntimeError, ValueError):  # nobody waits for this program any more, or it cannot be kept
+            self._missing |= not job.rare
         return program
 
     def close(self, whole: bool) -> None:
@@ -101,21 +102,17 @@ class Shelf:
             raise ValueError('a name that another process can make')
         return f'agent {number}'
 
-    def _keep(self, path, program, text, fresh):
+    def _keep(self, path, program, rare):
         try:
-            payload, *trees = serialize_executable.serialize(program)
-            if fresh and not _calls_out(program):
-                self._twins[text] = payload
-            elif text in self._twins:
-                payload = self._twins[text]
-            else:
-                raise ValueError('no executable that can be written')
+            if _calls_out(program):
+                raise ValueError('a program without calls of libraries')
+            kept = pickle.dumps(serialize_executable.serialize(program))
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-            temporary.write_bytes(zlib.compress(pickle.dumps((payload, *trees)), 1))
+            temporary.write_bytes(zlib.compress(kept, 1))
             temporary.rename(path)
         except Exception:  # noqa: BLE001 - a program that cannot be kept is traced again next time
-            self._missing = True
+            self._missing |= not rare
 
 
 class _Hits:

@@ -4,6 +4,7 @@ import time
 import tomllib
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
@@ -57,6 +58,17 @@ def test_a_damaged_program_is_none(kept, tmp_path):
     for path in shelf.folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes()[:-20])
     assert Shelf(tmp_path).load(job) is None
+
+
+def test_what_comes_out_of_jax_s_cache_is_not_kept(kept, tmp_path):
+    def compiled():
+        jax.monitoring.record_event('/jax/compilation_cache/cache_hits')
+        return kept[1].load(kept[0])
+
+    shelf = Shelf(tmp_path / 'one')
+    assert shelf.compiled(kept[0], SimpleNamespace(compile=compiled)) is not None
+    shelf.close(True)
+    assert shelf.load(kept[0]) is None and not shelf.whole
 
 
 def test_a_run_takes_what_another_has_left(kept):
