@@ -8,8 +8,10 @@ import pytest
 from line_world import HORIZON, LineEnv, line_task
 from small import linear, one_row, random_batch, trees_equal
 
+from ooorl.agents.bc import BCConfig, bc
 from ooorl.agents.dsrl import DSRLConfig, dsrl
 from ooorl.agents.fql import FQLConfig, fql_critic
+from ooorl.agents.slow_policy import slow_policy
 from ooorl.envs import batched, host
 from ooorl.envs.steered import steered
 from ooorl.errors import UsageError
@@ -18,8 +20,10 @@ from ooorl.policies.autoregressive import autoregressive_policy
 from ooorl.policies.averaged import averaged
 from ooorl.policies.gaussian import gaussian_policy
 from ooorl.policies.noise import beside, drawing
+from ooorl.signals.novelty import RNDConfig, rnd
 from ooorl.training import collect as collection
 from ooorl.types import Policy, Spec
+from ooorl.wrap import bonus, normalised_observation
 
 SPEC, LINE, KEY = Spec(observation_dim=3, action_dim=2), Spec(observation_dim=1, action_dim=1), jax.random.key(2)
 BATCH = random_batch(jax.random.key(1), 6)
@@ -152,3 +156,17 @@ def test_a_steered_environment_carries_out_what_is_decoded_where_it_stands(make)
         position = 0.0 if position >= 2.0 or len(found) == HORIZON else position
     np.testing.assert_allclose(rows.observation[:, 0, 0], found, rtol=1e-6)
     np.testing.assert_array_equal(rows.action[:, 0], np.broadcast_to([0.5, 0.25], (6, 2)))  # what is stored is the noise
+
+
+def test_an_agents_draws_can_be_steered_through_its_wrappers():
+    policy, noise = gaussian_policy(SPEC, (8,)), jnp.full((6, 2), 0.4)
+    plain = bc(SPEC, BCConfig(hidden=(8,)))
+    seen = (BATCH.observation - 0.5) / 2.0
+    signal = rnd(SPEC, RNDConfig(hidden=(8,), num_features=4))
+    agent = normalised_observation(bonus(slow_policy(plain, 0.1), signal, scale=1.0), jnp.full(3, 0.5), jnp.full(3, 2.0))
+    state = agent.init(KEY)
+    slow = jax.tree.map(lambda leaf: leaf + 0.1, state.agent.agent.slow)
+    state = state._replace(agent=state.agent._replace(agent=state.agent.agent._replace(slow=slow)))
+    found = agent.decode(state, BATCH.observation, noise)
+    np.testing.assert_array_equal(found, policy.decode(slow, seen, noise))
+    assert agent.noise_dim == 2 and bc(SPEC, BCConfig(hidden=(8,)), policy=autoregressive_policy(SPEC)).decode is None
