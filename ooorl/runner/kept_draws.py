@@ -20,12 +20,15 @@ def with_kept_draws(config: Mapping, spec: Spec, dataset: Transition) -> Transit
       UsageError: if the policy learns and its draws are never refreshed, or rows are collected, of which no draws are kept.
     """
     for table in (config[name] for name in AGENT_TABLES if config.get(name, {}).get('cached')):
-        _refuse_collecting(config['run']['scheme'], table)
+        _refuse_other_rows(config['run'], table)
         dataset = with_places(dataset) if table.get('refresh_every') else _drawn_once(table, spec, dataset)
     return dataset
 
 
-def _refuse_collecting(scheme, table):
+def _refuse_other_rows(run, table):
+    scheme = run['scheme']
+    if run['store']:
+        raise UsageError(f'cached keeps draws for the rows of the data set; got others in run.store, {run["store"]}; remove one')
     if scheme not in QUIET_SCHEMES and (online_table(table) or table)['cached']:
         raise UsageError(
             f'cached keeps draws for the rows of the data set; scheme {scheme!r} collects others; set cached = false, in '

@@ -111,5 +111,7 @@ def test_a_given_policy_sees_raw_observations_and_is_asked_once_for_each_row():
     collecting = {'run': {'scheme': 'online'}, 'agent': agent}
     with pytest.raises(UsageError, match="cached keeps draws for the rows of the data set; scheme 'online' collects others"):
         with_kept_draws(config.resolve(collecting), SPEC, data)
+    with pytest.raises(UsageError, match='got others in run.store, elsewhere; remove one'):
+        with_kept_draws(config.resolve(tables | {'agent': agent, 'run': {'scheme': 'offline', 'store': 'elsewhere'}}), SPEC, data)
     with pytest.raises(UsageError, match="cached needs a policy that is given .*refresh_every, in updates; got .flow."):
         with_kept_draws(config.resolve(tables | {'agent': agent | {'policy': {'kind': 'flow'}}}), SPEC, data)
