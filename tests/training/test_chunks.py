@@ -233,7 +233,7 @@ def test_backups_of_several_steps_with_plain_actions():
     agent = chunked(iql(LINE, SMALL), 1, gamma=0.9, backup_steps=4)
     assert (agent.chunk, agent.window) == (1, 4)
     state = schedules.begin(interpreted(agent.init)(jax.random.key(1)), 1)
-    plain, _ = iql(LINE, SMALL).update(state, row, jax.random.key(2))
+    plain, _ = interpreted(iql(LINE, SMALL).update)(state, row, jax.random.key(2))
     assert trees_equal(interpreted(agent.update)(state, windows, jax.random.key(2))[0], plain)
     # Collection and evaluation know nothing of it: no queue, plain actions.
     learn = make_learn(agent, Sampling(batch_size=6), num_updates=1, streams={'dataset': 1})
