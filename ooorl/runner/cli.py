@@ -207,7 +207,7 @@ def _start(table, arguments, out):
     from ooorl.reporting.remedies import remedies
     from ooorl.reporting.report import headline, phase_table
     from ooorl.reporting.writers import read_rows, times_text
-    from ooorl.runner import config, fingerprint, hosts, session
+    from ooorl.runner import config, hosts, session
     from ooorl.runner.cli_header import print_header
     from ooorl.runner.prepare import prepare
 
@@ -230,8 +230,7 @@ def _start(table, arguments, out):
         prepared = prepared._replace(setup=without_resets.asked(prepared.config, prepared.setup, Path(out), arguments.ask))
     if is_first_host():
         print_header(prepared, out)
-    shelf = None if _Process.began is None else fingerprint.shelf(prepared)  # in a process of others code may have been replaced
-    summary = session.execute(prepared, Path(out), resume=arguments.resume, began=_Process.began, shelf=shelf)
+    summary = session.execute(prepared, Path(out), resume=arguments.resume, began=_Process.began)
     if summary is None:  # the first host tells
         return 0
     from rich.console import Console

@@ -23,18 +23,11 @@ from ooorl.runner.summary import summarise, visited, whole_times
 from ooorl.training import checkpoint, rounds
 from ooorl.training import run as running
 from ooorl.training.phases import round_sizes
-from ooorl.training.shelf import Shelf
 from ooorl.training.stopwatch import Stopwatch, added, total
 
 
 def execute(
-    prepared: Prepared,
-    out: Path,
-    *,
-    resume: bool = False,
-    quiet: bool = False,
-    began: float | None = None,
-    shelf: Shelf | None = None,
+    prepared: Prepared, out: Path, *, resume: bool = False, quiet: bool = False, began: float | None = None
 ) -> dict | None:
     """Runs a prepared config in directory `out` and returns the summary; None on all hosts but the first, which write nothing.
 
@@ -47,7 +40,6 @@ def execute(
       resume: go on from its last checkpoint.
       quiet: show no progress.
       began: when this process began, of `time.monotonic`, so that times include what came before; now if not given.
-      shelf: where programs are kept between runs.
 
     Raises:
       UsageError: if `out` holds another run, with `resume` one of another config or one that is damaged, if another process
@@ -63,7 +55,7 @@ def execute(
         _write_text(out / 'config.toml', text)  # first of all: without it neither a fresh start nor --resume takes the directory
         writer = writers.MetricsWriter(out)
         writer.truncate(meta['offset'], meta['digest'])
-        session = _Session(prepared, held, writer, state, meta, Stopwatch(began), shelf)
+        session = _Session(prepared, held, writer, state, meta, Stopwatch(began))
         try:
             with writer:
                 session.run(quiet)
@@ -120,9 +112,9 @@ def _refuse_lost(setup, out):
 class _Session:
     """The loop over events: writes rows, checkpoints now and then, shows progress."""
 
-    def __init__(self, prepared, held, writer, state, meta, watch, shelf):
+    def __init__(self, prepared, held, writer, state, meta, watch):
         self.prepared, self.held, self.writer, self.state, self.meta = prepared, held, writer, state, meta
-        self.watch, self._before, self._shelf = watch, meta['times'], shelf
+        self.watch, self._before = watch, meta['times']
         self.saver = checkpoint.Saver(held.out / 'checkpoint')
         self.saved_at = time.monotonic()
 
@@ -153,13 +145,10 @@ class _Session:
     def _loop(self, caught, quiet):
         setup = self.prepared.setup
         stopped, ahead = lambda: bool(caught.number), num_cores() > 1 and num_hosts() == 1
-        events = running.iterate(
-            setup, resume=self.state, stopped=stopped, watch=self.watch, ahead=ahead, shelf=self._shelf
-        )
+        events = running.iterate(setup, resume=self.state, stopped=stopped, watch=self.watch, ahead=ahead)
         first = 0 if self.state is None else self.state.phase
         for number in range(first, len(setup.phases)):
             self._phase(events, setup.phases[number], caught, quiet)
-        next(events, None)  # there is none: programs are put away
 
     def _phase(self, events, phase, caught, quiet):
         sizes, unit = round_sizes(phase, self.prepared.setup), 'updates' if phase.num_updates else 'cycles'

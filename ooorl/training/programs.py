@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +16,6 @@ import numpy as np
 
 from ooorl.mapping import map_seeds, num_hosts, seldom
 from ooorl.training import replay
-from ooorl.training.shelf import Shelf
 from ooorl.training.stopwatch import Stopwatch, total
 
 PART_SECONDS = 2.0  # how long a part of a round should take
@@ -53,16 +51,11 @@ class Job(NamedTuple):
 class Programs:
     """Compiled programs of a run, each compiled once, and the data that all seeds share."""
 
-    def __init__(
-        self, setup, *, stopped: Callable[[], bool] | None = None, watch: Stopwatch | None = None, shelf: Shelf | None = None
-    ):
-        """Programs of `setup`, given up once `stopped` says True, timed by `watch`, kept on and taken from a `shelf`."""
+    def __init__(self, setup, *, stopped: Callable[[], bool] | None = None, watch: Stopwatch | None = None):
         self.setup, self.watch = setup, watch or Stopwatch()
         self.dataset = None if setup.dataset is None else replay.full(setup.dataset)
-        self._stopped, self._compiled, self._shelf = stopped, {}, shelf
-        self._ahead, self._noted = _Ahead(shelf), {}
-        if shelf is not None:
-            shelf.name_agents(phase.agent for phase in setup.phases)
+        self._stopped, self._compiled = stopped, {}
+        self._ahead, self._noted = _Ahead(), {}
 
     @property
     def compile_seconds(self) -> float:
@@ -73,11 +66,9 @@ class Programs:
         """Has threads of their own compile these programs, in this order; those that are wanted before are not made twice."""
         self._ahead.begin(jobs)
 
-    def close(self, whole: bool = False) -> None:
-        """Whatever is expected and not begun is forgotten; `whole` says that the run has come to its end."""
+    def close(self) -> None:
+        """Whatever is expected and not begun is forgotten."""
         self._ahead.close()
-        if self._shelf is not None:
-            self._shelf.close(whole)
 
     def once(self, key, make: Callable):
         """What `make()` answered when it was first asked for under this name."""
@@ -97,12 +88,9 @@ class Programs:
             except ValueError as error:  # told before anything is done: arrays that devices have shared out since it was made
                 if 'sharding' not in str(error):
                     raise
-        job = Job(key, function, args, donate, rare)
         with self.watch.on('compile'):
             self.heed()
             program = self._ahead.claim(key, self.heed)
-            if program is None and self._shelf is not None:
-                program = self._shelf.load(job)
         if program is not None:
             try:  # arguments are checked before anything is done with them
                 results = program(*args)
@@ -112,7 +100,7 @@ class Programs:
                 self._compiled[key] = program
                 return results
         with self.watch.on('compile'):
-            self._compiled[key] = self._compile(job)
+            self._compiled[key] = self._compile(Job(key, function, args, donate, rare).lower())
         return self._compiled[key](*args)
 
     def heed(self):
@@ -129,13 +117,12 @@ class Programs:
             pause = min(2 * pause, 0.05)
         return jax.device_get(arrays)
 
-    def _compile(self, job):
-        compile_it = partial(_compiled, job, job.lower(), self._shelf)
+    def _compile(self, lowered):
         if self._stopped is None:
-            return compile_it()
+            return lowered.compile()
         # Signals reach this thread only between two steps of Python, of which the compiler makes none.
         answers = []
-        thread = threading.Thread(target=lambda: answers.append(_answer(compile_it)), name='compile', daemon=True)
+        thread = threading.Thread(target=lambda: answers.append(_answer(lowered.compile)), name='compile', daemon=True)
         thread.start()
         while thread.is_alive():
             thread.join(0.1)
@@ -173,9 +160,9 @@ def _folded(seeds, numbers):
 class _Ahead:
     """Programs made by threads of their own, each by whoever comes first: them, or the one who wants it."""
 
-    def __init__(self, shelf):
+    def __init__(self):
         self._lock, self._turn = threading.Lock(), threading.Lock()
-        self._made, self._closed, self._shelf = {}, False, shelf
+        self._made, self._closed = {}, False
 
     def begin(self, jobs):
         jobs = iter(jobs)
@@ -206,17 +193,10 @@ class _Ahead:
                     return
                 with self._lock:
                     made = None if job.key in self._made else self._made.setdefault(job.key, Future())
-                kept = None if made is None or self._shelf is None else self._shelf.load(job)
-                lowered, error = (None, None) if made is None or kept is not None else _answer(job.lower)
-            if kept is not None:
-                made.set_result(kept)
-            elif made is not None:
-                program, error = (None, error) if error else _answer(partial(_compiled, job, lowered, self._shelf))
+                lowered, error = (None, None) if made is None else _answer(job.lower)
+            if made is not None:
+                program, error = (None, error) if error else _answer(lowered.compile)
                 made.set_result(program)  # None after an error: who wants it meets it, too, and tells it
-
-
-def _compiled(job, lowered, shelf):
-    return lowered.compile() if shelf is None else shelf.compiled(job, lowered)
 
 
 def _answer(function):

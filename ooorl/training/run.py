@@ -23,7 +23,6 @@ from ooorl.training.phases import Phase, Setup, env_steps, round_sizes
 from ooorl.training.preflight import check
 from ooorl.training.programs import Pace, Programs, Stopped
 from ooorl.training.rounds import RunState, begin, closed, part, round_length
-from ooorl.training.shelf import Shelf
 from ooorl.training.stopwatch import Stopwatch
 from ooorl.types import Agent, State
 
@@ -66,7 +65,6 @@ def iterate(
     stopped: Callable[[], bool] | None = None,
     watch: Stopwatch | None = None,
     ahead: bool = False,
-    shelf: Shelf | None = None,
 ) -> Iterator[Event]:
     """Runs the phases round by round, and rounds in parts of a second or two.
 
@@ -80,7 +78,6 @@ def iterate(
         brings the state that stands. It is not asked between events.
       watch: counts the time by phase and activity.
       ahead: make the programs of later phases in threads of their own, while the first ones train.
-      shelf: where programs are taken from and put for later runs; it is closed at the end.
 
     Raises:
       UsageError: if the setup cannot be run, or an environment raises or gives a number that is not finite.
@@ -88,14 +85,14 @@ def iterate(
       Diverged: as soon as a round ends in which the last seed diverged; the others go on without those that have (see `finite`).
     """
     check(setup)
-    programs = Programs(setup, stopped=stopped, watch=watch, shelf=shelf)
-    state, whole = resume if resume is not None else initial(setup), False
-    if ahead and not (shelf is not None and shelf.whole):
+    programs = Programs(setup, stopped=stopped, watch=watch)
+    state = resume if resume is not None else initial(setup)
+    if ahead:
         programs.expect(upcoming(programs, state.phase))
     try:
-        whole = (yield from _events(programs, state)) and resume is None
+        yield from _events(programs, state)
     finally:
-        programs.close(whole)
+        programs.close()
 
 
 def _events(programs, state):
@@ -115,7 +112,7 @@ def _events(programs, state):
                 whole = True
         except Stopped:
             yield Event(state, [], phase, steps, 0, False, False)
-            return False
+            return
         except (jax.errors.JaxRuntimeError, ValueError) as error:  # whichever waits for the results makes its own of it
             sentence = told_by_callback(error)
             if sentence is None:
@@ -128,7 +125,6 @@ def _events(programs, state):
         per_step = sizes[0][0] // sizes[0][1] if sizes[0][0] and sizes[0][1] else 1
         yield Event(state, rows, phase, steps * per_step, updates, whole, done)
     programs.watch.enter('')
-    return True
 
 
 def stands(state: RunState) -> bool:
