@@ -10,11 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ooorl.envs.maze import cell_centre, cell_size, cells_of, check_layout, sliding
+from ooorl.envs.maze import cell_centre, cell_size, cells_of, check_layout, check_sizes, sliding
 from ooorl.envs.pictures import BODY, GOAL, START, WALL, Canvas
-from ooorl.errors import UsageError
 from ooorl.types import Array, Spec, Task
-from ooorl.validation import check_not_negative, check_positive
 
 FOUR_ROOMS = (
     'S...#...S',
@@ -68,13 +66,7 @@ def goal_maze(
       UsageError: if the layout cannot be used or a step could jump a wall.
     """
     layout = check_layout(layout, several=True)
-    size = cell_size(layout)
-    check_positive(horizon=horizon, step_size=step_size, goal_radius=goal_radius)
-    check_not_negative(start_noise=start_noise)
-    if step_size >= size or start_noise >= size / 2:
-        raise UsageError(
-            f'step_size must stay below a cell ({size:.3g}) and start_noise below half of it; got {step_size} and {start_noise}'
-        )
+    check_sizes(layout, horizon, step_size, goal_radius, start_noise)
     move, starts, goals = sliding(layout, step_size), centres_of(layout, 'S'), centres_of(layout, 'G')
 
     def reset(key):

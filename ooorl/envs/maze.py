@@ -59,6 +59,17 @@ def check_layout(layout: tuple[str, ...], *, several: bool = False) -> tuple[str
     return rows
 
 
+def check_sizes(layout: tuple[str, ...], horizon: int, step_size: float, goal_radius: float, start_noise: float) -> None:
+    """Refuses sizes of a maze task by which a step could jump a wall or a start lie in one."""
+    size = cell_size(layout)
+    check_positive(horizon=horizon, step_size=step_size, goal_radius=goal_radius)
+    check_not_negative(start_noise=start_noise)
+    if step_size >= size or start_noise >= size / 2:
+        raise UsageError(
+            f'step_size must stay below a cell ({size:.3g}) and start_noise below half of it; got {step_size} and {start_noise}'
+        )
+
+
 def cell_of(layout: tuple[str, ...], letter: str) -> tuple[int, int]:
     """(row, column) of the first cell that shows `letter`."""
     return next((i, row.index(letter)) for i, row in enumerate(layout) if letter in row)
@@ -146,15 +157,8 @@ def u_maze(
       UsageError: if the layout cannot be used or a step could jump a wall.
     """
     layout = check_layout(layout)
-    size = cell_size(layout)
-    check_positive(horizon=horizon, step_size=step_size, goal_radius=goal_radius)
-    check_not_negative(start_noise=start_noise)
-    if step_size >= size or start_noise >= size / 2:
-        raise UsageError(
-            f'step_size must stay below a cell ({size:.3g}) and start_noise below half of it; '
-            f'got {step_size} and {start_noise}'
-        )
-    move = sliding(layout, step_size)
+    check_sizes(layout, horizon, step_size, goal_radius, start_noise)
+    move, size = sliding(layout, step_size), cell_size(layout)
     start, goal = (np.array(cell_centre(layout, cell_of(layout, letter)), np.float32) for letter in 'SG')
 
     def reset(key):
