@@ -33,7 +33,8 @@ from ooorl.agents.parl import PARLConfig, parl
 from ooorl.policies.diffusion import DiffusionConfig, diffusion_policy
 from ooorl.policies.flow import FlowConfig, flow_policy
 from ooorl.training import replay
-from ooorl.training.learn import Sampling, make_learn
+from ooorl.training.learn import make_learn
+from ooorl.training.sampling import Sampling
 from ooorl.types import Spec, Transition
 
 SPEC = Spec(observation_dim=17, action_dim=6)

@@ -21,7 +21,7 @@ import timing
 from ooorl import envs
 from ooorl.agents.iql import IQLConfig, iql
 from ooorl.training import phases, rounds
-from ooorl.training.learn import Sampling
+from ooorl.training.sampling import Sampling
 from ooorl.types import Transition
 
 

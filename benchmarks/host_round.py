@@ -20,7 +20,7 @@ import timing
 from ooorl import envs
 from ooorl.agents.sac import SACConfig, sac
 from ooorl.training import phases, rounds
-from ooorl.training.learn import Sampling
+from ooorl.training.sampling import Sampling
 
 
 class Stopwatch:

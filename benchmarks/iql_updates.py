@@ -25,6 +25,7 @@ import timing
 from ooorl import mapping
 from ooorl.agents.iql import IQLConfig, iql
 from ooorl.training import learn, replay
+from ooorl.training.sampling import Sampling
 from ooorl.types import Spec, Transition
 
 SPEC = Spec(observation_dim=17, action_dim=6)
@@ -169,7 +170,7 @@ class Contender:
 def measure(arguments, agents, transitions, dispatch, difference):
     source, agent = replay.full(transitions), agents[False]
     ours, at_once = (
-        learn.make_learn(one, learn.Sampling(batch_size=BATCH), num_updates=dispatch, streams={'dataset': 1})
+        learn.make_learn(one, Sampling(batch_size=BATCH), num_updates=dispatch, streams={'dataset': 1})
         for one in (agent, agents[True])
     )
     over_seeds = mapping.map_seeds(lambda state, data, key: ours(state, data, key), (0, None, 0))

@@ -48,7 +48,7 @@ def serve(settings):
 
     from ooorl.agents.iql import IQLConfig, iql
     from ooorl.training import phases, rounds
-    from ooorl.training.learn import Sampling
+    from ooorl.training.sampling import Sampling
     from ooorl.types import Spec
 
     agent = iql(Spec(observation_dim=17, action_dim=6), IQLConfig(hidden=(settings['width'],) * 2))

@@ -45,10 +45,10 @@ from ooorl.signals.calibration import calibration
 from ooorl.signals.reversibility import visited
 from ooorl.training import interventions
 from ooorl.training.interventions import own_columns
-from ooorl.training.learn import Sampling
 from ooorl.training.lives import as_lives, endless
 from ooorl.training.phases import Setup, online, ooo
 from ooorl.training.run import iterate
+from ooorl.training.sampling import Sampling
 from ooorl.types import Transition
 
 HERE = Path(__file__).resolve().parent

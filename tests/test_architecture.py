@@ -41,6 +41,8 @@ ROOMS = {
 # Inside the training room: which of its modules each must not import.
 STAIRS = {
     'training/replay': ('learn', 'run', 'rounds', 'phases', 'collect', 'evaluate', 'measure', 'checkpoint'),
+    'training/known': ('learn', 'batch_parts', 'run', 'rounds', 'phases', 'collect', 'evaluate', 'measure', 'checkpoint'),
+    'training/batch_parts': ('learn', 'run', 'rounds', 'phases', 'collect', 'evaluate', 'measure', 'checkpoint'),
     'training/learn': ('run', 'rounds', 'phases', 'collect', 'evaluate', 'measure', 'checkpoint'),
     'training/collect': ('learn', 'run', 'rounds', 'phases', 'measure', 'checkpoint'),
     'training/evaluate': ('learn', 'run', 'rounds', 'phases', 'measure', 'checkpoint'),

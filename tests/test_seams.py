@@ -12,7 +12,8 @@ from ooorl.agents.bc import BCConfig, bc
 from ooorl.agents.iql import iql
 from ooorl.interpreted import interpreted
 from ooorl.training import replay
-from ooorl.training.learn import Sampling, make_learn
+from ooorl.training.learn import make_learn
+from ooorl.training.sampling import Sampling
 from ooorl.types import Agent, Critic, Policy, ValueHead
 from ooorl.wrap import bonus, normalised_observation, reranked, rescaled_reward, terminal_at_reward, value_bounds
 

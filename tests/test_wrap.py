@@ -15,7 +15,8 @@ from ooorl.interpreted import interpreted
 from ooorl.nn.losses import backup
 from ooorl.signals import RNDConfig, rnd, state_action_counts
 from ooorl.training import replay
-from ooorl.training.learn import Sampling, make_learn
+from ooorl.training.learn import make_learn
+from ooorl.training.sampling import Sampling
 from ooorl.types import Agent, Signal, Spec
 from ooorl.wrap import (
     bonus,

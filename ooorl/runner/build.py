@@ -24,7 +24,7 @@ from ooorl.runner.settings import AGENT_TABLES, QUIET_SCHEMES
 from ooorl.training import phases, schemes
 from ooorl.training.chunks import receding
 from ooorl.training.evaluate import ScoreRange
-from ooorl.training.learn import Sampling
+from ooorl.training.sampling import Sampling
 from ooorl.types import Agent, Spec
 
 

@@ -16,7 +16,7 @@ from ooorl.runner import memory
 from ooorl.training import rounds
 from ooorl.training.ahead import upcoming
 from ooorl.training.cycles import host_job, known_job, nothing_known
-from ooorl.training.learn import needs_passes
+from ooorl.training.known import needs_passes
 from ooorl.training.phases import Setup, round_sizes
 from ooorl.training.programs import Job, Programs
 

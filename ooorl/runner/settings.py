@@ -15,7 +15,7 @@ from ooorl.runner.seed_list import parse_seeds
 from ooorl.runner.signal_tables import DETECTORS, SIGNALS, BonusConfig, CautiousConfig
 from ooorl.runner.steering import SteeredConfig
 from ooorl.runner.without_resets import LivesConfig
-from ooorl.training.learn import Sampling
+from ooorl.training.sampling import Sampling
 from ooorl.training.spread import SHARED
 from ooorl.validation import check_choice, check_not_negative, check_positive, check_regions, check_unit
 from ooorl.wrap import CHUNK_ENDS

@@ -7,7 +7,7 @@ import jax
 from ooorl.training import rounds
 from ooorl.training.cycles import cycles_job, known_job, nothing_known
 from ooorl.training.evaluate import evaluation_job
-from ooorl.training.learn import needs_passes
+from ooorl.training.known import needs_passes
 from ooorl.training.phases import round_sizes
 from ooorl.training.programs import Job, Programs
 from ooorl.training.rounds import RunState

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ooorl.training import collect as collection
-from ooorl.training import learn as learning
+from ooorl.training import known as knowledge
 from ooorl.training import replay
 from ooorl.training.acting import acting
 from ooorl.training.learn import make_learn, make_learn_ahead
@@ -75,14 +75,14 @@ def cycles_job(programs, state, phase, keys, updates_per_cycle, num_cycles, coun
 
 
 def _knowing(setup, phase):
-    """`know` and `keep_up` of `learn` for the sources of a phase: a pass over all rows once a round, then the new rows only."""
+    """`know` and `keep_up` for the sources of a phase: a pass over all rows once a round, then the new rows only."""
     counts, reads, sampling = setup.streams(phase.store), phase.agent.reads, phase.sampling
 
     def keep_up(known, store, rows):
         num = rows.reward.shape[0]
-        return learning.keep_up(known, store, num, counts['online'], setup.environment.horizon, reads, sampling)
+        return knowledge.keep_up(known, store, num, counts['online'], setup.environment.horizon, reads, sampling)
 
-    return lambda name, source: learning.know(source, counts[name], reads, sampling), keep_up
+    return lambda name, source: knowledge.know(source, counts[name], reads, sampling), keep_up
 
 
 def _both(dataset, store):
@@ -164,7 +164,7 @@ def _known_before(programs, phase, state):
 
     Of the store a pass is made once a round: what a part leaves is kept for the next, since its last digits depend on its past.
     """
-    if learning.needs_passes(phase.agent, phase.sampling):
+    if knowledge.needs_passes(phase.agent, phase.sampling):
         online, known = programs.run(known_job(programs, phase, state.stores[phase.store]))
     else:
         online, known = nothing_known(programs)
@@ -173,7 +173,7 @@ def _known_before(programs, phase, state):
 
 def nothing_known(programs):
     """What is known where nothing needs to be."""
-    nothing = learning.Known({}, None, {})
+    nothing = knowledge.Known({}, None, {})
     return nothing, {} if programs.dataset is None else {'dataset': nothing}
 
 

@@ -35,7 +35,8 @@ import numpy as np
 
 from ooorl.mapping import index_seed
 from ooorl.nn.optimizers import adams, moments
-from ooorl.training import learn, replay, walks
+from ooorl.training import replay, walks
+from ooorl.training.known import successes
 from ooorl.training.phases import Phase
 from ooorl.training.probe_rows import Probe, answers, dataset_probe, online_probes, questions, window_steps
 from ooorl.training.rounds import Programs, RunState, store_of
@@ -119,7 +120,7 @@ class Gauge:
         counts, kind = programs.setup.streams(phase.store), (sampling.success_unit, sampling.success_reward)
 
         def number(name):
-            return lambda source: learn.successes(source, counts[name], sampling).size
+            return lambda source: successes(source, counts[name], sampling).size
 
         if programs.dataset is not None:
             if kind not in self._dataset_wins:

@@ -13,9 +13,9 @@ import numpy as np
 
 from ooorl.errors import UsageError
 from ooorl.training.evaluate import ScoreRange
-from ooorl.training.learn import Sampling
 from ooorl.training.lengths import Rounds, divided
 from ooorl.training.replay import ReplayState
+from ooorl.training.sampling import Sampling
 from ooorl.types import Agent, Environment, Transition
 from ooorl.validation import check_not_negative, check_positive
 

@@ -1,8 +1,8 @@
 """Schemes of phases beside those in `phases`: distillation, WSRL."""
 
 from ooorl.errors import UsageError
-from ooorl.training.learn import Sampling
 from ooorl.training.phases import Phase
+from ooorl.training.sampling import Sampling
 from ooorl.types import Agent
 
 

@@ -4,7 +4,8 @@
 import jax
 import numpy as np
 
-from ooorl.training import learn, selection
+from ooorl.training import selection
+from ooorl.training.known import know
 
 
 def walks(reward, boundary, success: float) -> dict[str, float]:
@@ -67,7 +68,7 @@ def selected(programs, phase, store) -> dict[str, np.ndarray]:
 
     def one(dataset, store):
         sources = {name: source for name, source in (('dataset', dataset), ('online', store)) if source is not None}
-        known = [learn.know(source, counts[name], (), sampling).worth for name, source in sources.items()]
+        known = [know(source, counts[name], (), sampling).worth for name, source in sources.items()]
         return selection.effective_rows(selection.row_weights(known, sampling))
 
     mapped = jax.vmap(one, in_axes=(None, None if store is None else 0), axis_size=len(programs.setup.seeds))

@@ -17,9 +17,9 @@ from ooorl.nn.optimizers import moments, restarted
 from ooorl.reporting import report
 from ooorl.reporting.diagnostics import costs, diagnose
 from ooorl.training import collect, rounds
-from ooorl.training.learn import Sampling
 from ooorl.training.phases import Phase, Setup
 from ooorl.training.run import iterate
+from ooorl.training.sampling import Sampling
 from ooorl.types import Agent
 
 SEEDS = (0, 1, 2)

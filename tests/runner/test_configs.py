@@ -16,7 +16,8 @@ from ooorl.errors import UsageError
 from ooorl.nn import schedules
 from ooorl.runner import build, config
 from ooorl.training import replay
-from ooorl.training.learn import Sampling, make_learn
+from ooorl.training.learn import make_learn
+from ooorl.training.sampling import Sampling
 from ooorl.types import Spec
 from ooorl.wrap import with_extras
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ooorl.interpreted import interpreted
-from ooorl.training import learn, replay
+from ooorl.training import known, replay
 from ooorl.training.learn import make_learn
 from ooorl.types import Agent, Transition
 
@@ -17,9 +17,9 @@ BOTH = {'dataset': 1, 'online': 1}
 
 # Each is another program in every test, which runs a few times.
 extend = jax.jit(replay.extend)
-annotated = interpreted(learn.annotated, static_argnums=1)
-know = interpreted(learn.know, static_argnums=1)
-successes = interpreted(learn.successes, static_argnums=1)
+annotated = interpreted(known.annotated, static_argnums=1)
+know = interpreted(known.know, static_argnums=1)
+successes = interpreted(known.successes, static_argnums=1)
 
 
 def learner(*args, **settings):

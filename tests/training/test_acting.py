@@ -14,8 +14,8 @@ from ooorl import mapping
 from ooorl.envs import host
 from ooorl.training import run as running
 from ooorl.training.acting import reads
-from ooorl.training.learn import Sampling
 from ooorl.training.phases import Setup, online
+from ooorl.training.sampling import Sampling
 from ooorl.types import Agent
 
 

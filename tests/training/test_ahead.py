@@ -11,9 +11,9 @@ from small import trees_equal
 
 from ooorl.envs import batched
 from ooorl.training import run as running
-from ooorl.training.learn import Sampling
 from ooorl.training.phases import Setup, ooo
 from ooorl.training.programs import Job, Programs
+from ooorl.training.sampling import Sampling
 from ooorl.types import Agent, Transition
 
 

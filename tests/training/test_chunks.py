@@ -27,9 +27,10 @@ from ooorl.training import collect as collection
 from ooorl.training import phases, replay, rounds
 from ooorl.training.chunks import receding
 from ooorl.training.evaluate import evaluate
-from ooorl.training.learn import Sampling, make_learn
+from ooorl.training.learn import make_learn
 from ooorl.training.preflight import check
 from ooorl.training.run import iterate, run
+from ooorl.training.sampling import Sampling
 from ooorl.types import Spec, Transition
 from ooorl.wrap import chunked, one_decision
 

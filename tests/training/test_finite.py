@@ -14,9 +14,9 @@ from ooorl.envs import batched, host
 from ooorl.errors import UsageError
 from ooorl.runner.build import uniform
 from ooorl.training import run as running
-from ooorl.training.learn import Sampling
 from ooorl.training.phases import Phase, Setup, ooo
 from ooorl.training.rounds import Programs
+from ooorl.training.sampling import Sampling
 from ooorl.types import Spec
 
 LINE, SAMPLING = Spec(observation_dim=1, action_dim=1), Sampling(batch_size=4)

@@ -10,7 +10,8 @@ from stores import BOTH, STREAMS, extend, learner, listening, rows_of, store, su
 
 from ooorl.errors import UsageError
 from ooorl.training import replay
-from ooorl.training.learn import Sampling, make_learn_ahead
+from ooorl.training.learn import make_learn_ahead
+from ooorl.training.sampling import Sampling
 from ooorl.types import Agent
 
 

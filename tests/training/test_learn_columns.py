@@ -8,7 +8,8 @@ from stores import BOTH, GAMMA, STREAMS, annotated, extend, know, learner, liste
 
 from ooorl.errors import UsageError
 from ooorl.training import episodes, replay
-from ooorl.training.learn import Sampling, keep_up, needs_passes
+from ooorl.training.known import keep_up, needs_passes
+from ooorl.training.sampling import Sampling
 from ooorl.wrap import rescaled_reward, with_extras
 
 

@@ -11,9 +11,9 @@ from small import trees_equal
 from ooorl.envs import batched, host
 from ooorl.training import checkpoint, rounds
 from ooorl.training import run as running
-from ooorl.training.learn import Sampling
 from ooorl.training.phases import Setup, finetune
 from ooorl.training.programs import PART_SECONDS, Pace, Programs, Stopped
+from ooorl.training.sampling import Sampling
 from ooorl.training.stopwatch import ACTIVITIES, Stopwatch, added, total
 from ooorl.types import Agent, Transition
 

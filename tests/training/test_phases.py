@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ooorl.errors import UsageError
-from ooorl.training.learn import Sampling
 from ooorl.training.phases import Phase, Setup, env_steps, finetune, offline, online, ooo, round_sizes, rows_known
 from ooorl.training.preflight import check
+from ooorl.training.sampling import Sampling
 from ooorl.types import Agent, Transition
 
 AGENT, OTHER = (Agent(init=None, update=None, sample_action=None, best_action=None) for _ in range(2))

@@ -15,8 +15,8 @@ from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.runner.build import uniform
 from ooorl.training import rounds
 from ooorl.training import run as running
-from ooorl.training.learn import Sampling
 from ooorl.training.phases import Phase, Setup, finetune, offline, online, ooo
+from ooorl.training.sampling import Sampling
 from ooorl.types import Agent, Spec, Transition, ignore_data
 from ooorl.wrap import bonus, edited
 

@@ -11,8 +11,8 @@ from ooorl.agents.td3 import TD3Config, td3
 from ooorl.envs import make
 from ooorl.runner.build import uniform
 from ooorl.training import run as running
-from ooorl.training.learn import Sampling
 from ooorl.training.phases import Setup, online
+from ooorl.training.sampling import Sampling
 from ooorl.types import Spec
 
 LINE = Spec(observation_dim=1, action_dim=1)

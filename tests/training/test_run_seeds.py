@@ -10,8 +10,8 @@ from ooorl.agents.iql import IQLConfig, iql
 from ooorl.envs import make
 from ooorl.envs.scripted import u_maze_offline
 from ooorl.training import run as running
-from ooorl.training.learn import Sampling
 from ooorl.training.phases import Setup, finetune
+from ooorl.training.sampling import Sampling
 from ooorl.types import Spec
 
 
