@@ -9,13 +9,18 @@ from ooorl.runner import config, presets
 
 
 def table_of(
-    name: str, dataset: str | None, environment: str | None, family: str | None = None, keys: Iterable[str] = ()
+    name: str,
+    dataset: str | None,
+    environment: str | None,
+    family: str | None = None,
+    keys: Iterable[str] = (),
+    like: str | None = None,
 ) -> dict:
     """The config table of a file, of one of the wheel's by its name (`ooo/tabletop`), or of a preset for a task.
 
     Args:
       name: of it.
-      dataset, environment, family: what a preset is asked for.
+      dataset, environment, family, like: what a preset is asked for (`presets.task_of`).
       keys: dotted keys that the user sets.
 
     Raises:
@@ -24,7 +29,7 @@ def table_of(
     if name.endswith('.toml') or Path(name).is_file():
         return config.read(name)
     if presets.is_preset(name):
-        return presets.preset(name, presets.task_of(dataset, environment, family), keys).table
+        return presets.preset(name, presets.task_of(dataset, environment, family, like), keys).table
     packed = presets.directory() / f'{name}.toml'
     if not packed.is_file():
         known = ', '.join(presets.names())
@@ -32,8 +37,13 @@ def table_of(
     return config.read(packed)
 
 
-def placed(table: dict, dataset: str | None, environment: str | None, keys: Iterable[str] = ()) -> dict:
-    """A config with another data set and environment; what it says of its own ones goes, unless `keys` are the user's."""
+def placed(
+    table: dict, dataset: str | None, environment: str | None, keys: Iterable[str] = (), like: str | None = None
+) -> dict:
+    """A config with another data set and environment; what it says of its own ones goes, unless `keys` are the user's.
+
+    `like` is the task of the catalogue whose reference scores count.
+    """
     keys = tuple(keys)
     if dataset is not None:
         found = not Path(dataset).exists() and dataset in catalogue.ENTRIES
@@ -43,6 +53,8 @@ def placed(table: dict, dataset: str | None, environment: str | None, keys: Iter
             table.get('evaluation', {}).pop('task', None)  # the config's own speaks of the data it was written for
     if environment is not None:
         _use_environment(table, environment, keys)
+    if like is not None and 'evaluation.task' not in keys and catalogue.ENTRIES[like].reference_min is not None:
+        table.setdefault('evaluation', {})['task'] = like
     return table
 
 

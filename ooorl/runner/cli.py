@@ -149,6 +149,7 @@ def _parser():
     run = commands.add_parser('run', help='run a preset or a config file')
     run.add_argument('config', type=Path, metavar='PRESET|CONFIG.toml', help='iql, iql@small, ... (`ooorl explain`); or a file')
     run.add_argument('--family', help='whose settings of a preset to take, where the task does not say it')
+    run.add_argument('--like', metavar='ID', help='take the settings and reference scores of this task of the catalogue')
     help_text = 'D4RL HDF5, npz or Minari file; a LeRobot folder; a run directory; or a catalogue id such as hopper-medium-v2'
     run.add_argument('--dataset', metavar='PATH', help=help_text)
     run.add_argument('--env', metavar='ID', help="environment instead of the config's, or of the one that the data name")
@@ -195,10 +196,10 @@ def _run(arguments):
     from ooorl.runner import chosen, config
 
     keys = [text.partition('=')[0].strip() for text in arguments.set]
-    table = chosen.table_of(str(arguments.config), arguments.dataset, arguments.env, arguments.family, keys)
+    table = chosen.table_of(str(arguments.config), arguments.dataset, arguments.env, arguments.family, keys, arguments.like)
     for text in arguments.set:
         config.override(table, text)
-    table = chosen.placed(table, arguments.dataset, arguments.env, keys)
+    table = chosen.placed(table, arguments.dataset, arguments.env, keys, arguments.like)
     return _start(table, arguments, arguments.out or Path('runs') / str(table.get('name', arguments.config.stem)))
 
 

@@ -9,6 +9,7 @@ def add_parsers(commands) -> None:
     explain.add_argument('--dataset', metavar='ID|PATH', help='as it is for this task')
     explain.add_argument('--env', metavar='ID', help='as it is for this environment')
     explain.add_argument('--family', help='as it is for this family of tasks')
+    explain.add_argument('--like', metavar='ID', help='as it is for this task of the catalogue')
     explain.set_defaults(command=_explain)
 
 
@@ -20,10 +21,12 @@ def _explain(arguments):
             held = presets.read(name)
             print(f'{name}: {held["about"]}')
             print(f'  variants {", ".join(held["variants"])} (default {held["default"]}); for {", ".join(held["families"])}')
+            for variant, further in held.get('also', {}).items():
+                print(f'  {name}@{variant} also for {", ".join(further)}')
         return
     task = None
-    if arguments.dataset or arguments.env or arguments.family:
-        task = presets.task_of(arguments.dataset, arguments.env, arguments.family)
+    if arguments.dataset or arguments.env or arguments.family or arguments.like:
+        task = presets.task_of(arguments.dataset, arguments.env, arguments.family, arguments.like)
     for key, value, source in presets.explained(arguments.preset, task, arguments.key):
         print(f'{key} = {value}')
         print(f'    {source}')

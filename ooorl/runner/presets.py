@@ -5,6 +5,7 @@
 * `about`, `default` (a variant) and `families`, those that it has settings for;
 * `[sources]`, name to text: where values come from;
 * `[variants]`, name to a list of layers, each laid over those before it;
+* `[also]`, variant to further families that it alone has settings for;
 * `needs`, keys that some block must give a task (values that belong to single tasks), else the preset does not fit it;
 * `[[values]]` blocks: `layer`, `source` (a name of `[sources]`, or several), `where` in it; optionally `families` and `tasks`
   (patterns of ids) that the block is for; and `set`, a config table. Of blocks that fit, later ones win.
@@ -27,7 +28,7 @@ from ooorl.errors import UsageError
 from ooorl.runner.settings import SCHEMES
 
 FAMILIES = {'gym_mujoco': 'locomotion'}  # families of the catalogue that are called otherwise here
-_KEYS = {'about', 'default', 'families', 'sources', 'variants', 'needs', 'values'}
+_KEYS = {'about', 'default', 'families', 'also', 'sources', 'variants', 'needs', 'values'}
 _BLOCK = {'layer', 'source', 'where', 'families', 'tasks', 'set'}
 
 
@@ -73,15 +74,17 @@ def read(name: str) -> dict:
     if name not in names():
         raise UsageError(f'a preset must be one of {", ".join(names())}; got {name!r}')
     held = tomllib.loads((directory() / 'presets' / f'{name}.toml').read_text(encoding='utf-8'))
-    _demand(_KEYS - {'needs'} <= held.keys() <= _KEYS, name, 'keys')
+    _demand(_KEYS - {'needs', 'also'} <= held.keys() <= _KEYS, name, 'keys')
+    _demand(held.get('also', {}).keys() <= held['variants'].keys(), name, 'variants under also')
     layers = {layer for own in held['variants'].values() for layer in own}
+    known = set(held['families']).union(*held.get('also', {}).values())
     _demand(held['default'] in held['variants'], name, 'default')
     for block in held['values']:
         _demand({'layer', 'source', 'set'} <= block.keys() <= _BLOCK, name, f'keys of a block ({", ".join(block)})')
         _demand(block['layer'] in layers, name, f'layer {block["layer"]!r}')
         named = _named_sources(block)
         _demand(named and all(held['sources'].get(own, '').strip() for own in named), name, f'source {block["source"]!r}')
-        _demand(set(block.get('families', ())) <= set(held['families']), name, 'families of a block')
+        _demand(set(block.get('families', ())) <= known, name, 'families of a block')
     return held
 
 
@@ -90,16 +93,25 @@ def _demand(true, name, what):
         raise UsageError(f'a preset needs sources and layers for all its values; {name}.toml has wrong {what}; mend it')
 
 
+def families(held: Mapping, variant: str) -> list[str]:
+    """The families of tasks that a variant of a preset's file has settings for."""
+    return [*held['families'], *held.get('also', {}).get(variant, ())]
+
+
 def _named_sources(block):
     return [block['source']] if isinstance(block['source'], str) else block['source']
 
 
-def task_of(dataset: str | None, environment: str | None, family: str | None = None) -> Task:
-    """The task that a data set (an id of the catalogue, or a file) and an environment speak of; `family` decides where given.
+def task_of(dataset: str | None, environment: str | None, family: str | None = None, like: str | None = None) -> Task:
+    """The task that a data set (an id of the catalogue, or a file) and an environment speak of.
+
+    Where given, `like`, an id of the catalogue, is that task, and `family` decides its family.
 
     Raises:
       UsageError: if the family cannot be told.
     """
+    if like is not None:
+        return _catalogued(like)
     name = dataset or environment or ''
     known = {_family(entry) for entry in catalogue.ENTRIES.values()}
     if family is not None and family not in known:
@@ -112,6 +124,12 @@ def task_of(dataset: str | None, environment: str | None, family: str | None = N
             f'catalogue with --dataset or its environment with --env, or say --family ({", ".join(sorted(known))})'
         )
     return Task(ids, family or families.pop(), name)
+
+
+def _catalogued(like):
+    if like not in catalogue.ENTRIES:
+        raise UsageError(f'--like needs an id of the catalogue; got {like!r}; `ooorl data list` shows them')
+    return Task((like,), _family(catalogue.ENTRIES[like]), like)
 
 
 def _ids(dataset, environment):
@@ -137,10 +155,11 @@ def preset(text: str, task: Task, given: Iterable[str] = ()) -> Preset:
     variant = variant or held['default']
     if variant not in held['variants']:
         raise UsageError(f'preset {name} has the variants {", ".join(held["variants"])}; got {variant!r}')
-    if task.family not in held['families']:
+    if task.family not in families(held, variant):
+        others = [f'{name}@{own}' for own in held['variants'] if task.family in families(held, own)]
         raise UsageError(
-            f'preset {name} has settings for {", ".join(held["families"])}; {task.name} is {task.family}; choose another preset, '
-            'or say with --family whose settings to take'
+            f'preset {name}@{variant} has settings for {", ".join(families(held, variant))}; {task.name} is {task.family}; choose '
+            f'{" or ".join([*others, "another preset"])}, or say with --family whose settings to take'
         )
     table, sources = {'name': f'{text}-{Path(task.name or task.family).stem}'}, {}
     for layer in held['variants'][variant]:

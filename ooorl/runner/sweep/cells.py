@@ -42,7 +42,7 @@ class SweepConfig:
     """A sweep's file."""
 
     presets: tuple[str, ...]  # presets (`iql@small`), configs of the wheel (`ooo/tabletop`) or files
-    tasks: tuple  # ids of the catalogue, or tables with `dataset`, `env`, `family` and `name`; [""]: as the configs say
+    tasks: tuple  # ids of the catalogue, or tables (`dataset`, `env`, `like`, `family`, `name`, `set`); [""]: as the configs say
     name: str = 'sweep'  # names the folder
     seeds: str = '0:5'  # as for `ooorl run`
     seeds_per_cell: int = 1  # seeds that one run has; 0: all of them
@@ -79,7 +79,8 @@ def read(path: str | Path) -> tuple[str, list[Cell]]:
     cells, named = {}, {}
     product = itertools.product(sweep.presets, map(_task, sweep.tasks), map(_setting, sweep.settings or ({},)), _groups(sweep))
     for preset, task, (setting, changes), seeds in product:
-        cell = _cell(path.parent, preset, task, {**(sweep.set or {}), **changes}, setting, seeds)
+        changes = {key: value for own in (sweep.set or {}, task['set'], changes) for key, value in presets.flat(own).items()}
+        cell = _cell(path.parent, preset, task, changes, setting, seeds)
         cells.setdefault(cell.id, cell)
         if named.setdefault((cell.algorithm, cell.task, cell.seeds), cell.id) != cell.id:
             raise UsageError(
@@ -98,12 +99,16 @@ def _groups(sweep):
 
 
 def _task(given):
-    known = {'dataset', 'env', 'family', 'name'}
+    known = {'dataset', 'env', 'like', 'family', 'name', 'set'}
     if isinstance(given, str):
-        return {'dataset': given or None, 'name': given}
-    if not isinstance(given, Mapping) or not given.keys() <= known or not given.keys() & {'dataset', 'env'}:
-        raise UsageError(f'a task of a sweep needs an id, or a table of dataset or env, and family and name; got {given!r}')
-    return {**given, 'name': given.get('name') or Path(given.get('dataset') or given['env']).name}
+        return {'dataset': given or None, 'name': given, 'set': {}}
+    fits = isinstance(given, Mapping) and given.keys() <= known and given.keys() & {'dataset', 'env'}
+    if not fits or not isinstance(given.get('set', {}), Mapping):
+        raise UsageError(
+            f'a task of a sweep needs an id, or a table of dataset or env, and like, family, name and set; got {given!r}'
+        )
+    name = given.get('name') or given.get('like') or Path(given.get('dataset') or given['env']).name
+    return {**given, 'name': name, 'set': given.get('set', {})}
 
 
 def _setting(given):
@@ -113,15 +118,15 @@ def _setting(given):
 
 
 def _cell(folder, preset, task, changes, setting, seeds):
-    dataset, environment, changes = task.get('dataset'), task.get('env'), presets.flat(changes)
+    dataset, environment = task.get('dataset'), task.get('env')
     if dataset and dataset not in catalogue.ENTRIES and not data.minari.cached(dataset):
         dataset = str((folder / dataset).resolve())
     is_file = preset.endswith('.toml')
     source = str(folder / preset) if is_file else preset
-    table = chosen.table_of(source, dataset, environment, task.get('family'), changes)
+    table = chosen.table_of(source, dataset, environment, task.get('family'), changes, task.get('like'))
     for key, value in changes.items():
         config.put(table, key, value)
-    table = chosen.placed(table, dataset, environment, changes)
+    table = chosen.placed(table, dataset, environment, changes, task.get('like'))
     config.put(table, 'run.seeds', seeds)
     algorithm = f'{Path(preset).stem if is_file else preset} {setting}'.strip()
     name = task['name'] or table.get('name', '')
