@@ -37,7 +37,7 @@ def fitting(name, family):
 def test_every_value_has_a_source_and_every_variant_builds(name):
     held = presets.read(name)
     for variant in held['variants']:
-        for family in held['families']:
+        for family in presets.families(held, variant):
             task, entry = fitting(f'{name}@{variant}', family)
             found = presets.preset(f'{name}@{variant}', task)
             values = {key for key in presets.flat(found.table) if key != 'name'}
@@ -72,14 +72,17 @@ def test_what_a_task_changes():
     assert value('iql@finetune', 'pen-binary-v0', 'finetune.offline_updates') == 25_000
     assert value('iql@finetune', 'pen-binary-v0', 'offline.num_updates') is None
     assert value('prdc', 'halfcheetah-medium-v2', 'agent.q_normalisation') == 40.0
+    like = presets.task_of('mine.hdf5', 'Hopper-v4', None, 'hopper-medium-expert-v2')  # that one of Hopper-v4's tasks
+    assert presets.preset('rebrac', like).table['agent']['cloning_weight'] == 0.1
     assert presets.task_of(None, 'Hopper-v4').family == 'locomotion'
     assert presets.task_of('mine.npz', None, 'kitchen').family == 'kitchen'
 
 
 @pytest.mark.parametrize(('asked', 'told'), [
-    (('run', 'fql', '--dataset', 'hopper-medium-v2'), 'settings for antmaze, adroit, ogbench; hopper-medium-v2 is locomotion'),
+    (('run', 'fql', '--dataset', 'hopper-medium-v2'), 'fql@paper has settings for antmaze, adroit, ogbench; hopper-medium-v2 is locomotion; choose fql@small'),
     (('run', 'iql@mine', '--dataset', 'hopper-medium-v2'), "iql has the variants paper, finetune, corl, small; got 'mine'"),
     (('run', 'rebrac', '--dataset', 'hopper-random-v2'), 'rebrac knows no agent.cloning_weight for hopper-random-v2'),
+    (('run', 'iql', '--like', 'nothing-v0'), "--like needs an id of the catalogue; got 'nothing-v0'"),
     (('run', 'iql', '--env', 'Nowhere-v0'), 'needs the family of its task; Nowhere-v0 tells none'),
     (('run', 'iqll', '--dataset', 'x'), 'a config file or a preset is needed (bc, calql'),
     (('explain', 'iql', 'nothing'), 'preset iql sets no nothing'),

@@ -155,7 +155,7 @@ def test_the_sweep_of_the_documentation_is_one():
 
 @pytest.mark.parametrize(('table', 'told'), [
     ({'presets': ['bc@small'], 'tasks': [TASK, {**TASK, 'env': 'Hopper-v4'}]}, 'cells of a sweep need names of their own'),
-    ({'presets': ['fql'], 'tasks': ['hopper-medium-v2']}, 'preset fql has settings for'),
+    ({'presets': ['fql'], 'tasks': ['hopper-medium-v2']}, 'preset fql@paper has settings for'),
     ({'presets': ['bc'], 'tasks': [TASK], 'settings': [{'nam': 'x'}]}, 'need a name and a table set'),
     ({'presets': ['bc'], 'tasks': [{'data': 'x'}]}, 'a task of a sweep needs an id'),
     ({'presets': ['bc'], 'tasks': [TASK], 'set': {'agent.learning_rat': 1}}, "bc on mine: unknown key 'learning_rat'"),
