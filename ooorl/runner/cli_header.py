@@ -5,6 +5,7 @@ def print_header(prepared, out) -> None:
     """Prints it."""
     from rich.console import Console
 
+    from ooorl.runner import memory
     from ooorl.runner.settings import AGENT_TABLES
 
     console, setup = Console(highlight=False), prepared.setup
@@ -23,6 +24,8 @@ def print_header(prepared, out) -> None:
         if name in prepared.config:
             console.print(f'{name}: {_transforms(prepared.config[name])}')
     steps = sum(phase.num_env_steps for phase in setup.phases)
+    if prepared.plan:
+        console.print(memory.line(prepared.plan), soft_wrap=True)
     console.print(f'phases: {", ".join(phase.name for phase in setup.phases)}; {steps:,} environment steps a seed')
 
 

@@ -8,7 +8,7 @@ the numbers and the setting to change.
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from ooorl.training.phases import Setup, round_sizes
 HOST_COPY = 20_000  # bytes of an environment on the host, a small one
 SCRIPTED_EPISODE = 1_000  # bytes of an episode of scripted data
 WORKING = 'batches, windows and gradients'
+KINDS = ('data', 'stores', 'parameters', 'optimiser states', WORKING, 'environments')
 
 
 class Part(NamedTuple):
@@ -87,6 +88,20 @@ def in_words(size: int) -> str:
     return f'{size / 1000**power:.3g} {("B", "kB", "MB", "GB", "TB", "PB", "EB")[power]}'
 
 
+def by_kind(parts: Iterable[Part]) -> dict[str, list[Part]]:
+    """Parts that take memory, by kind in the order of `KINDS`."""
+    parts = list(parts)
+    found = {kind: [part for part in parts if part.kind == kind and part.bytes] for kind in KINDS}
+    return {kind: own for kind, own in found.items() if own}
+
+
+def line(parts: Iterable[Part]) -> str:
+    """The plan in one line: bytes of all kinds together, and of each."""
+    sums = {kind: sum(part.bytes for part in own) for kind, own in by_kind(parts).items()}
+    each = ', '.join(f'{kind.partition(",")[0]} {in_words(size)}' for kind, size in sums.items())
+    return f'memory: at least {in_words(sum(sums.values()))} ({each}); {in_words(available())} are free'
+
+
 def of_copies(num_seeds: int, num_envs: int, compiled: bool) -> Part:
     """Environments, before they are made."""
     size = num_seeds * num_envs * (4 if compiled else HOST_COPY)
@@ -150,7 +165,7 @@ def _batches(setup, seeds):
         updates, cycles = round_sizes(phase, setup).done(1)
         # On the host all batches of a cycle are drawn at once, for all seeds.
         at_once = updates // cycles * seeds if on_host else 1
-        row = _row(source.spec) if source is not None else 4
+        row = _row(source.spec) if source is not None else nbytes(setup.dataset) // setup.dataset.reward.shape[0]
         rows = phase.sampling.batch_size * phase.agent.window
         largest = max(largest, at_once * row * rows if phase.num_updates else 0)
     yield Part(largest, 'the batches of one cycle', 'batch_size, cycle_steps or the updates of a cycle', WORKING)

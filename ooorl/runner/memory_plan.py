@@ -21,7 +21,6 @@ from ooorl.training.phases import Setup, round_sizes
 from ooorl.training.programs import Job, Programs
 
 LOOPS = ('scan', 'while')
-KINDS = ('data', 'stores', 'parameters', 'optimiser states', memory.WORKING, 'environments')
 
 
 def of_run(setup: Setup) -> list[memory.Part]:
@@ -32,11 +31,9 @@ def of_run(setup: Setup) -> list[memory.Part]:
 def table(parts: list[memory.Part], limit: int | None = None) -> list[str]:
     """The plan as lines of text: bytes of each kind with its largest part, their sum, what is free and allowed."""
     lines = [f'{"memory plan":<32} {"bytes":>10}']
-    for kind in KINDS:
-        own = [part for part in parts if part.kind == kind and part.bytes]
-        if own:
-            largest = max(own, key=lambda part: part.bytes)
-            lines.append(f'{kind:<32} {memory.in_words(sum(part.bytes for part in own)):>10}  {largest.what}')
+    for kind, own in memory.by_kind(parts).items():
+        largest = max(own, key=lambda part: part.bytes)
+        lines.append(f'{kind:<32} {memory.in_words(sum(part.bytes for part in own)):>10}  {largest.what}')
     lines.append(f'{"together":<32} {memory.in_words(sum(part.bytes for part in parts)):>10}')
     lines.append(f'{"free":<32} {memory.in_words(memory.available()):>10}')
     return lines if limit is None else [*lines, f'{"allowed (memory_limit)":<32} {memory.in_words(limit):>10}']

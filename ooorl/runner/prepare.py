@@ -38,6 +38,7 @@ class Prepared(NamedTuple):
     spec: Spec
     box: 'data.Box | None'  # of actions in the environment's units, else the data's; None: [-1, 1]
     store_notes: tuple[str, ...] = ()  # on rows of an earlier run that it reads
+    plan: tuple[memory.Part, ...] = ()  # what it will hold at least
 
 
 def prepare(settings: Mapping, *, fits: bool = True) -> Prepared:
@@ -92,19 +93,21 @@ def prepare(settings: Mapping, *, fits: bool = True) -> Prepared:
     check(setup)
     hosts.check(setup, run['hosts'])
     _check_batches(setup)
-    if fits:
-        _check_memory(setup, run['memory_limit'])
+    parts = _checked_memory(setup, run['memory_limit']) if fits else ()
     _check_map(settings['report'], spec, len(seeds))
-    return Prepared(settings, setup, dataset, spec, box, notes)
+    return Prepared(settings, setup, dataset, spec, box, notes, parts)
 
 
-def _check_memory(setup, allowed):
+def _checked_memory(setup, allowed):
     """Against what is free a lower bound will do; a limit is compared with the whole plan, which takes seconds of tracing."""
-    if not allowed:
-        return memory.check(memory.of_setup(setup))
-    from ooorl.runner import memory_plan
+    if allowed:
+        from ooorl.runner import memory_plan
 
-    memory.check(memory_plan.of_run(setup), memory.parsed(allowed))
+        parts = tuple(memory_plan.of_run(setup))
+    else:
+        parts = tuple(memory.of_setup(setup))
+    memory.check(parts, memory.parsed(allowed) if allowed else None)
+    return parts
 
 
 def _with_steering(settings, environment, evaluation, box):

@@ -158,8 +158,8 @@ def preset(text: str, task: Task, given: Iterable[str] = ()) -> Preset:
     if task.family not in families(held, variant):
         others = [f'{name}@{own}' for own in held['variants'] if task.family in families(held, own)]
         raise UsageError(
-            f'preset {name}@{variant} has settings for {", ".join(families(held, variant))}; {task.name} is {task.family}; choose '
-            f'{" or ".join([*others, "another preset"])}, or say with --family whose settings to take'
+            f'preset {name}@{variant} has settings for {", ".join(families(held, variant))}; {task.name} is {task.family}; '
+            f'choose {" or ".join([*others, "another preset"])}, or say with --family whose settings to take'
         )
     table, sources = {'name': f'{text}-{Path(task.name or task.family).stem}'}, {}
     for layer in held['variants'][variant]:

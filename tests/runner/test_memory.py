@@ -68,6 +68,14 @@ def test_the_plan_is_what_a_run_is_measured_to_take(monkeypatch):
     assert measured / 1.5 < working < 1.5 * measured
 
 
+def test_the_plan_in_one_line(monkeypatch):
+    monkeypatch.setattr(memory, 'available', lambda: 8_000_000_000)
+    sizes = ((3_000, 'data'), (500, 'parameters'), (500, 'parameters'), (0, 'stores'))
+    parts = [memory.Part(size, '', '', kind) for size, kind in sizes]
+    assert memory.line(parts) == 'memory: at least 4 kB (data 3 kB, parameters 1 kB); 8 GB are free'
+    assert 'data' in memory.line(prepare(SMALL).plan)
+
+
 def test_working_memory_by_hand():
     def two_steps(x):
         y = jnp.concatenate([x, x])  # 8 numbers, then 4 more of its squares' halves while it lives, which are the result

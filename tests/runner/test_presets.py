@@ -79,7 +79,8 @@ def test_what_a_task_changes():
 
 
 @pytest.mark.parametrize(('asked', 'told'), [
-    (('run', 'fql', '--dataset', 'hopper-medium-v2'), 'fql@paper has settings for antmaze, adroit, ogbench; hopper-medium-v2 is locomotion; choose fql@small'),
+    (('run', 'fql', '--dataset', 'hopper-medium-v2'),
+     'fql@paper has settings for antmaze, adroit, ogbench; hopper-medium-v2 is locomotion; choose fql@small'),
     (('run', 'iql@mine', '--dataset', 'hopper-medium-v2'), "iql has the variants paper, finetune, corl, small; got 'mine'"),
     (('run', 'rebrac', '--dataset', 'hopper-random-v2'), 'rebrac knows no agent.cloning_weight for hopper-random-v2'),
     (('run', 'iql', '--like', 'nothing-v0'), "--like needs an id of the catalogue; got 'nothing-v0'"),
