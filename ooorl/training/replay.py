@@ -115,7 +115,7 @@ def sample_views(
       key: consumed.
       num: rows.
       weights: `[len(views)]` share of each view, any scale; None means in proportion to their sizes, which is uniform over
-        the union of all rows.
+        the union of all rows. So they are drawn, too, where all shares are those of empty views.
       exact: give each view its share of the rows exactly (up to rounding) rather than in expectation.
       length: of windows as in `sample_windows`, which begin with the rows drawn; None: the rows alone.
       streams: for windows, how many streams lie side by side in each view.
@@ -125,7 +125,11 @@ def sample_views(
     """
     source_key, row_key = jax.random.split(key)
     sizes = jnp.stack([view.size for view in views]).astype(jnp.float32)
-    weights = sizes if weights is None else jnp.asarray(weights, jnp.float32) * (sizes > 0)
+    if weights is None:
+        weights = sizes
+    else:
+        weights = jnp.asarray(weights, jnp.float32) * (sizes > 0)
+        weights = jnp.where(weights.sum() > 0, weights, sizes)
     edges = jnp.cumsum(weights) / jnp.maximum(weights.sum(), 1e-30)
     level = (jnp.arange(num) + 0.5) / num if exact else jax.random.uniform(source_key, (num,))
     source = jnp.minimum((level[:, None] >= edges[None, :]).sum(axis=-1), len(views) - 1)

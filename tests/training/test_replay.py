@@ -125,7 +125,7 @@ def test_fixed_shares_are_exact(mix, expected):
     assert int((rows.reward < 50).sum()) == expected
 
 
-@pytest.mark.parametrize('mix', ['union', 'growing', {'dataset': 0.5, 'online': 0.5}])
+@pytest.mark.parametrize('mix', ['union', 'growing', {'dataset': 0.5, 'online': 0.5}, {'dataset': 1.0}, {'online': 1.0}])
 @pytest.mark.parametrize('empty_first', [True, False])
 def test_an_empty_view_gets_no_rows(mix, empty_first):
     nothing = replay.view(empty(6))
