@@ -64,11 +64,19 @@ def _check(description: Description, horizon: int | None, name: str) -> tuple[Sp
         raise UsageError(
             f'{name}: actions must be a Box; these are {description.action_space}; use another environment'
         )
+    if not (description.observation_shape[0] and description.action_low.size):
+        raise UsageError(
+            f'{name}: observations and actions must have entries; they have {description.observation_shape[0]} and '
+            f'{description.action_low.size}; use another environment'
+        )
     if not (np.all(np.isfinite(description.action_low)) and np.all(np.isfinite(description.action_high))):
-        raise UsageError(f'{name}: actions must have finite bounds, onto which [-1, 1] is mapped; these are unbounded')
+        raise UsageError(f'{name}: actions must have finite bounds, onto which [-1, 1] is mapped; these are not; bound them')
     limits = [limit for limit in (horizon, description.max_episode_steps) if limit is not None]
     if not limits:
-        raise UsageError(f'{name}: a time limit is needed and the environment has none; pass horizon=...')
+        raise UsageError(
+            f'{name}: a time limit is needed and the environment has none; give one as its setting `horizon` '
+            '(--set environment.settings.horizon=1000), or as max_episode_steps where it is registered'
+        )
     if min(limits) < 1:
         raise UsageError(f'{name}: horizon must be 1 or more; got {min(limits)}')
     spec = Spec(observation_dim=description.observation_shape[0], action_dim=math.prod(description.action_low.shape))
@@ -282,6 +290,8 @@ def host(
     try:
         pool = Pool(constructor, math.prod(shape), num_cores() - 1 if workers < 0 else workers)
     except EnvironmentFailure as failure:
+        if isinstance(failure.__cause__, UsageError):  # of settings, said by ours
+            raise failure.__cause__ from None
         raise _refusal(failure, name) from failure
     spec, horizon = _check(pool.description, horizon, name)
     live = _Live(name, pool, shape, horizon, spec)

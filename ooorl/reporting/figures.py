@@ -285,7 +285,7 @@ def _limits(metric, values):
     else:
         known = np.concatenate([v[np.isfinite(v)] for v in values]) if values else np.empty(0)
         low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
-    margin = 0.03 * ((high - low) or 1.0)
+    margin = 0.03 * ((high - low) or max(1.0, abs(high) / 1000))
     return low - margin, high + margin
 
 

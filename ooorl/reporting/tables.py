@@ -110,7 +110,7 @@ def headline(summary, metric=None):
     metric = metric or primary_metric([summary])
     seeds = len(summary["seeds"])
     if not _scored(summary, metric):
-        return f"{summary['environment']}: not evaluated yet."
+        return f"{summary['environment']}: not evaluated yet." if summary["environment"] else "No environment, hence no scores."
     kind = "" if metric != "success" else f"{LABELS[metric]}, "
     return f"{summary['environment']}: {result(summary, metric)}; {kind}mean over {seeds} seed{'s' * (seeds > 1)}."
 
@@ -120,7 +120,8 @@ def phase_table(summary):
     from rich.table import Table
 
     header, lines = score_table(summary)
-    table = Table(title=headline(summary), title_justify="left", caption=FOOTNOTE, caption_justify="left")
+    footnote = FOOTNOTE if _scored(summary, primary_metric([summary])) else None
+    table = Table(title=headline(summary), title_justify="left", caption=footnote, caption_justify="left")
     for name in header:
         table.add_column(name, justify="left" if name in LEFT else "right", overflow="fold")
     for line in lines:
@@ -249,7 +250,8 @@ def _scale(metric, values):
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
     if metric in BEST:
         return min(0.0, low), max(BEST[metric], high)
-    return (low, high) if high > low else (low - 1, high + 1)
+    around = max(1.0, abs(low) / 1000)  # below the rounding of a large number an end would be that number
+    return (low, high) if high > low else (low - around, high + around)
 
 
 def _dots(values, scale, metric, width=140, height=26):

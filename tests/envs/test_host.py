@@ -146,6 +146,7 @@ def test_unusable_environments_are_refused():
         ({'observation_space': boxes.Box(0, 255, (4, 4, 3), np.uint8)}, 'FlattenObservation'),
         ({'action_space': boxes.Discrete(3)}, 'Discrete'),
         ({'action_space': boxes.Box(-np.inf, np.inf, (2,))}, 'finite'),
+        ({'action_space': boxes.Box(-1, 1, (0,))}, 'must have entries; they have 4 and 0'),
     ):
         with pytest.raises(UsageError, match=message):
             host(functools.partial(_WithSpaces, **settings), (1,), horizon=5)

@@ -174,6 +174,11 @@ def test_cells_say_why_there_is_no_interval():
     assert tables.cell("length", None) == ""
 
 
+def test_scores_too_large_to_tell_apart_are_drawn():
+    table = tables.html_table(["phase", "return"], [["a", "b"]], [[1e30, 1e30]], "return", "scores")
+    assert "1e+30" in table and "nan" not in table
+
+
 def test_headline_and_tables_hold_the_same_numbers():
     from rich.console import Console
 
