@@ -168,8 +168,16 @@ def converted(value, hint, where: str):
             return value
         if inspect.isclass(kind) and issubclass(kind, Mapping) and isinstance(value, Mapping):
             return dict(value)
-    wanted = ' or '.join(getattr(o, '__name__', str(o)) for o in options if o is not type(None))
+    wanted = ' or '.join(_called(option) for option in options if option is not type(None))
     raise UsageError(f'{where} must be of type {wanted}; got {value!r}')
+
+
+def _called(option) -> str:
+    """What people who write TOML call a type."""
+    kind = typing.get_origin(option) or option
+    if inspect.isclass(kind) and issubclass(kind, Mapping):
+        return 'table'
+    return 'list' if kind is tuple else getattr(kind, '__name__', str(kind))
 
 
 def _frozen(value):

@@ -143,7 +143,7 @@ def _resolve_agent(table, where):
         if key in CHOSEN:
             resolved[key] = _resolve_chosen(value, place, *CHOSEN[key])
         else:
-            if key.endswith('sampling') and gamma_of(table | resolved) is not None:
+            if key.endswith('sampling') and isinstance(value, Mapping) and gamma_of(table | resolved) is not None:
                 value = {'gamma': gamma_of(table | resolved), **value}
             resolved[key] = _plain(parse(SUB_TABLES[key], value, place))
     return _without_default_policy(own.agent, resolved, settings, where) if 'policy' in subs else resolved
@@ -174,7 +174,8 @@ def _check_online(table, resolved, scheme):
 
 def gamma_of(table: Mapping) -> float | None:
     """The discount factor of an agent table: its own, or that of its critic; None where it learns no values."""
-    return table.get('gamma', table.get('critic', {}).get('gamma'))
+    critic = table.get('critic')
+    return table.get('gamma', critic.get('gamma') if isinstance(critic, Mapping) else None)
 
 
 def _without_default_policy(agent, resolved, settings, where):

@@ -23,12 +23,14 @@ def evaluate_run(directory: Path, num_episodes: int, phase: str | None = None, v
       UsageError: if the directory holds no run, no checkpoint, or no such phase, or if no film can be made.
     """
     directory = Path(directory)
+    if num_episodes < 1:
+        raise UsageError(f'eval needs at least one episode; got {num_episodes}; raise --episodes')
     settings = run_directory.read_config(directory, 'eval')
     writers.check_file(directory / 'eval.json')
     settings['evaluation']['num_episodes'] = num_episodes
     setup = prepare(settings).setup
     if setup.evaluation is None:
-        raise UsageError(f'eval needs an environment and at least one episode; the run names {settings["environment"]["id"]!r}')
+        raise UsageError(f'eval needs an environment; the run in {directory} names none; run it with --env ID')
     found = checkpoint.restore(directory / 'checkpoint', place.template_of(setup))
     if found is None:
         raise UsageError(f'eval needs a checkpoint; {directory} has none yet; let the run get further')

@@ -13,6 +13,7 @@
 `name@variant` names one; without a variant it is the default one.
 """
 
+import difflib
 import fnmatch
 import json
 import tomllib
@@ -144,17 +145,23 @@ def _family(entry):
     return FAMILIES.get(entry.family, entry.family)
 
 
+def _variant(text):
+    """Name, content and variant of `name` or `name@variant`."""
+    name, _, variant = text.partition('@')
+    held = read(name)
+    variant = variant or held['default']
+    if variant not in held['variants']:
+        raise UsageError(f'preset {name} has the variants {", ".join(held["variants"])}; got {variant!r}')
+    return name, held, variant
+
+
 def preset(text: str, task: Task, given: Iterable[str] = ()) -> Preset:
     """The preset `name` or `name@variant` for a task; `given` are dotted keys that the user sets.
 
     Raises:
       UsageError: if there is no such preset or variant, or it does not fit the task.
     """
-    name, _, variant = text.partition('@')
-    held = read(name)
-    variant = variant or held['default']
-    if variant not in held['variants']:
-        raise UsageError(f'preset {name} has the variants {", ".join(held["variants"])}; got {variant!r}')
+    name, held, variant = _variant(text)
     if task.family not in families(held, variant):
         others = [f'{name}@{own}' for own in held['variants'] if task.family in families(held, own)]
         raise UsageError(
@@ -221,18 +228,19 @@ def explained(text: str, task: Task | None, key: str = '') -> list[tuple[str, st
     Raises:
       UsageError: where nothing of the preset has such a key.
     """
-    name, _, variant = text.partition('@')
-    held = read(name)
+    _, held, variant = _variant(text)
     if task is not None:
         found = preset(text, task, held.get('needs', ()))
         rows = [(path, _shown(value), found.sources[path]) for path, value in flat(found.table).items() if path in found.sources]
     else:
-        layers = held['variants'].get(variant or held['default'], ())
-        blocks = [block for layer in layers for block in held['values'] if block['layer'] == layer]
+        blocks = [block for layer in held['variants'][variant] for block in held['values'] if block['layer'] == layer]
         rows = [(path, _shown(value), _told(held, block)) for block in blocks for path, value in flat(block['set']).items()]
+    known = [row[0] for row in rows]
     rows = [row for row in rows if not key or row[0] == key or row[0].endswith(f'.{key}')]
     if not rows:
-        raise UsageError(f'preset {text} sets no {key or "value"}; what it leaves out has the default that docs/config.md names')
+        near = difflib.get_close_matches(key, {path.rpartition('.')[2] for path in known}, n=1)
+        meant = f', but {near[0]}' if near else ''
+        raise UsageError(f'preset {text} sets no {key}{meant}; what it leaves out has the default that docs/config.md names')
     return rows
 
 

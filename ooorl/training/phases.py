@@ -112,6 +112,10 @@ class Setup:
         return {'dataset': 1, 'online': 1 if self.environment is None else self.environment.batch_shape[-1]}
 
 
+def _next_multiple(number, of):
+    return -(-number // of) * of
+
+
 def round_sizes(phase: Phase, setup: Setup) -> Rounds:
     """The rounds of a phase: at most `updates_per_round` updates each, cut where an evaluation is due.
 
@@ -127,18 +131,19 @@ def round_sizes(phase: Phase, setup: Setup) -> Rounds:
     if phase.num_env_steps % block:
         raise UsageError(
             f'num_env_steps of phase {phase.name!r} must be a multiple of num_envs x cycle_steps = {block}; '
-            f'got {phase.num_env_steps}'
+            f'got {phase.num_env_steps}; make it {_next_multiple(phase.num_env_steps, block)}'
         )
     cycles = phase.num_env_steps // block
     if phase.num_updates % cycles:
         raise UsageError(
             f'num_updates of phase {phase.name!r} must be a multiple of its {cycles} cycles of collection; '
-            f'got {phase.num_updates}'
+            f'got {phase.num_updates}; make it {_next_multiple(phase.num_updates, cycles)}, or change cycle_steps'
         )
     per_cycle, every = phase.num_updates // cycles, setup.evaluate_every
     if per_cycle and every is not None and every < phase.num_updates and every % per_cycle:
         raise UsageError(
-            f'evaluate_every must be a multiple of the {per_cycle} updates of one cycle of phase {phase.name!r}; got {every}'
+            f'evaluate_every must be a multiple of the {per_cycle} updates of one cycle of phase {phase.name!r}; got {every}; '
+            f'make it {_next_multiple(every, per_cycle)}'
         )
     most = max(1, setup.updates_per_round // max(per_cycle, 1))
     return divided(cycles, most, every // per_cycle if per_cycle and every is not None else None, per_cycle)

@@ -87,6 +87,8 @@ def test_what_a_task_changes():
     (('run', 'iql', '--env', 'Nowhere-v0'), 'needs the family of its task; Nowhere-v0 tells none'),
     (('run', 'iqll', '--dataset', 'x'), 'a config file or a preset is needed (bc, calql'),
     (('explain', 'iql', 'nothing'), 'preset iql sets no nothing'),
+    (('explain', 'iql', 'expectil'), 'preset iql sets no expectil, but expectile'),
+    (('explain', 'iql@smal'), "got 'smal'"),
 ])  # fmt: skip
 def test_a_preset_that_does_not_fit_is_one_sentence(asked, told, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
