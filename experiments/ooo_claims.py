@@ -181,11 +181,11 @@ def run_cell(cell: Cell, seeds: str, overrides: Iterable[str], recipe: Mapping |
     last, spent = {}, {}
     # The frozen bonus starts from what the explorer's signal has become, which no phase can say: it is begun by hand.
     adopts = setup.phases[-1].name == 'frozen'
-    state = _advance(replace(setup, phases=setup.phases[:-1]) if adopts else setup, None, last, spent)
+    state = advanced(replace(setup, phases=setup.phases[:-1]) if adopts else setup, None, last, spent)
     if adopts:
         state = rounds.begin(rounds.Programs(setup), state, setup.phases[-1])
         signal = jax.tree.map(jnp.copy, state.finished['explore'].signal)
-        state = _advance(setup, state._replace(agent=state.agent._replace(signal=signal)), last, spent)
+        state = advanced(setup, state._replace(agent=state.agent._replace(signal=signal)), last, spent)
     threshold = prepared.config['exploit'].get('sampling', {}).get('success_reward', 1.0)
     found = {
         'cell': str(cell),
@@ -197,7 +197,7 @@ def run_cell(cell: Cell, seeds: str, overrides: Iterable[str], recipe: Mapping |
         'wall_seconds': round(time.monotonic() - began, 1),
         'seconds': {name: round(value, 1) for name, value in spent.items()},
         'versions': versions(),
-        'config': _portable(prepared.config),
+        'config': portable(prepared.config),
         **({} if recipe is None else {'recipe': recipe}),
     }
     if cell.signal != 'none' and (recipe or {}).get('ooo', {}).get('episodes'):
@@ -205,7 +205,7 @@ def run_cell(cell: Cell, seeds: str, overrides: Iterable[str], recipe: Mapping |
     return found
 
 
-def _advance(setup: Setup, state, last: dict, spent: dict):
+def advanced(setup: Setup, state, last: dict, spent: dict):
     """Runs what is left of a setup; the newest rows go to `last` and the seconds to `spent`, by phase."""
     begun = None if state is None else state.phase
     watch = Stopwatch()
@@ -250,7 +250,7 @@ def _dataset(prepared, threshold):
     return {**known, 'rows': len(reward), 'success_rows': int((reward >= threshold).sum())}
 
 
-def _portable(settings):
+def portable(settings):
     """The config without the folder in which somebody keeps a data set."""
     dataset = {**settings['dataset'], 'path': Path(settings['dataset']['path']).name if settings['dataset']['path'] else ''}
     return {**settings, 'dataset': dataset}

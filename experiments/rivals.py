@@ -1,0 +1,178 @@
+"""OOO beside WSRL, RLPD and Cal-QL at equal environment steps, on tasks whose data miss the goal: curves and the area under them.
+
+    python experiments/rivals.py --dataset pointmaze_medium=FILE    # every cell whose result is not there yet; rivals resume
+    python experiments/rivals.py --cells pointmaze_medium:wsrl --dataset pointmaze_medium=FILE
+    python experiments/rivals.py --table                            # what the results in the repository say; draws the figures
+
+A cell is task:method and runs `configs/rivals/<task>-<method>.toml`. OOO is the whole recipe (`recipe.toml`): at each budget of
+`retrain_at` it retrains two policies and deploys, seed by seed, what a trial prefers. Its point on the curve lies at the budget
+plus the steps of that trial, so that rivals are given as many steps as it can have taken. Seeds from 2000 on are for the numbers
+that are shown, those from 1000 on for choosing settings.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import recipes
+from ooo_claims import advanced, portable
+from rivals_table import METHODS, OWN, Cell, figures, read_results, table
+
+from ooorl.errors import UsageError
+from ooorl.reporting import writers
+from ooorl.runner import config
+from ooorl.runner.choice import as_plain
+from ooorl.runner.prepare import Prepared, make_environments, prepare
+from ooorl.runner.session import execute
+from ooorl.runner.summary import versions
+from ooorl.training import deployment
+from ooorl.training.phases import Phase
+from ooorl.training.programs import Programs
+from ooorl.training.run import Diverged
+
+HERE = Path(__file__).resolve().parent
+CONFIGS = HERE.parent / 'configs' / 'rivals'
+
+
+def all_cells() -> list[Cell]:
+    """Every cell that has a config, tasks one after another."""
+    cells = [Cell(*path.stem.rsplit('-', 1)) for path in CONFIGS.glob('*.toml')]
+    return sorted(cells, key=lambda cell: (cell.task, list(METHODS).index(cell.method)))
+
+
+def chosen(text: str) -> list[Cell]:
+    """'pointmaze_medium:wsrl,cube' as cells; a task alone is all its methods.
+
+    Raises:
+      UsageError: if there is no such cell.
+    """
+    known, found = all_cells(), []
+    for name in filter(None, text.split(',')):
+        own = [cell for cell in known if name in (str(cell), cell.task)]
+        if not own:
+            raise UsageError(f'--cells takes {", ".join(map(str, known))} or a task; got {name!r}')
+        found += own
+    return found or known
+
+
+def phases_of(table: Mapping, recipe: Mapping) -> tuple[Prepared, tuple[Phase, ...]]:
+    """OOO with the recipe, its exploration cut at every budget so that the explorer of each is a candidate.
+
+    Phases: pretrain, data (retraining on the data alone); then for each budget T explore@T, retrain@T, climb@T.
+    """
+    prepared = prepare(recipes.applied(table, recipe))
+    made = {phase.name: phase for phase in prepared.setup.phases}
+    climb = {phase.name: phase for phase in prepare(recipes.applied(table, recipe, 'climb')).setup.phases}
+    whole, budgets = made['explore'], [budget for budget in prepared.config['ooo']['retrain_at'] if budget]
+    data = replace(made['retrain@0'], name='data', store=None, online_limit=None)
+    phases, before, steps = [*([made['pretrain']] if 'pretrain' in made else []), data], whole.start, 0
+    for budget in budgets:
+        share = (budget - steps) / whole.num_env_steps
+        updates = round(share * whole.num_updates)
+        piece = replace(whole, name=f'explore@{budget}', start=before, num_env_steps=budget - steps, num_updates=updates)
+        phases += [piece, made[f'retrain@{budget}'], replace(climb[f'retrain@{budget}'], name=f'climb@{budget}')]
+        before, steps = piece.name, budget
+    return prepared, tuple(phases)
+
+
+def deployed(setup, settings: Mapping, state, last: Mapping, budget: int, num_episodes: int) -> dict:
+    """What the trial deploys at a budget: success by seed, the steps by then with those of the trial, and the trial itself."""
+    names = (f'retrain@{budget}', f'climb@{budget}', 'data', f'explore@{budget}')
+    by_name = {phase.name: phase for phase in setup.phases}
+    candidates = [deployment.Candidate(name, by_name[name].agent, state.finished[name]) for name in names]
+    short = {**settings, 'evaluation': {**settings['evaluation'], 'num_episodes': num_episodes}}
+    _, evaluation = make_environments(short, len(setup.seeds))
+    observation = deployment.states_of(setup.dataset, state.stores['online'], len(setup.seeds))
+    choice = deployment.choose(Programs(replace(setup, evaluation=evaluation)), candidates, candidates[0], observation)
+    success = [last['eval', name, seed]['success'] for name, seed in zip(choice.chosen, setup.seeds, strict=True)]
+    taken = np.sum(list(choice.steps.values()), axis=0)
+    return {'env_steps': (budget + taken).tolist(), 'success': success, 'trial': as_plain(choice)}
+
+
+def run_own(settings: Mapping, recipe: Mapping) -> dict:
+    """OOO's result: its curve by seed, and every candidate's at each budget."""
+    prepared, phases = phases_of(settings, recipe)
+    setup, last = replace(prepared.setup, phases=phases), {}
+    state = advanced(setup, None, last, {})
+    points = {}
+    for phase in phases:
+        if phase.name.startswith('climb@'):
+            budget = phase.online_limit
+            points[budget] = deployed(setup, prepared.config, state, last, budget, recipe['ooo']['episodes'])
+    arms = {phase.name: [last['eval', phase.name, seed]['success'] for seed in setup.seeds] for phase in phases}
+    columns = [arms['data'], *(point['success'] for point in points.values())]
+    steps = [[0.0] * len(setup.seeds), *(point['env_steps'] for point in points.values())]
+    found = {'env_steps': np.transpose(steps).tolist(), 'success': np.transpose(columns).tolist(), 'arms': arms}
+    trials = {str(budget): point['trial'] for budget, point in points.items()}
+    return {**found, 'trials': trials, 'recipe': dict(recipe), 'config': portable(prepared.config)}
+
+
+def run_rival(settings: Mapping, work: Path) -> dict:
+    """A rival's result: its curve from the end of its offline phase on; without one it begins at 0."""
+    prepared = prepare(settings)
+    summary = execute(prepared, work, resume=work.exists())
+    rows = [row for row in writers.read_rows(work / 'metrics.jsonl') if row['kind'] == 'eval']
+    names = [phase['name'] for phase in summary['phases']]
+    offline, online = [row for row in rows if row['phase'] == 'offline'], [row for row in rows if row['phase'] == names[-1]]
+    success = []
+    for seed in summary['seeds']:
+        first = [row['success'] for row in offline if row['seed'] == seed][-1:] or [0.0]
+        success.append([*first, *(row['success'] for row in online if row['seed'] == seed)])
+    steps = [0, *sorted({row['env_steps'] for row in online})]
+    return {'env_steps': [steps] * len(success), 'success': success, 'config': portable(prepared.config)}
+
+
+def run_cell(cell: Cell, overrides: Iterable[str], work: Path, recipe: Mapping) -> dict:
+    """Runs a cell and returns its result as plain data: steps and success `[S][K]`, the trials of OOO, config, versions."""
+    began, settings = time.monotonic(), config.read(CONFIGS / f'{"-".join(cell)}.toml', overrides)
+    found = run_own(settings, recipe) if cell.method == OWN else run_rival(settings, work / str(cell).replace(':', '-'))
+    seconds = round(time.monotonic() - began, 1)
+    head = {'cell': str(cell), 'seeds': found['config']['run']['seeds'], 'wall_seconds': seconds, 'versions': versions()}
+    return {**head, 'num_episodes': found['config']['evaluation']['num_episodes'], **found}
+
+
+def _arguments(argv):
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--cells', default='', metavar='TASK[:METHOD],...', help='default: every one')
+    parser.add_argument('--seeds', default='2000:2005', metavar='A:B')
+    parser.add_argument('--out', type=Path, default=HERE / 'results', metavar='DIR')
+    parser.add_argument('--work', type=Path, default=Path('runs/rivals'), metavar='DIR', help='run directories')
+    parser.add_argument('--recipe', type=Path, default=HERE / 'recipe.toml', metavar='FILE.toml')
+    parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE', help='change the configs')
+    parser.add_argument('--dataset', action='append', default=[], metavar='TASK=PATH', help='where the data of a task lie')
+    parser.add_argument('--table', action='store_true', help='only print the table and draw the figures of the results in --out')
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the cells that have no result yet, then prints the table and draws the figures."""
+    arguments = _arguments(argv)
+    if not arguments.table:
+        jax.config.update('jax_num_cpu_devices', 1)
+        paths, recipe = dict(text.split('=', 1) for text in arguments.dataset), recipes.read(arguments.recipe)
+        for cell in chosen(arguments.cells):
+            path = cell.path(arguments.out)
+            if path.exists():
+                continue
+            print(f'--- {cell}', flush=True)
+            data = [f"dataset.path='{paths[cell.task]}'"] if cell.task in paths else []
+            try:
+                found = run_cell(cell, [f"run.seeds='{arguments.seeds}'", *arguments.set, *data], arguments.work, recipe)
+            except (Diverged, UsageError) as error:
+                print(f'{cell}: {error}', file=sys.stderr, flush=True)
+                continue
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            writers.write_json(path, found)
+    results = read_results(arguments.out)
+    print(table(results))
+    figures(results, arguments.out)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

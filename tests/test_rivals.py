@@ -1,0 +1,56 @@
+"""OOO beside its rivals: what each cell runs, and areas under curves that are known."""
+
+import importlib
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from ooorl.runner import config
+
+
+@pytest.fixture(scope='module')
+def rivals():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / 'experiments'))
+        yield {name: importlib.import_module(name) for name in ('rivals', 'rivals_table')}
+
+
+def result(method, steps, success, **more):
+    """Two seeds."""
+    return {'cell': f'maze:{method}', 'seeds': [0, 1], 'env_steps': steps, 'success': success, **more}
+
+
+def test_rivals_differ_by_scheme_and_agent_alone(rivals):
+    cells = rivals['rivals'].all_cells()
+    assert [cell.method for cell in cells if cell.task == 'pointmaze_medium'] == list(rivals['rivals_table'].METHODS)
+    tables = [config.resolve(config.read(rivals['rivals'].CONFIGS / f'{"-".join(cell)}.toml')) for cell in cells]
+    for cell, table in zip(cells, tables, strict=True):
+        assert table['name'] == '-'.join(cell)
+        assert all(table[key] == tables[0][key] for key in ('environment', 'evaluation', 'dataset'))
+
+
+def test_area_counts_what_is_deployed_until_something_else_is(rivals):
+    table = rivals['rivals_table']
+    # Seed 0: 0 until step 10, then .5 until 30, then 1 to the budget of 40. Seed 1 deploys nothing before the budget is spent.
+    found = table.curve(result('ooo', [[0, 10, 30], [0, 50, 60]], [[0, 0.5, 1], [0.25, 1, 1]]))
+    np.testing.assert_allclose(table.area(found, 40), [(0.5 * 20 + 1 * 10) / 40, 0.25])
+    np.testing.assert_allclose(table.at(found, np.array([0, 9, 10, 35])), [[0, 0, 0.5, 1], [0.25] * 4])
+
+
+def test_a_rival_ends_with_its_newest_evaluations_and_ooo_with_what_it_deployed(rivals):
+    table, success = rivals['rivals_table'], [[0, 1, 1, 0, 0], [0, 0, 0, 0, 1]]
+    steps = [[0, 10, 20, 30, 40]] * 2
+    np.testing.assert_allclose(table.final(result('wsrl', steps, success)), [0.5, 0.25])
+    np.testing.assert_allclose(table.final(result('ooo', steps, success, trials={})), [0, 1])
+
+
+def test_methods_that_were_not_run_are_said_to_be(rivals):
+    table, steps = rivals['rivals_table'], [[0, 10]] * 2
+    results = {
+        table.Cell('maze', 'ooo'): result('ooo', steps, [[0, 1], [0, 1]], trials={}),
+        table.Cell('maze', 'rlpd'): result('rlpd', steps, [[0, 0], [0, 0]]),
+    }
+    text = table.table(results)
+    assert '| WSRL | not run |' in text and 'maze, 2 seeds' in text
+    assert '+1.00 (too few)' in text
