@@ -55,6 +55,24 @@ def unoptimised() -> dict | None:
     return {'xla_backend_optimization_level': 0, 'xla_cpu_use_fusion_emitters': False} if on_cpu() else None
 
 
+def of_part(function: Callable, first: int, shape: tuple[int, ...]) -> Callable:
+    """`function(*arrays[*shape, ...]) -> [*shape, ...]` for some places of the last axis of `shape` alone, on the host.
+
+    The places are those from `first` on, as many as the arrays have; the others are filled with zeros and what is answered about
+    them dropped. So draws and rounding are those of the whole batch, and a function that is compiled is compiled once.
+    """
+    axis = len(shape) - 1
+
+    def partly(*arrays):
+        part = (slice(None),) * axis + (slice(first, first + arrays[0].shape[axis]),)
+        wholes = [np.zeros((*shape, *array.shape[axis + 1 :]), array.dtype) for array in arrays]
+        for whole, array in zip(wholes, arrays, strict=True):
+            whole[part] = array
+        return np.asarray(function(*wholes))[part]
+
+    return partly
+
+
 def on_cpu() -> bool:
     """Whether programs compiled now run on the CPU."""
     return jax.default_backend() == 'cpu'

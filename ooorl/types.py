@@ -5,9 +5,8 @@ Two kinds of type, and the kind tells which side of `jit` you are on:
 * data that crosses `jit` is a `NamedTuple` of arrays (`Transition`, `TimeStep`, every agent's state);
 * bundles of pure functions, and configs, are frozen dataclasses and never cross `jit`.
 
-Shape letters used everywhere: B batch, E ensemble members, N samples or environments, O observation,
-A action, T time, S seeds, K outputs of a value head. Ensemble first, then samples, then batch, then
-features: `[E, N, B, A]`.
+Shape letters used everywhere: B batch, E ensemble members, N samples or environments, O observation, A action, T time, S seeds, K
+outputs of a value head. Ensemble first, then samples, then batch, then features: `[E, N, B, A]`.
 """
 
 from collections.abc import Callable
@@ -318,15 +317,13 @@ class Task:
 class Environment:
     """Many copies of a task stepped together, with automatic resets: what collection and evaluation see.
 
-    A compiled environment (`compiled=True`) is pure JAX and `scan` is `jax.lax.scan`. A host environment
-    steps outside JAX: its functions take and return numpy arrays, its state is a pytree of numpy arrays that
-    is enough to go on bit for bit, and `scan` is a Python loop with the signature of `jax.lax.scan`.
+    A compiled environment (`compiled=True`) is pure JAX and `scan` is `jax.lax.scan`. A host environment steps outside JAX: its
+    functions take and give numpy arrays, its state is a pytree of such that is enough to go on bit for bit, and `scan` is a loop.
 
     Attributes:
-      name: for people.
-      irreversible: as of `Task`.
+      name, irreversible: for people; as of `Task`.
       held_out: `(observation[*batch_shape, O]) -> [*batch_shape]` bool, whether an episode that begins so is of a combination
-        that training never saw (`data.splits`), which evaluation then tells apart; None where nothing is held out.
+        that training never saw (`data.splits`), which evaluation then tells apart; or None.
       counts: `(state) -> {name: [...]}`, running totals over the copies: rows of metrics; None where nothing is counted.
       spec: sizes.
       horizon: the time limit of an episode.
@@ -335,6 +332,8 @@ class Environment:
       reset: `(key) -> (state, observation[*batch_shape, O])`.
       step: `(state, action[*batch_shape, A], key) -> (state, TimeStep)`.
       scan: `(f, init, xs, length=None) -> (carry, ys)`; on the host also `until=`, which ends it early once `until(carry)`.
+      turns: where few copies on the host play the episodes of many, for evaluation alone: `(first, environment)` of each turn,
+        in which they stand in the places `first` and following of the last axis.
     """
 
     spec: Spec
@@ -348,3 +347,4 @@ class Environment:
     irreversible: Callable[[Array], Array] | None = None
     held_out: Callable[[Array], Array] | None = None
     counts: Callable[[State], dict[str, Array]] | None = None
+    turns: tuple[tuple[int, 'Environment'], ...] = ()

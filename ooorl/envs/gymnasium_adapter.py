@@ -6,6 +6,7 @@ the reset. These make up the state; where the live environments hold another sta
 a resume in a new process, or when an old state is stepped again), they are rebuilt by a reset and a replay.
 """
 
+import dataclasses
 import functools
 import importlib
 import math
@@ -48,9 +49,9 @@ def _seed(words: np.ndarray, index: int, episode: int) -> int:
     return int(np.random.SeedSequence([*words.tolist(), index, episode]).generate_state(1)[0] >> 1)
 
 
-def _seeds(entropy: np.ndarray, episode: np.ndarray, row: int, wanted: np.ndarray) -> list[int]:
-    """Seeds of the environments `wanted`; an index counts within its row, so that rows do not depend on each other."""
-    return [_seed(entropy[i], i % row, int(episode[i])) for i in wanted.tolist()]
+def _seeds(entropy: np.ndarray, episode: np.ndarray, row: int, wanted: np.ndarray, first: int) -> list[int]:
+    """Seeds of the environments `wanted`; an index counts from `first` within its row: rows do not depend on each other."""
+    return [_seed(entropy[i], first + i % row, int(episode[i])) for i in wanted.tolist()]
 
 
 def _check(description: Description, horizon: int | None, name: str) -> tuple[Spec, int]:
@@ -105,6 +106,7 @@ class _Live:
         self._block = pool.attach(spec.observation_dim, spec.action_dim)
         self._record_shape = (math.prod(shape), horizon, spec.action_dim)
         self._every = np.arange(math.prod(shape))
+        self._first = 0
         self._answer = TimeStep(*(self._shaped(getattr(self._block, name)) for name in TimeStep._fields))
         self.held = self.flat = None
 
@@ -124,13 +126,13 @@ class _Live:
 
     def _seed_resets(self, flat: HostState, wanted: np.ndarray) -> None:
         """Puts into the block what seeds the next reset of the environments `wanted`."""
-        self._block.seed[wanted] = _seeds(flat.entropy, flat.episode_count + 1, self._shape[-1], wanted)
+        self._block.seed[wanted] = _seeds(flat.entropy, flat.episode_count + 1, self._shape[-1], wanted, self._first)
 
-    def reset(self, entropy: np.ndarray) -> tuple[HostState, np.ndarray]:
-        """Begins episodes everywhere."""
-        self.held = self.flat = None
+    def reset(self, entropy: np.ndarray, first: int) -> tuple[HostState, np.ndarray]:
+        """Begins episodes everywhere, those of the places `first` and following."""
+        self.held, self.flat, self._first = None, None, first
         zeros = np.zeros(len(entropy), np.int32)
-        seeds = np.array(_seeds(entropy, zeros, self._shape[-1], self._every), np.int32)
+        seeds = np.array(_seeds(entropy, zeros, self._shape[-1], self._every, first), np.int32)
         self._block.seed[:] = seeds
         try:
             self._pool.ask('reset')
@@ -140,10 +142,11 @@ class _Live:
         self._seed_resets(flat, self._every)
         return self._hold(flat), self._answer.observation.copy()
 
-    def bring_to(self, state: HostState) -> None:
-        """Rebuilds those environments that do not hold `state`."""
-        if state is self.held:
+    def bring_to(self, state: HostState, first: int) -> None:
+        """Rebuilds those environments that do not hold `state`, of the places `first` and following."""
+        if state is self.held and first == self._first:
             return
+        self._first = first
         leaves = [np.array(leaf).reshape(-1, *np.shape(leaf)[len(self._shape) :]) for leaf in state]
         flat = HostState(*leaves)
         flat.actions[np.arange(self._horizon) >= flat.elapsed[:, None]] = 0.0
@@ -252,6 +255,7 @@ def host(
     batch_shape: int | tuple[int, ...] = (1,),
     *,
     workers: int = 0,
+    copies: int | None = None,
     horizon: int | None = None,
     observation_keys: Sequence[str] = (),
     **settings,
@@ -269,6 +273,8 @@ def host(
         a seed's episodes depend on its own key alone.
       workers: processes that share the environments with this one; 0 for none, -1 for as many as use all cores. The
         results are the same.
+      copies: of the environment for each seed; where fewer than N they play the N first episodes in `turns`, which is for
+        evaluation alone. An episode follows from its seed, whichever copy plays it. None for N.
       horizon: time limit; by default the environment's own `TimeLimit`.
       observation_keys: of dict observations the entries to put one behind the other, '/' between levels.
       **settings: passed to `make_env` or `gymnasium.make`.
@@ -284,6 +290,9 @@ def host(
     shape = (batch_shape,) if isinstance(batch_shape, int) else tuple(batch_shape)
     if not shape or min(shape) < 1 or workers < -1:
         raise UsageError(f'batch_shape must be positive and workers -1, 0 or more; got {batch_shape} and {workers}')
+    if copies is not None and copies < 1:
+        raise UsageError(f'copies must be 1 or more; got {copies}')
+    whole, shape = shape, (*shape[:-1], min(shape[-1], copies or shape[-1]))
     constructor, name = _constructor(make_env, horizon, settings)
     if observation_keys:
         constructor = functools.partial(joined, constructor, tuple(observation_keys))
@@ -296,14 +305,28 @@ def host(
     spec, horizon = _check(pool.description, horizon, name)
     live = _Live(name, pool, shape, horizon, spec)
 
-    def reset(key):
-        return live.reset(_entropy(key, shape))
+    def turn(first):
+        def reset(key):
+            return live.reset(_entropy(key, shape), first)
 
-    def step(state, action, key):
-        del key
-        live.bring_to(state)
-        return live.step(np.asarray(action, np.float32))
+        def step(state, action, key):
+            del key
+            live.bring_to(state, first)
+            return live.step(np.asarray(action, np.float32))
 
-    return Environment(
-        name=name, spec=spec, horizon=horizon, batch_shape=shape, compiled=False, reset=reset, step=step, scan=host_scan
-    )
+        return Environment(
+            name=name, spec=spec, horizon=horizon, batch_shape=shape, compiled=False, reset=reset, step=step, scan=host_scan
+        )
+
+    return turn(0) if shape == whole else _in_turns(turn, whole)
+
+
+def _in_turns(turn: Callable[[int], Environment], shape: tuple[int, ...]) -> Environment:
+    """One environment of `shape` made of turns of fewer copies; the last turn plays some of the one before once more."""
+    num, copies = shape[-1], turn(0).batch_shape[-1]
+    turns = tuple((first, turn(first)) for first in sorted({min(first, num - copies) for first in range(0, num, copies)}))
+    return dataclasses.replace(turns[0][1], batch_shape=shape, reset=_refused, step=_refused, turns=turns)
+
+
+def _refused(*_):
+    raise UsageError('copies that take turns can only be evaluated in; got a reset or a step of all of them; leave copies away')

@@ -86,7 +86,7 @@ def make(name: str, batch_shape: int | tuple[int, ...] = (1,), **settings) -> En
     Args:
       name: the id.
       batch_shape: `(N,)` copies, or more leading axes.
-      **settings: of the task; for host environments `workers` and `horizon` (see `host`) and what the environment takes.
+      **settings: of the task; on the host `workers`, `copies` and `horizon` (see `host`) and what the environment takes.
 
     Raises:
       UsageError: if no environment has this name, with the nearest one that has; or if its module cannot be imported.
@@ -122,7 +122,7 @@ def single(name: str, **settings):
     from ooorl.envs.dict_observations import joined
     from ooorl.envs.gymnasium_adapter import gymnasium_spec
 
-    settings = {key: value for key, value in settings.items() if key not in ('workers', 'horizon')}
+    settings = {key: value for key, value in settings.items() if key not in ('workers', 'copies', 'horizon')}
     keys = settings.pop('observation_keys', ())
     try:
         return joined(lambda: gymnasium.make(gymnasium_spec(name), disable_env_checker=True, **settings), keys)

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from ooorl.errors import UsageError
+from ooorl.mapping import of_part
 from ooorl.types import Array, Environment, Spec, State
 from ooorl.validation import check_positive
 
@@ -57,8 +58,13 @@ def steered(
     made = jax.eval_shape(decode, *example).shape
     if made != (*shape, given.action_dim):
         raise UsageError(f'steered needs a decode that gives actions {(*shape, given.action_dim)}; got {made}; mend it')
+    spec = Spec(observation_dim=given.observation_dim, action_dim=noise_dim)
     decoded = decode if environment.compiled else jax.jit(decode)
+    turns = ((first, _in_front(one, of_part(decoded, first, shape), spec, bound)) for first, one in environment.turns)
+    return replace(_in_front(environment, decoded, spec, bound), turns=tuple(turns))
 
+
+def _in_front(environment, decoded, spec, bound):
     def reset(key):
         state, observation = environment.reset(key)
         return SteeredState(state, observation), observation
@@ -69,5 +75,4 @@ def steered(
         inner, timestep = environment.step(state.environment, carried_out, key)
         return SteeredState(inner, timestep.observation), timestep
 
-    spec = Spec(observation_dim=given.observation_dim, action_dim=noise_dim)
     return replace(environment, spec=spec, reset=reset, step=step, name=f'{environment.name}, steered')

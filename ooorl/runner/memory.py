@@ -129,7 +129,8 @@ def of_setup(setup: Setup) -> Iterator[Part]:
         yield Part(32 * horizon, f'the keys of an episode of {horizon:,} steps', 'the time limit')
     for environment in (setup.environment, setup.evaluation):
         if environment is not None and not environment.compiled:
-            size = 4 * math.prod(environment.batch_shape) * environment.horizon * environment.spec.action_dim
+            live = environment.turns[0][1] if environment.turns else environment
+            size = 4 * math.prod(live.batch_shape) * environment.horizon * environment.spec.action_dim
             yield Part(size, f'episodes of {environment.horizon:,} actions', 'the time limit, the copies or the seeds')
     yield from _agents(setup, seeds, 1 if setup.devices == 'seeds' else shares)
     yield from _batches(setup, seeds)

@@ -15,6 +15,7 @@ from ooorl.data import splits
 from ooorl.data.pull import pull
 from ooorl.data.splits import Combinations
 from ooorl.errors import UsageError
+from ooorl.mapping import num_cores
 from ooorl.runner import belonging, build, config, earlier_runs, hosts, memory, run_directory, steering, without_resets
 from ooorl.runner.head_support import check_heads
 from ooorl.runner.kept_draws import with_kept_draws
@@ -213,22 +214,34 @@ def make_environments(settings: Mapping, num_seeds: int):
     keys = settings['dataset']['observation_keys']
     environment = None
     if collects:
-        environment = _make(table, table['num_envs'], num_seeds, table['settings'], keys)
+        environment = _make(table, table['num_envs'], num_seeds, table['settings'], {'observation_keys': keys})
     if not evaluation['num_episodes']:
         return environment, None
     merged = {**table['settings'], **evaluation['settings']}
-    return environment, _make(table, evaluation['num_episodes'], num_seeds, merged, keys)
+    helped = {'observation_keys': keys, 'copies': _copies(table, evaluation, num_seeds)}
+    return environment, _make(table, evaluation['num_episodes'], num_seeds, merged, helped)
 
 
-def _make(table, num_envs, num_seeds, settings, observation_keys):
+def _copies(table, evaluation, num_seeds):
+    """How many copies a seed play the episodes of an evaluation on the host, so that turns are equally long; None: one each."""
+    num, asked = evaluation['num_episodes'], evaluation['copies']
+    if table['id'] in envs.TASKS:
+        if asked:
+            raise UsageError(f'evaluation.copies is for environments on the host; {table["id"]} is not; got {asked}; remove it')
+        return None
+    most = asked or max(1, max(32, 8 * num_cores()) // num_seeds)
+    turns = -(-num // most)
+    return None if turns == 1 else -(-num // turns)
+
+
+def _make(table, num_envs, num_seeds, settings, helped):
     name, workers = table['id'], table['workers']
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
     compiled = name in envs.TASKS
     if compiled and workers > 0:
         raise UsageError(f'environment.workers is for environments on the host; {name} is compiled; got {workers}; remove it')
-    memory.check([memory.of_copies(num_seeds, num_envs, compiled)])
-    helped = {} if compiled else {'workers': workers, 'observation_keys': observation_keys}
-    helped = {key: value for key, value in helped.items() if value}
+    memory.check([memory.of_copies(num_seeds, helped.get('copies') or num_envs, compiled)])
+    helped = {} if compiled else {key: value for key, value in {**helped, 'workers': workers}.items() if value}
     try:
         environment = envs.make(name, (num_envs,) if compiled else (num_seeds, num_envs), **helped, **settings)
         if compiled:  # an episode traced, not played: settings of a wrong type would else show only once the run has begun

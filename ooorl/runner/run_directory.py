@@ -23,7 +23,10 @@ from ooorl.training import checkpoint
 LOCK, HOLDER = '.lock', '.holder'
 FILES = ('config.toml', 'metrics.jsonl', 'metrics.csv', 'summary.json', 'report.html', 'states.npz', 'eval.json')
 # Settings that change no result: a run may go on with others. Which devices work changes last digits, as their number does.
-FREE = (('environment', 'workers'), ('run', 'checkpoint_seconds'), ('run', 'memory_limit'), ('run', 'devices'), ('run', 'hosts'))
+FREE = (
+    ('environment', 'workers'), ('evaluation', 'copies'), ('run', 'checkpoint_seconds'), ('run', 'memory_limit'),
+    ('run', 'devices'), ('run', 'hosts'),
+)  # fmt: skip
 
 
 class Held:

@@ -76,11 +76,12 @@ class EvaluationConfig:
     """The `[evaluation]` table."""
 
     num_episodes: int = 10  # per seed and evaluation; 0 for no evaluation
+    copies: int = 0  # of an environment on the host, per seed; its episodes take turns. 0: up to 32, or 8 a core, for all seeds
     settings: Mapping = dataclasses.field(default_factory=dict)  # instead of the environment's settings, key by key
     task: str = ''  # catalogue id whose reference scores normalise; empty: that of dataset.task in its own environment
 
     def __post_init__(self):
-        check_not_negative(num_episodes=self.num_episodes)
+        check_not_negative(num_episodes=self.num_episodes, copies=self.copies)
         _refuse_workers(self.settings)
 
 

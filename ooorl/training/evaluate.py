@@ -1,11 +1,13 @@
 """The one evaluation loop: whole episodes from fresh resets, each copy of the environment playing exactly one."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from ooorl.mapping import of_part
 from ooorl.training.chunks import arrays_of, empty_queue, next_action
 from ooorl.training.collect import step_keys
 from ooorl.training.programs import Job
@@ -36,6 +38,8 @@ def evaluate(environment: Environment, act: Callable[[Array, Key], Array], key: 
       step), each `[*batch]` float32; with chunks also `decisions`, of which each covers up to `chunk` of the `length` steps;
       where combinations are held out `success_in` and `success_out`, `success` of one kind of episode and else NaN.
     """
+    if environment.turns:
+        return _in_turns(environment, act, key, chunk)
     reset_key, loop_key = jax.random.split(key)
     state, observation = environment.reset(reset_key)
     shape = environment.batch_shape
@@ -66,6 +70,20 @@ def evaluate(environment: Environment, act: Callable[[Array, Key], Array], key: 
     success = xp.asarray(success, xp.float32)
     counted |= _by_combination(environment, observation, success, xp)
     return {'return': total, 'reward_max': best, 'length': length, 'success': success, **counted}
+
+
+def _in_turns(environment, act, key, chunk):
+    """The same where a few copies play all episodes, a few at a time: what acts is asked about all places at once, as ever."""
+    shape, scores = environment.batch_shape, {}
+    for first, few in environment.turns:
+
+        def partly(observation, key, first=first):
+            return of_part(lambda every: act(every, key), first, shape)(observation)
+
+        own = evaluate(replace(few, held_out=environment.held_out), partly, key, chunk)
+        for name, values in own.items():
+            scores.setdefault(name, np.zeros(shape, values.dtype))[..., first : first + values.shape[-1]] = values
+    return scores
 
 
 def _by_combination(environment, first, success, xp):

@@ -118,6 +118,27 @@ def test_episodes_follow_from_the_seed_whatever_was_before(place, family):
     np.testing.assert_array_equal(first, episode(envs.single(f'{family}-singletask-task1-v0').unwrapped))
 
 
+def test_copies_share_a_model_and_nothing_that_is_written_into_it(place):
+    copies = [place('scene'), *(envs.single('scene-singletask-task1-v0').unwrapped for _ in range(2))]
+    assert len({id(env.model) for env in copies}) == 1
+    for env in copies:
+        env.reset(seed=0)
+    joint = copies[0].model.joint('drawer_slide')
+    state = {'qpos': copies[0]._inner.data.qpos.copy(), 'qvel': np.zeros(copies[0].model.nv)}
+    state['qvel'][joint.dofadr[0]] = -1.0
+
+    def moved(order):
+        for number, env in enumerate(copies):  # the drawer of the last one is open to all
+            env.set_env_state({**state, 'button_states': np.full(2, number // 2)})
+        for number in order:
+            copies[number].step(np.zeros(5))
+        return [float(env._inner.data.qpos[joint.qposadr[0]] - state['qpos'][joint.qposadr[0]]) for env in copies]
+
+    found = moved([0, 0, 0, 1, 1, 1, 2, 2, 2])
+    assert found == moved([0, 1, 2, 2, 0, 1, 1, 2, 0])
+    assert found[0] == found[1] and abs(found[0]) < 1e-5 and abs(found[2]) > 1e-3
+
+
 def test_a_make_is_the_same_for_every_number_of_processes_and_after_an_interruption(tmp_path):
     recipe, size = 'pointmaze-medium-navigate', {'rows': 95, 'episode_rows': 30, 'seed': 2}
     found = [make(recipe, tmp_path / f'{num}.npz', num_threads=num, **size)['sha256'] for num in (1, 2)]

@@ -21,6 +21,15 @@ TABLE = [
         ("numpy's generator is left as the environment had it", 'np.random.set_state(outside)', 'np.random.set_state(self._state)'),
     ),
     *mutants(
+        'envs/ogbench/shared_model.py', ('data/test_ogbench.py::test_copies_share_a_model_and_nothing_that_is_written_into_it',),
+        ('what a copy wrote is forgotten', '_put(original.in_turn._own, original.arrays)', 'pass'),
+        ('what another copy wrote stays', '_put(original.arrays, self._own)', 'pass'),
+    ),
+    *mutants(
+        'envs/gymnasium_adapter.py', ('training/test_evaluate.py::test_scores_of_an_episode_do_not_depend_on_how_many_copies_take_turns',),
+        ('every turn plays the first episodes', 'first + i % row', 'i % row'),
+    ),
+    *mutants(
         'envs/ogbench/oracles.py', ('data/test_ogbench.py::test_scenes_whose_cube_is_out_of_sight_are_made_anew', 'data/test_ogbench.py::test_stitched_goals_lie_four_cells_away'),
         ('cubes out of sight are kept', 'return not ((y >= 0.29)', 'return not ((y >= 2.9)'),
         ('a cube in the drawer is out of sight', '(z < 0.06) | (z > 0.08)', '(z < 0.08) | (z > 0.08)'),

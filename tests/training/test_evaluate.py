@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from line_world import HORIZON, LineEnv, eighths, line_task
 
 from ooorl.envs import batched, host, make
+from ooorl.errors import UsageError
 from ooorl.training.evaluate import ScoreRange, evaluate, with_normalised
 from ooorl.types import Spec, Task
 
@@ -49,6 +51,44 @@ def test_the_time_limit_ends_an_episode():
     np.testing.assert_array_equal(scores['return'], [0.25 + 0.5 + 0.75 + 1.0 + 1.25] * 2)
     np.testing.assert_array_equal(scores['reward_max'], [1.25, 1.25])
     np.testing.assert_array_equal(scores['success'], [0.0, 0.0])
+
+
+class DrawnEnv(gymnasium.Env):
+    """Episodes of 1 to 6 steps, drawn at the reset; the reward is the action plus a draw."""
+
+    observation_space, action_space = gymnasium.spaces.Box(-9.0, 9.0, (1,)), gymnasium.spaces.Box(-1.0, 1.0, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = int(self.np_random.integers(1, 7))
+        return np.array([self.left], np.float32), {}
+
+    def step(self, action):
+        self.left -= 1
+        reward = float(action[0]) + float(self.np_random.uniform())
+        return np.array([self.left], np.float32), reward, self.left == 0, False, {'success': reward > 1.5}
+
+
+@pytest.mark.parametrize('chunk', [1, 2])
+def test_scores_of_an_episode_do_not_depend_on_how_many_copies_take_turns(chunk):
+    def noisy(observation, key):
+        return np.asarray(jax.random.uniform(key, (*observation.shape[:-1], chunk))) * np.cos(observation)
+
+    key = jax.random.split(jax.random.key(5), 1)[0]
+    found = {}
+    for copies in (None, 1, 3, 7):
+        environment = host(DrawnEnv, (2, 5), copies=copies, horizon=9)
+        environment = replace(environment, held_out=lambda observation: observation[..., 0] > 3)
+        found[copies] = evaluate(environment, noisy, key, chunk)
+        assert [first for first, _ in environment.turns] == {1: [0, 1, 2, 3, 4], 3: [0, 2]}.get(copies, [])
+    assert len(set(found[None]['return'].ravel().tolist())) == 10
+    for scores in found.values():
+        jax.tree.map(np.testing.assert_array_equal, scores, found[None])
+
+
+def test_copies_that_take_turns_are_for_evaluation():
+    with pytest.raises(UsageError, match='can only be evaluated in'):
+        host(DrawnEnv, 2, copies=1, horizon=9).reset(jax.random.key(0))
 
 
 def test_compiled_and_host_environments_give_the_same_scores():

@@ -19,11 +19,16 @@ def made(name: str, **settings):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of gymnasium, about the precision of bounds
         env = gymnasium.make(name, disable_env_checker=True, **settings).unwrapped
-        space = env.action_space
-        kind = type(env)
-        # A space of a class attribute is found before the property that makes a new, unseeded one at each look.
-        env.__class__ = type(kind.__name__, (kind,), {'action_space': space})
+        with_own_space(env, env.action_space)
         env.reset()  # the first reset compiles the model and leaves another warm start than later ones
+    return env
+
+
+def with_own_space(env, space):
+    """The environment with one action space for good; one without would make a new, unseeded one at each look."""
+    # A class attribute is found before a property of a class above it.
+    kind = type(env)
+    env.__class__ = type(kind.__name__, (kind,), {'action_space': space})
     return env
 
 

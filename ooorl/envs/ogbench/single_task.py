@@ -1,5 +1,6 @@
 """One task of OGBench as a gymnasium environment: repeatable, its states settable, its rewards given to recorded states."""
 
+import contextlib
 from importlib import metadata
 
 import gymnasium
@@ -7,6 +8,7 @@ import numpy as np
 
 from ooorl.catalogue.ogbench import FAMILIES, environment
 from ooorl.envs.ogbench import PACKAGE, repeatable
+from ooorl.envs.ogbench.shared_model import Copy
 from ooorl.errors import UsageError
 
 REWARDS = ('dense', 'sparse')
@@ -34,7 +36,8 @@ class SingleTaskEnv(gymnasium.Env):
             raise UsageError(f'a family of {known} and a reward of {REWARDS} were needed; got {family!r} and {reward!r}')
         self._name = environment(family, task).removeprefix('ooorl/')
         self._sparse, self.render_mode = reward == 'sparse', render_mode
-        self._inner, self._draws = repeatable.made(self._name), repeatable.Draws()
+        self._copy, self._draws = Copy(self._name), repeatable.Draws()
+        self._inner = self._copy.env
         self._is_maze, self._draws_in_steps = hasattr(self._inner, 'maze_map'), 'teleport' in family
         self.state_names = ('qpos', 'qvel', *(('button_states',) if hasattr(self._inner, '_cur_button_states') else ()))
         self.model = self._inner.model
@@ -59,16 +62,13 @@ class SingleTaskEnv(gymnasium.Env):
         """Begins an episode; see `gymnasium.Env.reset`."""
         super().reset(seed=seed)
         seed = self._draws.seed(self._inner, [int(self.np_random.integers(2**31))])
-        with self._draws.drawn():
+        with self._draws.drawn(), self._copy.turn():
             observation, _ = self._inner.reset(seed=seed, options=options)
         return observation, {'success': False}
 
     def step(self, action):
         """Takes a step; see `gymnasium.Env.step`. It never truncates."""
-        if self._draws_in_steps:
-            with self._draws.drawn():
-                observation, reward, terminated, _, info = self._inner.step(action)
-        else:
+        with self._copy.turn(), self._draws.drawn() if self._draws_in_steps else contextlib.nullcontext():
             observation, reward, terminated, _, info = self._inner.step(action)
         if self._sparse:
             reward = -float(reward != 0.0)
@@ -78,6 +78,10 @@ class SingleTaskEnv(gymnasium.Env):
         """Puts the environment into the state `{name: values}` of the names `state_names`."""
         qpos, qvel, *rest = (np.asarray(state[name], np.float64) for name in self.state_names)
         self._check_sizes(qpos, qvel, *rest)
+        with self._copy.turn():
+            self._put(qpos, qvel, rest)
+
+    def _put(self, qpos, qvel, rest):
         self._inner.set_state(qpos, qvel, *(np.asarray(buttons, np.int64) for buttons in rest))
         if self._is_maze:
             return
@@ -116,7 +120,7 @@ class SingleTaskEnv(gymnasium.Env):
 
         labels = {name: np.asarray(states[name]) for name in self.state_names}
         self._check_sizes(*labels.values())
-        with self._draws.drawn():
+        with self._draws.drawn(), self._copy.turn():
             relabel_dataset(self._name, self._inner, labels)
         rewards = -(labels['rewards'] != 0).astype(np.float32) if self._sparse else labels['rewards']
         return rewards, labels['masks'] == 0
@@ -129,7 +133,8 @@ class SingleTaskEnv(gymnasium.Env):
 
     def render(self):
         """The current view, `[200, 200, 3]` uint8; None unless made with `render_mode="rgb_array"`."""
-        return self._inner.render() if self.render_mode == 'rgb_array' else None
+        with self._copy.turn():
+            return self._inner.render() if self.render_mode == 'rgb_array' else None
 
     def close(self):
         """Closes the package's environment."""
