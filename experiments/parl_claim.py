@@ -31,7 +31,8 @@ from ooorl.training.run import Diverged
 
 HERE = Path(__file__).resolve().parent
 CONFIGS = HERE.parent / 'configs' / 'parl'
-TASKS = ('maze2d_umaze', 'hopper_medium_expert')  # configs of the base method
+TASKS = ('maze2d_umaze', 'hopper_medium_expert', 'cube_single')  # configs of the base method
+STARTS = {'cube_single': ('environment.settings.starts',)}  # settings that name the data set, too
 
 # One search for critic, distillation and acting. Published: 32 candidates, 10 kept, 10 steps of 3e-4, a draw in proportion to
 # exp(Q) to imitate. Those constants belong to values in [-100, 0]; here Q differs by 0.1 between the candidates of a state and
@@ -49,7 +50,7 @@ POLICIES = {
         'kind': 'autoregressive', 'num_bins': 41, 'num_layers': 1, 'num_heads': 2, 'width': 32, 'dropout': 0.0, 'ema_rate': 0.01,
     },
 }  # fmt: skip
-OF_ANY_AGENT = ('reward', 'bounds', 'sampling', 'online_sampling', 'normalise_observation')  # keys that are not the critic's
+OF_ANY_AGENT = ('reward', 'bounds', 'sampling', 'online_sampling', 'normalise_observation', 'chunk')  # not the critic's
 KEPT_METRICS = ('q/mean', 'q/target', 'q/gap', 'policy/loss', 'policy/entropy', 'search/q', 'search/data_share')
 
 
@@ -142,7 +143,9 @@ def _rounded(value):
 def _portable(settings):
     """The config without the folder in which somebody keeps a data set."""
     dataset = {**settings['dataset'], 'path': Path(settings['dataset']['path']).name if settings['dataset']['path'] else ''}
-    return {**settings, 'dataset': dataset}
+    place = settings['environment']
+    named = {key: Path(value).name if key == 'starts' else value for key, value in place['settings'].items()}
+    return {**settings, 'dataset': dataset, 'environment': {**place, 'settings': named}}
 
 
 def run_cell(cell: Cell, overrides: Iterable[str], work: Path) -> dict:
@@ -175,7 +178,8 @@ def main(argv: list[str] | None = None) -> int:
             if cell.path(arguments.out).exists():
                 continue
             print(f'--- {cell}', flush=True)
-            data = [f"dataset.path='{paths[cell.task]}'"] if cell.task in paths else []
+            keys = ('dataset.path', *STARTS.get(cell.task, ())) if cell.task in paths else ()
+            data = [f"{key}='{paths[cell.task]}'" for key in keys]
             try:
                 found = run_cell(cell, [*overrides, *data], arguments.work)
             except (Diverged, UsageError) as error:
