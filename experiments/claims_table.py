@@ -177,11 +177,50 @@ def side_by_side(old: Mapping[Cell, dict], new: Mapping[Cell, dict]) -> str:
     lines += ['', '| ' + ' | '.join(heads) + ' |', '|---' * len(heads) + '|']
     for cell in cells:
         arms = all_arms(new, cell)
-        own = arms.get('chosen', arms['retrain'])
+        own = _deployed(arms)
         entries = [*(_against(cell.task, all_arms(old, cell)) if cell in old else ('not run',) * 2)]
         entries += [verdict(cell.task, own, arms[LANDED]) if LANDED in arms else 'not run', *_against(cell.task, arms, own)]
         lines.append(f'| {cell} | ' + ' | '.join(entries) + ' |')
     return '\n'.join(lines)
+
+
+def counted(results: Mapping[Cell, dict]) -> str:
+    """One sentence: in how many cells OOO, deployed as the results say, is above its base method and below its best other arm."""
+    every = [(cell.task, all_arms(results, cell)) for cell in results if _is_whole(results, cell)]
+    found = [_against(task, arms, _deployed(arms)) for task, arms in every]
+    words = [tuple(text.split(':')[0] for text in both) for both in found]
+    numbers = {(place, word): sum(own[place] == word for own in words) for place in (0, 1) for word in ('held', 'reversed')}
+    return (
+        f'{len(words)} cells: OOO above its base method beyond the interval in {numbers[0, "held"]}, below in '
+        f'{numbers[0, "reversed"]}; above its best other arm in {numbers[1, "held"]}, below in {numbers[1, "reversed"]}'
+    )
+
+
+def brief(old: Mapping[Cell, dict], new: Mapping[Cell, dict]) -> str:
+    """Old and new beside each other, as Markdown: the base method, OOO, their difference and that from the best other arm."""
+    heads = ('cell', 'old: base', 'old: OOO', 'OOO - best arm', 'recipe: base', 'recipe: **OOO**', 'OOO - base', 'OOO - best arm')
+    lines = ['| ' + ' | '.join(heads) + ' |', '|---' * len(heads) + '|']
+    for cell in (cell for cell in old if cell.signal != 'none'):
+        before = all_arms(old, cell)
+        entries = [str(cell), shown(cell.task, before['plain-explore']), shown(cell.task, before['retrain'])]
+        entries.append(_against(cell.task, before)[1])
+        if _is_whole(new, cell):
+            arms = all_arms(new, cell)
+            own = _deployed(arms)
+            both = _against(cell.task, arms, own)
+            entries += [shown(cell.task, arms['plain-explore']), f'**{shown(cell.task, own)}**', *both]
+        else:
+            entries += ['not run'] * 4
+        lines.append('| ' + ' | '.join(entries) + ' |')
+    return '\n'.join(lines)
+
+
+def _is_whole(results, cell):
+    return cell.signal != 'none' and cell in results and 'plain-explore' in all_arms(results, cell)
+
+
+def _deployed(arms):
+    return arms.get('chosen', arms['retrain'])
 
 
 def _against(task, arms, own=None):

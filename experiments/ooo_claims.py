@@ -27,7 +27,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import recipes
-from claims_table import ARMS, CANDIDATES, LANDED, OF_RECIPES, PREFIX, RECIPE_PREFIX, Cell, read_results, side_by_side, table
+from claims_table import (
+    ARMS,
+    CANDIDATES,
+    LANDED,
+    OF_RECIPES,
+    PREFIX,
+    RECIPE_PREFIX,
+    Cell,
+    brief,
+    counted,
+    read_results,
+    side_by_side,
+    table,
+)
 
 from ooorl import wrap
 from ooorl.errors import UsageError
@@ -292,7 +305,8 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.recipe is None:
         print(table(read_results(arguments.out)))
     else:
-        print(side_by_side(read_results(arguments.out), read_results(arguments.out, RECIPE_PREFIX)))
+        old, new = read_results(arguments.out), read_results(arguments.out, RECIPE_PREFIX)
+        print('\n\n'.join((side_by_side(old, new), brief(old, new), f'as landed: {counted(old)}', f'recipe: {counted(new)}')))
     return 0
 
 

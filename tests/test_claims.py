@@ -145,3 +145,37 @@ def test_old_and_new_side_by_side(tables, tmp_path):
     assert last[1].startswith('not separated: +0.00') and last[2].startswith('reversed: -1.00')
     assert all(entry.startswith('held: +1.00') for entry in last[3:5])
     assert last[5].startswith('not separated: +0.00') and '(retrained, TD3)' in last[5]
+    words = tables.brief(old, new).splitlines()[-1].split(' | ')
+    assert words[3].startswith('reversed: -1.00') and words[5].startswith('**1.00') and words[6].startswith('held: +1.00')
+    assert tables.brief(old, {}).count('not run') == 4
+    assert tables.counted(old) == (
+        '1 cells: OOO above its base method beyond the interval in 0, below in 0; above its best other arm in 0, below in 1'
+    )
+    assert 'base method beyond the interval in 1' in tables.counted(new)
+
+
+@pytest.fixture(scope='module')
+def ablation(claims):
+    return importlib.import_module('ablation')
+
+
+def test_each_line_of_the_ablation_takes_out_one_part(claims, ablation):
+    recipe = claims.recipes.read(FOLDER / 'recipe.toml')
+    assert ablation.without(recipe, ablation.WHOLE) == recipe
+    assert 'schedule' not in ablation.without(recipe, 'schedule')['climb'] and 'schedule' in recipe['climb']
+    assert 'mix' not in ablation.without(recipe, 'mix')['exploit'].get('sampling', {})
+    assert ablation.without(recipe, 'updates')['ooo']['updates'] == 1
+    assert ablation.candidates_of('climb') == ('retrain/whole', 'data/whole', 'explore')
+    assert ablation.candidates_of('average') == ('retrain/average', 'climb/average', 'data/average', 'explore')
+    assert ablation.candidates_of('unit') == ('retrain/whole', 'climb/unit', 'data/whole', 'explore')
+    assert ablation.candidates_of('choice') == ('retrain/whole',)
+
+
+def test_an_ablation_is_scored_by_what_each_line_deploys(claims, tables, ablation):
+    names = {name for part in ablation.PARTS for name in ablation.candidates_of(part)}
+    scores = {name: arm([0.0] * 8) for name in names} | {'climb/whole': arm([1.0] * 8)}
+    chosen = {part: [max(ablation.candidates_of(part), key=lambda n: n == 'climb/whole')] * 8 for part in ablation.PARTS}
+    text = ablation.table({tables.Cell('umaze', 'iql', 'rnd'): {'scores': scores, 'chosen': chosen}})
+    lines = {line.split(' | ')[1].split(':')[0]: line for line in text.splitlines()[2:]}
+    assert 'not separated: +0.00' in lines['data'] and 'held: +1.00' in lines['climb'] and 'held: +1.00' in lines['choice']
+    assert ' | - | ' in lines['climb']
