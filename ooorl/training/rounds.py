@@ -286,4 +286,5 @@ def _collector_template(setup, keys, chunk):
 
     if setup.environment.compiled:
         return jax.eval_shape(jax.vmap(fresh), keys)
-    return jax.tree.map(np.asarray, fresh(jax.random.key(0)))
+    with jax.ensure_compile_time_eval():  # the host's own numbers, also where the rest is only traced (`memory_plan`)
+        return jax.tree.map(np.asarray, fresh(jax.random.key(0)))

@@ -47,6 +47,13 @@ def test_host_environments_and_their_records_count():
         prepare(table)
 
 
+def test_a_plan_needs_no_steps_of_a_host_environment():
+    settings = {'horizon': 20}
+    table = changed(TINY, environment={'id': 'Pendulum-v1', 'num_envs': 1, 'settings': settings}, dataset=None, report=None)
+    table = changed(table, evaluation__num_episodes=0, ooo__pretrain_updates=0, ooo__explore_updates=20, run__seeds='0:1')
+    assert memory_plan.working(prepare(table).setup).bytes > 0
+
+
 SMALL = changed(
     OFFLINE, dataset={'scripted': 'u_maze', 'settings': {'num_episodes': 4}}, run__seeds='0:2', run__seed_group=1,
     agent={'agent': 'bc', 'hidden': [64, 64], 'sampling': {'batch_size': 64}},
