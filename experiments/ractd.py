@@ -1,17 +1,21 @@
-"""Measures what distillation to one network call costs and saves (RACTD, arXiv:2506.07822), and prints the table.
+"""Measures what distillation to one network call costs and saves (RACTD, arXiv:2506.07822), and prints the tables.
 
-    python experiments/ractd.py --dataset hopper=FILE             # every cell of that task without a result; resumes within one
-    python experiments/ractd.py --cells hopper:ractd,hopper:plain --dataset hopper=FILE
-    python experiments/ractd.py --table                           # what the results in the repository say
+    python experiments/ractd.py --dataset hopper=FILE --dataset maze2d=FILE     # every cell without a result; resumes within one
+    python experiments/ractd.py --cells hopper,maze2d:fql --dataset hopper=FILE --dataset maze2d=FILE
+    python experiments/ractd.py --latency --work DIR      # of everything that has a run directory there; wants idle cores
+    python experiments/ractd.py --table                   # what the results in the repository say
 
-A cell is task:variant. `configs/distil/<task>.toml` is RACTD at this size; a variant changes one of the details that paper and
-released code disagree on, or puts FQL or one-step mean flow (OFQL) in its place. Its teacher is also measured with
-fewer steps. Latency is that of one compiled call that answers one observation, or 256, on the machine that `versions` names.
+A cell is task:part, `configs/distil/small.toml` on one of `TASKS`. Part `students` is RACTD and the same without its reward, from
+one teacher, which is then also asked in fewer steps; `ablation` is further students of the same teacher (seeds and keys are those
+of `students`, hence its weights are), in each of which one detail that paper and released code disagree on is another. `fql` and
+`ofql` (one-step mean flow) learn values instead, with the student's network and as many updates as teacher and student together;
+`gaussian` is plain cloning. Nothing was tuned for any of them.
 """
 
 import argparse
 import copy
 import dataclasses
+import os
 import sys
 import time
 from pathlib import Path
@@ -19,10 +23,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import ractd_table
 
 from ooorl.errors import UsageError
-from ooorl.reporting import tables, writers
-from ooorl.runner import build, config, place
+from ooorl.reporting import writers
+from ooorl.runner import build, config, place, run_directory
 from ooorl.runner.prepare import prepare
 from ooorl.runner.session import execute
 from ooorl.training import checkpoint
@@ -30,50 +35,65 @@ from ooorl.training.evaluate import with_normalised
 from ooorl.training.run import Diverged, score
 
 HERE = Path(__file__).resolve().parent
-CONFIGS = HERE.parent / 'configs' / 'distil'
-VARIANTS = {
-    'ractd': {},
-    'plain': {'student': {'reward_weight': 0.0}},
-    'one_step': {'student': {'reward_on': 'one_step'}},
-    'much_noise': {'student': {'policy': {'start_noise': 80.0}}},
-    'slow_targets': {'student': {'target_rate': 0.001}},
-    'slow_teacher': {'student': {'teacher_weights': 'deployed'}},
-    'fresh': {'student': {'begin': 'fresh'}},
-    'ctm_denoising': {'student': {'policy': {'denoise': 'level'}}},
-    'no_denoising': {'student': {'policy': {'denoising_weight': 0.0}}},
-    'fql': None,
-    'ofql': None,
+SMALL = HERE.parent / 'configs' / 'distil' / 'small.toml'
+TASKS = {
+    'hopper': ('Hopper-v4', ''),
+    'halfcheetah': ('HalfCheetah-v4', ''),
+    'maze2d': ('ooorl/Maze2dUmaze-v0', 'maze2d-umaze-v1'),
+    'pointmaze': ('pointmaze-medium-navigate-singletask-task1-v0', ''),
 }
-# What learns values takes the place of teacher, returns and student.
+# What is another than in RACTD, of the student that is trained.
+PLAIN = {'reward_weight': 0.0}
+ABLATION = {
+    'one_step': {'reward_on': 'one_step'},
+    'one_step_much': {'reward_on': 'one_step', 'policy': {'start_noise': 80.0}},
+    'reward_2': {'reward_weight': 2.0},
+    'slow_targets': {'target_rate': 0.001},
+    'no_denoising': {'policy': {'denoising_weight': 0.0}},
+    'ctm_denoising': {'policy': {'denoise': 'level'}},
+    'slow_teacher': {'teacher_weights': 'deployed'},
+    'fresh': {'begin': 'fresh'},
+}
+# How else what is trained is asked: the same weights.
+TEACHERS = {
+    'teacher, Heun': {},
+    'teacher, Heun from noise 1': {'start_noise': 1.0},
+    'teacher, DDIM-15': {'sampler': 'ddim', 'num_steps': 15},
+    'teacher, DDIM-5': {'sampler': 'ddim', 'num_steps': 5},
+    'teacher, DDIM-5 from noise 1': {'sampler': 'ddim', 'num_steps': 5, 'start_noise': 1.0},
+}
+STUDENTS = {'from noise 80': {'start_noise': 80.0}, 'two calls': {'chain': [0.885]}}
 RIVALS = {
     'fql': {'agent': 'fql', 'normalise_q': True, 'distil_weight': 1.0, 'aggregate': 'min'},
     'ofql': {
         'agent': 'td3', 'policy_delay': 1, 'target_noise': 0.0, 'policy_action': 'sample', 'policy_value': 'mean',
         'q_normalisation': 0.1, 'cloning_weight': 1.0, 'cloning_reduce': 'mean',
+        'policy': {'kind': 'mean_flow', 'ema_rate': 0.005},
     },
+    'gaussian': {'agent': 'bc', 'policy': {'kind': 'gaussian'}, 'learning_rate': 1e-3, 'schedule': 'cosine'},
 }  # fmt: skip
-# The teacher of the first variant, asked in fewer steps: its sampler, the levels it visits, and the network's evaluations.
-SAMPLERS = {'teacher, Heun': ('heun', None)} | {f'teacher, DDIM-{steps}': ('ddim', steps) for steps in (15, 5, 1)}
-METRICS = ('normalised', 'success', 'return')
+PARTS = ('students', *RIVALS, 'ablation')
+CALLS, SECONDS = 200, 3.0  # of one latency: so many calls, or as many as fit
 
 
-def settings_of(task, variant, overrides):
-    """The config of a cell; a rival has the student's network, its updates and those of the teacher together."""
-    settings = config.read(CONFIGS / f'{task}.toml', overrides)
-    settings['name'] = f'ractd-{task}-{variant}'
-    if VARIANTS[variant] is not None:
-        return _changed(settings, VARIANTS[variant])
-    hidden, updates = settings['student']['policy']['hidden'], settings.pop('distil')
-    sampling = settings['student']['sampling']
+def settings_of(task, part, overrides):
+    """The config of a cell."""
+    settings = config.read(SMALL, overrides)
+    settings['name'], (settings['environment']['id'], settings['evaluation']['task']) = f'ractd-{task}-{part}', TASKS[task]
+    if part not in RIVALS:
+        return settings
+    student, updates = settings['student'], settings.pop('distil')
     for name in ('teacher', 'returns', 'student'):
-        normalise = settings.pop(name).get('normalise_observation', False)
-    policy = {'policy': {'kind': 'mean_flow', 'hidden': hidden, 'ema_rate': 0.005}} if variant == 'ofql' else {}
+        del settings[name]
+    agent = copy.deepcopy(RIVALS[part])
+    held = agent['policy'] if 'policy' in agent else agent
+    held['hidden'] = agent['hidden'] = student['policy']['hidden']
+    if part == 'gaussian':
+        del agent['hidden']
+    agent |= {name: student[name] for name in ('normalise_observation', 'sampling')}
     return settings | {
-        'run': settings['run'] | {'scheme': 'offline'},
+        'run': settings['run'] | {'scheme': 'offline'}, 'agent': agent,
         'offline': {'num_updates': updates['teacher_updates'] + updates['num_updates']},
-        'agent': {
-            **RIVALS[variant], 'hidden': hidden, 'normalise_observation': normalise, 'sampling': sampling, **policy,
-        },
     }  # fmt: skip
 
 
@@ -84,68 +104,133 @@ def _changed(table, changes):
     return made
 
 
-def run_cell(task, variant, overrides, work):
-    """Runs a cell, or what is left of it, and measures what acts in it."""
-    settings, out = settings_of(task, variant, overrides), work / f'{task}-{variant}'
+def prepared_of(settings, part):
+    """The run of a cell: of students one phase for each, all from the same teacher and model of returns."""
     prepared = prepare(settings)
+    if part in RIVALS:
+        return prepared
+    students = {'plain': PLAIN} if part == 'students' else ABLATION
+    *helping, first = prepared.setup.phases
+    further = (dataclasses.replace(_phase(prepared, 'student', changes), name=name) for name, changes in students.items())
+    phases = (*helping, *([first] if part == 'students' else []), *further)
+    return prepared._replace(setup=dataclasses.replace(prepared.setup, phases=phases))
+
+
+def _phase(prepared, table, changes):
+    """The phase of a teacher or a student with some of its settings changed."""
+    settings = {**prepared.config, table: _changed(prepared.config[table], changes)}
+    phases = build.build_phases(settings, prepared.spec, prepared.setup.dataset)
+    return next(phase for phase in phases if phase.name == {'student': 'distil'}.get(table, table))
+
+
+def acting(prepared, part):
+    """`{row of the table: (agent, phase that trained it, evaluations of its network)}` of everything that a cell has act."""
+    phases = {phase.name: phase for phase in prepared.setup.phases}
+    if part in RIVALS:
+        (phase,) = phases.values()
+        drawn = dataclasses.replace(phase.agent, best_action=phase.agent.sample_action)
+        return {part: (phase.agent, phase.name, 1), **({'gaussian, draws': (drawn, phase.name, 1)} if part == 'gaussian' else {})}
+    found = {{'distil': 'ractd'}.get(name, name): (phases[name].agent, name, 1) for name in phases if name not in HELPING}
+    if part == 'ablation':
+        return found
+    for name, changes in TEACHERS.items():
+        policy = {**prepared.config['teacher']['policy'], **changes}
+        steps = policy['num_steps']
+        calls = 2 * steps - 1 if policy['sampler'] == 'heun' else steps
+        own = _phase(prepared, 'teacher', {'policy': changes}) if changes else phases['teacher']
+        found[name] = own.agent, 'teacher', calls
+    for own in ('ractd', 'plain'):
+        for name, changes in STUDENTS.items():
+            agent = _phase(prepared, 'student', {**(PLAIN if own == 'plain' else {}), 'policy': changes}).agent
+            found[f'{own}, {name}'] = agent, found[own][1], 1 + len(changes.get('chain', ()))
+    return found
+
+
+HELPING = ('teacher', 'returns')
+METRICS = ('normalised', 'success', 'return')
+
+
+def run_cell(task, part, overrides, work):
+    """Runs a cell, or what is left of it, and scores everything that acts in it."""
+    prepared, out = prepared_of(settings_of(task, part, overrides), part), work / f'{task}-{part}'
     summary = execute(prepared, out, resume=out.exists())
-    finished = checkpoint.restore(out / 'checkpoint', place.template_of(prepared.setup))[0][1]
-    phases = {phase.name: phase for phase in prepared.setup.phases if phase.name != 'returns'}
-    rows = {}
-    for name, phase in phases.items():
-        found = next(one for one in summary['phases'] if one['name'] == name)
-        rows[name] = _row(found['scores'], latencies(phase.agent, finished[name], prepared), _evaluations(name, prepared))
-    if variant == 'ractd':
-        for name, (sampler, steps) in SAMPLERS.items():
-            rows[name] = _asked_otherwise(prepared, finished['teacher'], sampler, steps)
+    finished, rows = _finished(prepared, out), {}
+    scored = {phase['name']: phase['scores'] for phase in summary['phases']}
+    for name, (agent, phase, calls) in acting(prepared, part).items():
+        as_trained = agent is next(one.agent for one in prepared.setup.phases if one.name == phase)
+        found = scored[phase] if as_trained else _scores(prepared, agent, phase, finished)
+        kept = {metric: [float(f'{value:.5g}') for value in found[metric]] for metric in METRICS if metric in found}
+        rows[name] = {'scores': kept, 'network_evaluations': calls}
     return {
-        'cell': f'{task}:{variant}', 'seeds': summary['seeds'], 'rows': rows, 'num_episodes': summary['num_episodes'],
-        'dataset': summary['dataset'], 'wall_seconds': round(summary['wall_seconds'], 1), 'versions': summary['versions'],
-        'times': {name: round(seconds, 1) for name, seconds in summary['times'].items()}, 'config': _portable(prepared.config),
+        'cell': f'{task}:{part}', 'seeds': summary['seeds'], 'rows': rows, 'num_episodes': summary['num_episodes'],
+        'data': data_scores(prepared), 'dataset': summary['dataset'], 'wall_seconds': round(summary['wall_seconds'], 1),
+        'versions': summary['versions'], 'config': _portable(prepared.config),
+        'times': {name: round(seconds, 1) for name, seconds in summary['times'].items()},
     }  # fmt: skip
 
 
-def _asked_otherwise(prepared, state, sampler, steps):
-    """Scores and latencies of the trained teacher with another sampler."""
-    table = copy.deepcopy(prepared.config['teacher'])
-    table['policy'] |= {'sampler': sampler} | ({} if steps is None else {'num_steps': steps})
-    setup = prepared.setup
-    agent = build.build_agent(table, setup.evaluation.spec, prepared.dataset.transitions)
-    phase = dataclasses.replace(setup.phases[0], agent=agent)
-    scores = with_normalised(score(dataclasses.replace(setup, phases=(phase,)), agent, state), setup.score_range)
-    means = {name: np.mean(values, axis=-1).tolist() for name, values in scores.items()}
-    return _row(means, latencies(agent, state, prepared), _count(table['policy']))
+def _finished(prepared, out):
+    return checkpoint.restore(out / 'checkpoint', place.template_of(prepared.setup))[0][1]
 
 
-def _row(scores, latency, evaluations):
-    kept = {name: [float(f'{v:.5g}') for v in scores[name]] for name in METRICS if name in scores}
-    return {'scores': kept, 'latency_ms': latency, 'network_evaluations': evaluations}
+def _scores(prepared, agent, phase, finished):
+    own = next(one for one in prepared.setup.phases if one.name == phase)
+    setup = dataclasses.replace(prepared.setup, phases=(dataclasses.replace(own, agent=agent),))
+    scores = with_normalised(score(setup, agent, finished[phase]), setup.score_range)
+    return {name: np.mean(values, axis=-1).tolist() for name, values in scores.items()}
 
 
-def _evaluations(phase, prepared):
-    if phase == 'teacher':
-        return _count(prepared.config['teacher']['policy'])
-    return 1 + len(prepared.config.get('student', {}).get('policy', {}).get('chain', ()))
+def data_scores(prepared):
+    """The mean score of the data's episodes, and that which a row drawn from the data belongs to; {} where no score is known."""
+    given, rows = prepared.setup.score_range, prepared.setup.dataset
+    if given is None:
+        return {}
+    ends = np.append(0, np.flatnonzero(np.asarray(rows.extras['boundary'])) + 1)
+    lengths, totals = np.diff(ends), np.add.reduceat(np.asarray(rows.reward, np.float64), ends[:-1][np.diff(ends) > 0])
+    scores = 100.0 * (totals - given.low) / (given.high - given.low)
+    return {'episodes': round(float(scores.mean()), 1), 'rows': round(float(np.average(scores, weights=lengths)), 1)}
 
 
-def _count(policy):
-    steps = policy.get('num_steps') or 10
-    return 2 * steps - 1 if policy['sampler'] == 'heun' else steps
+def latencies_of(out):
+    """Latencies of everything that acts in the cell of a run directory."""
+    part = out.name.rpartition('-')[2]
+    settings = run_directory.read_config(out, 'eval')
+    settings['evaluation']['num_episodes'] = 1
+    prepared = prepared_of(settings, part)
+    finished = _finished(prepared, out)
+    return {
+        name: latencies(agent, finished[phase], prepared.spec.observation_dim)
+        for name, (agent, phase, _) in acting(prepared, part).items()
+    }
 
 
-def latencies(agent, state, prepared, calls=200):
+def latencies(agent, state, observation_dim):
     """Milliseconds of single calls of the deployed action: p50 and p99 for 1 and for 256 observations, first seed."""
     own = jax.tree.map(lambda leaf: leaf[0], state)
     act, found = jax.jit(agent.best_action), {}
     for rows in (1, 256):
-        observation = jnp.zeros((rows, prepared.setup.evaluation.spec.observation_dim))
-        taken = []
-        for key in jax.random.split(jax.random.key(0), calls + 3):
+        observation, keys = jnp.zeros((rows, observation_dim)), jax.random.split(jax.random.key(0), CALLS + 3)
+        taken, until = [], None
+        for key in keys:
             began = time.perf_counter()
             jax.block_until_ready(act(own, observation, key))
             taken.append(1e3 * (time.perf_counter() - began))
+            until = until or time.perf_counter() + SECONDS  # the first call compiles
+            if len(taken) > 20 and time.perf_counter() > until:
+                break
         found[str(rows)] = {f'p{q}': round(float(np.percentile(taken[3:], q)), 3) for q in (50, 99)}
     return found
+
+
+def measure_latencies(work, out):
+    """Writes the latencies of all run directories in `work`, and how busy the machine was, to a file in `out`."""
+    found = {'load_before': round(os.getloadavg()[0], 2), 'cores': len(os.sched_getaffinity(0)), 'milliseconds': {}}
+    for directory in sorted(work.glob('*-*')):
+        task, _, part = directory.name.rpartition('-')
+        if task in TASKS and part in PARTS and part != 'ablation' and (directory / 'summary.json').exists():
+            print(f'--- {directory.name}', flush=True)
+            found['milliseconds'].setdefault(task, {}).update(latencies_of(directory))
+    writers.write_json(out / 'ractd_latency.json', found)
 
 
 def _portable(settings):
@@ -153,56 +238,35 @@ def _portable(settings):
     return {**settings, 'dataset': {**dataset, 'path': Path(dataset['path']).name if dataset['path'] else ''}}
 
 
-def table(results):
-    """The results as a Markdown table: scores, evaluations of the network, latencies and how many times quicker than Heun."""
-    names = ('task', 'what acts', 'score', 'evaluations', 'p50 / p99 ms, 1', 'p50 / p99 ms, 256', 'times quicker, 1 / 256')
-    lines = [f'| {" | ".join(names)} |', '|---' * len(names) + '|']
-    for task in sorted({one['cell'].partition(':')[0] for one in results}):
-        own = [one for one in results if one['cell'].startswith(f'{task}:')]
-        slowest = next((r['latency_ms'] for one in own for n, r in one['rows'].items() if n == 'teacher, Heun'), None)
-        for one in own:
-            variant = one['cell'].partition(':')[2]
-            for name, row in one['rows'].items():
-                if name == 'teacher':
-                    continue  # once, with its own sampler, below
-                label = name if name.startswith('teacher') else variant
-                metric = next(m for m in METRICS if m in row['scores'])
-                single, many = row['latency_ms']['1'], row['latency_ms']['256']
-                ratio = ' / '.join(f'{slowest[rows]["p50"] / row["latency_ms"][rows]["p50"]:.0f}' for rows in slowest or ())
-                lines.append(
-                    f'| {task} | {label} | {tables.cell(metric, row["scores"][metric])} | {row["network_evaluations"]} | '
-                    f'{single["p50"]:.2f} / {single["p99"]:.2f} | {many["p50"]:.2f} / {many["p99"]:.2f} | {ratio} |'
-                )
-    return '\n'.join(lines)
-
-
 def main(argv=None):
-    """Runs the cells that have no result yet, then prints the table."""
+    """Runs the cells that have no result yet, or takes latencies, then prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--cells', default='', metavar='TASK[:VARIANT],...')
+    parser.add_argument('--cells', default='', metavar='TASK[:PART],...')
     parser.add_argument('--out', type=Path, default=HERE / 'results', metavar='DIR')
     parser.add_argument('--work', type=Path, default=Path('runs/ractd'), metavar='DIR', help='run directories')
     parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE')
     parser.add_argument('--dataset', action='append', default=[], metavar='TASK=PATH', help='where the data of a task lie')
-    parser.add_argument('--table', action='store_true', help='only print the table of the results in --out')
+    parser.add_argument('--latency', action='store_true', help='take the latencies of what is trained in --work')
+    parser.add_argument('--table', action='store_true', help='only print the tables of the results in --out')
     arguments = parser.parse_args(argv)
     paths = dict(text.split('=', 1) for text in arguments.dataset)
-    tasks = [path.stem for path in sorted(CONFIGS.glob('*.toml')) if path.stem in paths]
-    cells = [(t, v) for t in tasks for v in VARIANTS if not arguments.cells or {t, f'{t}:{v}'} & set(arguments.cells.split(','))]
-    for task, variant in [] if arguments.table else cells:
-        target = arguments.out / f'ractd-{task}-{variant}.json'
+    wanted = set(filter(None, arguments.cells.split(',')))
+    cells = [(t, p) for p in PARTS for t in TASKS if t in paths and (not wanted or {t, f'{t}:{p}'} & wanted)]
+    if arguments.latency:
+        measure_latencies(arguments.work, arguments.out)
+    for task, part in [] if arguments.table or arguments.latency else cells:
+        target = arguments.out / f'ractd-{task}-{part}.json'
         if target.exists():
             continue
-        print(f'--- {task}:{variant}', flush=True)
+        print(f'--- {task}:{part}', flush=True)
         try:
-            found = run_cell(task, variant, [*arguments.set, f"dataset.path='{paths[task]}'"], arguments.work)
+            found = run_cell(task, part, [*arguments.set, f"dataset.path='{paths[task]}'"], arguments.work)
         except (Diverged, UsageError) as error:
-            print(f'{task}:{variant}: {error}', file=sys.stderr, flush=True)
+            print(f'{task}:{part}: {error}', file=sys.stderr, flush=True)
             continue
         arguments.out.mkdir(parents=True, exist_ok=True)
         writers.write_json(target, found)
-    results = [writers.read_json(path) for path in sorted(arguments.out.glob('ractd-*.json'))]
-    print(table(results))
+    print(ractd_table.everything(arguments.out))
     return 0
 
 

@@ -58,6 +58,7 @@ class DiffusionConfig(TimeNetworkConfig):
     temperature: float = 1.0  # multiplies the noise that ddpm adds; the starting noise stays
     sigma_min: float = 0.02  # EDM: least noise in sampling
     sigma_max: float = 80.0  # EDM: most noise in sampling, where it starts
+    start_noise: float | None = None  # EDM: deviation of what sampling takes for noise of `sigma_max`; None: that level's own
     rho: float = 7.0  # EDM: spacing of its levels
     sigma_data: float = 0.5  # EDM: deviation of the actions
     noise_mean: float = -1.2  # EDM: mean of ln(sigma) in fitting
@@ -77,7 +78,7 @@ class DiffusionConfig(TimeNetworkConfig):
         check_choice(('beta', 'posterior'), variance=self.variance)
         check_positive(num_levels=self.num_levels, num_steps=self.num_steps, noise_std=self.noise_std)
         check_positive(sigma_min=self.sigma_min, rho=self.rho, sigma_data=self.sigma_data)
-        check_not_negative(repeat_last=self.repeat_last, temperature=self.temperature)
+        check_not_negative(repeat_last=self.repeat_last, temperature=self.temperature, start_noise=self.start_noise)
         if not self.sigma_max > self.sigma_min:
             raise UsageError(f'sigma_max must be greater than sigma_min, {self.sigma_min}; got {self.sigma_max}')
         _check_sampler(self)
@@ -89,6 +90,8 @@ def _check_sampler(config):
             raise UsageError("ddpm over EDM's levels needs variance 'posterior'; got 'beta'; set it, or take another sampler")
         if config.clip == 'sample':
             raise UsageError("EDM's samples are wider than the box until the end; got clip 'sample'; take 'guess' or 'end'")
+    elif config.start_noise is not None:
+        raise UsageError(f"start_noise is EDM's; a DDPM starts from noise of deviation 1; got {config.start_noise}; remove it")
     elif config.num_steps is not None and config.num_steps > config.num_levels:
         raise UsageError(f'num_steps must be at most num_levels, {config.num_levels}; got {config.num_steps}')
     if config.sampler == 'heun' and config.clip == 'sample':
@@ -137,7 +140,8 @@ def _edm(config):
     def at(sigma):
         return diffusion.edm_levels(sigma, sigma_data=config.sigma_data)
 
-    return Process(diffusion.edm_levels(sigma, sigma_data=config.sigma_data), config.sigma_max, draw, at, None)
+    start = config.sigma_max if config.start_noise is None else config.start_noise
+    return Process(diffusion.edm_levels(sigma, sigma_data=config.sigma_data), start, draw, at, None)
 
 
 def _sampler(config, levels):

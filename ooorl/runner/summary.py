@@ -91,7 +91,7 @@ def _agent_name(settings, phase_name):
     if phase_name in ('random', 'plain-random'):
         return 'uniformly random'
     if settings['run']['scheme'] == 'distil':
-        return _with_policy(settings['student' if phase_name == 'distil' else phase_name])
+        return _with_policy(settings[phase_name if phase_name in ('teacher', 'returns') else 'student'])
     if settings['run']['scheme'] != 'ooo':
         return _with_policy(settings['agent'])
     table = settings['exploit' if phase_name.removeprefix('plain-').startswith('retrain') else 'explore']
