@@ -42,6 +42,7 @@ TASKS = {
     'maze2d': ('ooorl/Maze2dUmaze-v0', 'maze2d-umaze-v1'),
     'pointmaze': ('pointmaze-medium-navigate-singletask-task1-v0', ''),
 }
+WHOLE = ('hopper', 'halfcheetah')  # the data's episodes are whole ones, from the environment's starts
 # What is another than in RACTD, of the student that is trained.
 PLAIN = {'reward_weight': 0.0}
 ABLATION = {
@@ -51,8 +52,6 @@ ABLATION = {
     'slow_targets': {'target_rate': 0.001},
     'no_denoising': {'policy': {'denoising_weight': 0.0}},
     'ctm_denoising': {'policy': {'denoise': 'level'}},
-    'slow_teacher': {'teacher_weights': 'deployed'},
-    'fresh': {'begin': 'fresh'},
 }
 # How else what is trained is asked: the same weights.
 TEACHERS = {
@@ -181,9 +180,9 @@ def _scores(prepared, agent, phase, finished):
 
 
 def data_scores(prepared):
-    """The mean score of the data's episodes, and that which a row drawn from the data belongs to; {} where no score is known."""
+    """The mean score of the data's episodes, and of those that its rows belong to; {} where episodes are not whole."""
     given, rows = prepared.setup.score_range, prepared.setup.dataset
-    if given is None:
+    if given is None or prepared.config['name'].split('-')[1] not in WHOLE:
         return {}
     ends = np.append(0, np.flatnonzero(np.asarray(rows.extras['boundary'])) + 1)
     lengths, totals = np.diff(ends), np.add.reduceat(np.asarray(rows.reward, np.float64), ends[:-1][np.diff(ends) > 0])
