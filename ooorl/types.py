@@ -163,11 +163,13 @@ class DenoisingPolicy(Policy):
         observation and sigma may lack leading axes of x.
       levels: the noise levels sigma that it was fitted at, most first; None: it can be asked at any sigma > 0.
       guesses: what its network puts out: 'noise', 'velocity', or 'edm' (the target of EDM's preconditioning).
+      settings: the config that it was made from, which tells whether another network is of the same form; None: unknown.
     """
 
     denoise: Callable[[Params, Array, Array, Array], Array]
     levels: tuple[float, ...] | None
     guesses: str
+    settings: Any = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

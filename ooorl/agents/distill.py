@@ -38,6 +38,11 @@ from ooorl.validation import check_choice, check_not_negative, check_positive, c
 REWARD_ON = ('denoised', 'one_step')
 BEGINNINGS = ('teacher', 'fresh')
 WEIGHTS = ('fitted', 'deployed')
+# Settings that make two networks with weights of the same shapes two functions.
+FORM = (
+    'network', 'hidden', 'activation', 'layer_norm', 'time_features', 'num_time_features', 'time_hidden', 'num_heads', 'elements',
+    'sigma_data',
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +96,11 @@ def distil(
       return_dim: how many of an action's first numbers its `q` takes; None: all. RACTD judges the first step of a plan.
 
     Raises:
-      UsageError: if the teacher is no flow or diffusion policy, or the model of returns has no `q`.
+      UsageError: if the teacher is no flow or diffusion policy or lacks noise levels of the student's, if the student is to begin
+        as a teacher of another form, or if the model of returns has no `q`.
     """
     _check_teacher(teacher, returns, return_dim, spec)
+    _check_form(config, teacher, student)
     policy = consistency_policy(spec, student, known=teacher.levels)
     own = jumps(spec, student, teacher.levels)
     optimizer = scheduled_adam(config, 'policy', config.learning_rate)
@@ -168,6 +175,25 @@ def _check_teacher(teacher, returns, return_dim, spec):
         raise UsageError('distil needs a model of returns with a q; got an agent without; use ooorl.agents.returns')
     if return_dim is not None and not 0 < return_dim <= spec.action_dim:
         raise UsageError(f'return_dim must lie between 1 and the {spec.action_dim} numbers of an action; got {return_dim}')
+
+
+def _check_form(config, teacher, student):
+    """A teacher of EDM's form answers between its own least and most noise; who begins as it is the same function."""
+    own = teacher.settings
+    if own is None or teacher.guesses != 'edm':
+        return
+    if student.sigma_min < own.sigma_min or student.sigma_max > own.sigma_max:
+        raise UsageError(
+            f'a student that takes noise of {student.sigma_min:g} to {student.sigma_max:g} away needs a teacher that knows it; '
+            f'got one of {own.sigma_min:g} to {own.sigma_max:g}; give both the same sigma_min and sigma_max'
+        )
+    other = [name for name in FORM if getattr(own, name) != getattr(student, name)]
+    if config.begin == 'teacher' and other:
+        values = f'{getattr(own, other[0])!r}; got {getattr(student, other[0])!r}'
+        raise UsageError(
+            f'a student that begins as its teacher needs its {other[0]}, {values}; give [student.policy] the settings of '
+            '[teacher.policy], or set begin = "fresh"'
+        )
 
 
 def _innermost(state: Any) -> Any:

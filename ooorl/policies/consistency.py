@@ -110,6 +110,8 @@ def noise_levels(config: ConsistencyConfig, known: tuple[float, ...] | None = No
     if known is None:
         sigma = karras_sigmas(config.num_levels, low=config.sigma_min, high=config.sigma_max, rho=RHO)[::-1]
         return np.append(sigma, sigma[-1])
+    if config.chain and config.chain[0] > known[0]:
+        raise UsageError(f'chain needs noise levels that the teacher knows, at most {known[0]:.3g}; got {list(config.chain)}')
     return np.append(np.asarray(known, np.float64), 0.0)
 
 

@@ -206,6 +206,6 @@ def diffusion_policy(spec: Spec, config: DiffusionConfig = DiffusionConfig()) ->
 
     policy = DenoisingPolicy(
         init=init_time_network(network, spec), **drawing(decode, spec.action_dim * (1 + num_noises)), loss=loss, masks=True,
-        denoise=denoise, levels=noising.known, guesses='edm' if config.process == 'edm' else 'noise',
+        denoise=denoise, levels=noising.known, guesses='edm' if config.process == 'edm' else 'noise', settings=config,
     )
     return policy if config.ema_rate is None else averaged(policy, config.ema_rate)

@@ -118,6 +118,6 @@ def flow_policy(spec: Spec, config: FlowConfig = FlowConfig()) -> Policy:
 
     policy = DenoisingPolicy(
         init=init_time_network(network, spec), **drawing(decode, spec.action_dim), loss=loss, masks=True, denoise=denoise,
-        levels=None, guesses='velocity',
+        levels=None, guesses='velocity', settings=config,
     )
     return policy if config.ema_rate is None else averaged(policy, config.ema_rate)

@@ -86,6 +86,7 @@ def mean_flow_policy(spec: Spec, config: MeanFlowConfig = MeanFlowConfig()) -> P
         return share * x + (1.0 - share) * network.apply(params, share * x, observation, time, time)
 
     policy = DenoisingPolicy(
-        init=init, **drawing(decode, spec.action_dim), loss=loss, masks=True, denoise=denoise, levels=None, guesses='velocity',
+        init=init, **drawing(decode, spec.action_dim), loss=loss, masks=True, denoise=denoise, levels=None,
+        guesses='velocity', settings=config,
     )
     return policy if config.ema_rate is None else averaged(policy, config.ema_rate)

@@ -28,6 +28,8 @@ def check(setup: Setup) -> None:
             raise UsageError(f'phase {phase.name!r} trains offline and needs a data set; none was given; give one')
         if setup.dataset is not None and phase.num_updates and 'next_action' in phase.agent.reads:
             _check_order(phase, setup.dataset)
+        if setup.dataset is not None and phase.num_updates and 'return_to_go' in phase.agent.reads:
+            _check_returns(phase, setup.dataset)
         if phase.agent.window > 1:
             _check_chunk(phase, setup)
         if phase.num_updates and not phase.num_env_steps and phase.sampling.mix_end is not None:
@@ -88,6 +90,19 @@ def _check_order(phase, dataset):
             f'{int(known.sum())} of {int(going.sum())} rows are followed by the next of their episode; give such data, or set '
             'critic_cloning_weight to 0'
         )
+
+
+def _check_returns(phase, dataset):
+    """Returns are sums to the ends of episodes: refused where most of the sums are cut at once, or episodes have no ends."""
+    going, last = np.asarray(dataset.discount) > 0, np.asarray(dataset.extras['boundary']) > 0
+    cut = int((going & last).sum())
+    if 2 * cut > going.sum():
+        raise UsageError(
+            f'phase {phase.name!r} learns from what followed each row and needs whole episodes; {cut} of {int(going.sum())} rows '
+            'are cut off from the next; give data in the order it was lived, or take out what reads returns'
+        )
+    if not (last | ~going).any():
+        raise UsageError(f'phase {phase.name!r} learns from returns to the ends of episodes; the data have none; mark them')
 
 
 def _check_chunk(phase, setup):

@@ -21,7 +21,7 @@ from ooorl.policies.consistency import ConsistencyConfig, jumps
 from ooorl.policies.diffusion import DiffusionConfig, diffusion_policy
 from ooorl.policies.gaussian import gaussian_policy
 from ooorl.testing import check_agent
-from ooorl.training.phases import Setup
+from ooorl.training.phases import Phase, Setup
 from ooorl.training.preflight import check
 from ooorl.training.run import run
 from ooorl.training.schemes import distil as distil_phases
@@ -202,3 +202,46 @@ def test_what_cannot_teach_is_refused():
         distil(SPEC, teacher=EDM, return_dim=3)
     with pytest.raises(UsageError, match='fresh'):
         inherited(distil(SPEC, teacher=EDM, student=ConsistencyConfig(**{**NET, 'hidden': (9,)})))
+
+
+@pytest.mark.parametrize(
+    ('changes', 'named'),
+    [
+        ({'sigma_max': 81.0}, 'sigma_max'),
+        ({'sigma_min': 0.01}, 'sigma_min'),
+        ({'sigma_data': 1.0}, 'sigma_data'),
+        ({'activation': 'relu'}, 'activation'),
+        ({'hidden': (16,)}, 'hidden'),
+        ({'time_features': 'sinusoidal'}, 'time_features'),
+    ],
+)
+def test_a_teacher_that_lacks_the_students_schedule_or_form_is_refused_when_built(changes, named):
+    student = replace(STUDENT, **changes)
+    with pytest.raises(UsageError, match=named):
+        distil(SPEC, teacher=EDM, student=student)
+    if not named.startswith('sigma_m'):
+        distil(SPEC, DistilConfig(begin='fresh'), teacher=EDM, student=student)
+
+
+def test_a_chain_stays_within_what_a_ddpm_knows():
+    teacher = diffusion_policy(SPEC, DiffusionConfig(dropout=0.0, **NET))
+    with pytest.raises(UsageError, match='at most 12.5'):
+        distil(SPEC, teacher=teacher, student=replace(STUDENT, chain=(50.0,)))
+
+
+@pytest.mark.parametrize(('boundary', 'named'), [(np.ones(6), '6 of 6 rows'), (np.zeros(6), 'have none')])
+def test_a_model_of_returns_refuses_data_without_whole_episodes(boundary, named):
+    cut = BATCH._replace(discount=np.ones(6, np.float32), extras={'boundary': boundary.astype(np.float32)})
+    phase = Phase(name='returns', agent=returns(SPEC, ReturnsConfig(hidden=(8,))), num_updates=1)
+    with pytest.raises(UsageError, match=named):
+        check(Setup(phases=(phase,), seeds=(0,), dataset=cut))
+
+
+def test_sampling_starts_from_the_noise_asked_for():
+    quiet = DiffusionConfig(process='edm', sampler='heun', clip='end', dropout=0.0, start_noise=0.5, **NET)
+    loud, params = DiffusionConfig(**{**vars(quiet), 'start_noise': None}), interpreted(EDM.init)(KEY)
+    noise = np.asarray(BATCH.action)
+    made = interpreted(diffusion_policy(SPEC, quiet).decode)(params, BATCH.observation, 160.0 * noise)
+    assert trees_equal(made, interpreted(diffusion_policy(SPEC, loud).decode)(params, BATCH.observation, noise))
+    with pytest.raises(UsageError, match="start_noise is EDM's"):
+        DiffusionConfig(start_noise=1.0)
