@@ -155,12 +155,10 @@ class DensityPolicy(Policy):
 class DenoisingPolicy(Policy):
     """A policy that guesses actions from noisy ones: every diffusion and every flow, seen alike.
 
-    Its draws follow dx / dsigma = (x - D(x, sigma)) / sigma from much noise to none, x being an action with noise of deviation
-    sigma added. That is how one policy is distilled into another.
+    Draws follow dx / dsigma = (x - D(x, sigma)) / sigma from much noise to none, x being an action with noise of deviation sigma.
 
     Attributes:
-      denoise: `(params, observation[..., O], x[..., A], sigma[...]) -> D[..., A]`, the guess of the action, not clipped;
-        observation and sigma may lack leading axes of x.
+      denoise: `(params, observation[..., O], x[..., A], sigma[...]) -> D[..., A]`, not clipped; all but x may lack leading axes.
       levels: the noise levels sigma that it was fitted at, most first; None: it can be asked at any sigma > 0.
       guesses: what its network puts out: 'noise', 'velocity', or 'edm' (the target of EDM's preconditioning).
       settings: the config that it was made from, which tells whether another network is of the same form; None: unknown.
