@@ -8,9 +8,9 @@ from ooorl.envs.batched import batched
 from ooorl.envs.gymnasium_adapter import host
 from ooorl.envs.gymnasium_tasks import register
 from ooorl.envs.ogbench import own_name
-from ooorl.envs.registry import HOSTS, TASKS, make, make_task, single
+from ooorl.envs.registry import HOSTS, TASKS, check_known, make, make_task, single
 
-__all__ = ['HOSTS', 'TASKS', 'batched', 'host', 'make', 'make_task', 'own_name', 'register', 'single']
+__all__ = ['HOSTS', 'TASKS', 'batched', 'check_known', 'host', 'make', 'make_task', 'own_name', 'register', 'single']
 
 register()
 d4rl.register()

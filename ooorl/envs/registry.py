@@ -91,19 +91,28 @@ def make(name: str, batch_shape: int | tuple[int, ...] = (1,), **settings) -> En
     Raises:
       UsageError: if no environment has this name, with the nearest one that has; or if its module cannot be imported.
     """
+    check_known(name)
     if name in TASKS:
         return dataclasses.replace(batched(make_task(name, **settings), batch_shape), name=name)
     if name in HOSTS:
         return HOSTS[name](batch_shape, **settings)
+    from ooorl.envs.gymnasium_adapter import host
+
+    return host(name, batch_shape, **settings)
+
+
+def check_known(name: str) -> None:
+    """Raises `UsageError` as `make` does if no environment has this name; makes none."""
+    if name in TASKS or name in HOSTS:
+        return
     import gymnasium
 
-    from ooorl.envs.gymnasium_adapter import gymnasium_spec, host
+    from ooorl.envs.gymnasium_adapter import gymnasium_spec
 
     try:
         gymnasium_spec(name)
     except (gymnasium.error.Error, ImportError) as error:
         raise _unknown(name, [*TASKS, *HOSTS, *gymnasium.registry]) from error
-    return host(name, batch_shape, **settings)
 
 
 def single(name: str, **settings):

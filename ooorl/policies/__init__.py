@@ -73,3 +73,18 @@ def policy_kind(name: str) -> PolicyKind:
     if name not in POLICIES:
         raise UsageError(f'kind of a policy must be one of {", ".join(POLICIES)}; got {name!r}')
     return POLICIES[name]
+
+
+def refuse_to_fit(kind: str, agent: str, imitate: str) -> None:
+    """Raises `UsageError` where an agent would fit a policy that is given, which learns nothing and would be called trained.
+
+    Args:
+      kind: of the policy.
+      agent: its name, for the sentence.
+      imitate: what the agent fits its policy to; 'nothing' leaves it as it is.
+    """
+    if policy_kind(kind).given and imitate != 'nothing':
+        raise UsageError(
+            f'{agent} fits its policy, which one that is given (kind = "{kind}") cannot be; use parl or expo with '
+            'imitate = "nothing"'
+        )

@@ -17,7 +17,7 @@ from ooorl.agents.slow_policy import slow_policy
 from ooorl.errors import UsageError
 from ooorl.nn.heads import hl_gauss_head
 from ooorl.nn.losses import ensemble_value
-from ooorl.policies import policy_kind
+from ooorl.policies import policy_kind, refuse_to_fit
 from ooorl.runner import signal_tables
 from ooorl.runner.config import fields, gamma_of, online_table, parse
 from ooorl.runner.settings import AGENT_TABLES, QUIET_SCHEMES
@@ -56,6 +56,7 @@ def build_agent(
     elif 'policy' in table:
         if 'policy' not in takes:
             raise UsageError(f'{table["agent"]} brings a policy of its own; remove the sub-table policy')
+        refuse_to_fit(table['policy']['kind'], table['agent'], table.get('imitate', ''))
         seams['policy'] = _policy(table['policy'], spec, dataset if table['normalise_observation'] else None)
     if 'critic' in table and 'critic' not in takes:
         raise UsageError(f'{table["agent"]} brings a critic of its own; remove the sub-table critic')

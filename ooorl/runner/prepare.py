@@ -210,6 +210,7 @@ def make_environments(settings: Mapping, num_seeds: int):
     table, evaluation = settings['environment'], settings['evaluation']
     if not table['id']:
         return None, None
+    envs.check_known(table['id'])  # also where no copy is made
     collects = settings['run']['scheme'] not in QUIET_SCHEMES and not settings['run']['store']
     keys = settings['dataset']['observation_keys']
     environment = None

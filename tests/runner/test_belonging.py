@@ -137,6 +137,12 @@ def test_an_environment_that_only_the_data_name_is_done_without(name, words):
     assert prepared.config['environment']['id'] == '' and prepared.setup.evaluation is None
 
 
+def test_an_environment_that_is_named_must_exist_though_nothing_is_played():
+    table = changed(U_MAZE, environment={'id': 'Pendulun-v1'}, dataset__path=pendulum('pendulum'), evaluation={'num_episodes': 0})
+    with pytest.raises(UsageError, match="got 'Pendulun-v1'; did you mean 'Pendulum-v1'"):
+        prepare(table)
+
+
 class Both(gymnasium.Env):
     """Dict observations: a position and, one level deeper, a goal and a word."""
 

@@ -102,6 +102,10 @@ def test_a_given_policy_sees_raw_observations_and_is_asked_once_for_each_row():
     action = loaded.best_action(made.init(jax.random.key(0)), data.observation, jax.random.key(1))
     np.testing.assert_allclose(action[:, 0], data.observation[:, 0] / 100, rtol=1e-4, atol=1e-5)
     assert deployed.stand_in({'observation_dim': 3, 'action_dim': 2}).observation.shape == (2, 3)  # of runs without data
+    for fitting in ({'imitate': 'search'}, {'agent': 'bc', 'policy': given}):
+        table = fitting if 'agent' in fitting else agent | fitting
+        with pytest.raises(UsageError, match='fits its policy, which one that is given .* cannot be'):
+            build_agent(config.resolve(tables | {'agent': table})['agent'], SPEC, data)
     kept = with_kept_draws(resolved, SPEC, data)
     for column, states in (('candidates', data.observation), ('next_candidates', data.next_observation)):
         np.testing.assert_allclose(kept.extras[column][..., 0], np.broadcast_to(states[:, :1] / 100, (5, 2)), rtol=1e-5)

@@ -168,7 +168,9 @@ def answer(observation, num, seed):
 
 
 def test_what_cannot_leave_is_refused(tmp_path):
-    given = deployed(agent='bc', policy={'kind': 'opaque', 'function': f'{__name__}:answer'})
+    black_box = {'kind': 'opaque', 'function': f'{__name__}:answer'}
+    critic = {'kind': 'iql', 'hidden': [8]}
+    given = deployed(agent='parl', imitate='nothing', num_steps=0, num_kept=2, num_candidates=2, critic=critic, policy=black_box)
     with pytest.raises(UsageError, match='calls a function of yours in Python'):
         portable_of(given, 'x')
     drawing = deployed(agent='iql', hidden=[8], reranked={'num_candidates': 2}, policy=BINS)
