@@ -6,10 +6,10 @@
     python experiments/ractd.py --table                   # what the results in the repository say
 
 A cell is task:part, `configs/distil/small.toml` on one of `TASKS`. Part `students` is RACTD and the same without its reward, from
-one teacher, which is then also asked in fewer steps; `ablation` is further students of the same teacher (seeds and keys are those
-of `students`, hence its weights are), in each of which one detail that paper and released code disagree on is another. `fql` and
-`ofql` (one-step mean flow) learn values instead, with the student's network and as many updates as teacher and student together;
-`gaussian` is plain cloning. Nothing was tuned for any of them.
+one teacher, which is then also asked in fewer steps. A part named after an entry of `ABLATION` is another student of the same
+teacher, from the run directory of `students`, with the same keys, in which one detail that paper and released code disagree on is
+another. `fql` and `ofql` (one-step mean flow) learn values instead, with the student's network and as many updates as teacher and
+student together; `gaussian` is plain cloning. Nothing was tuned for any of them.
 """
 
 import argparse
@@ -32,7 +32,8 @@ from ooorl.runner.prepare import prepare
 from ooorl.runner.session import execute
 from ooorl.training import checkpoint
 from ooorl.training.evaluate import with_normalised
-from ooorl.training.run import Diverged, score
+from ooorl.training.rounds import RunState
+from ooorl.training.run import Diverged, run, score
 
 HERE = Path(__file__).resolve().parent
 SMALL = HERE.parent / 'configs' / 'distil' / 'small.toml'
@@ -71,7 +72,7 @@ RIVALS = {
     },
     'gaussian': {'agent': 'bc', 'policy': {'kind': 'gaussian'}, 'learning_rate': 1e-3, 'schedule': 'cosine'},
 }  # fmt: skip
-PARTS = ('students', *RIVALS, 'ablation')
+PARTS = ('students', *RIVALS, *ABLATION)
 CALLS, SECONDS = 200, 3.0  # of one latency: so many calls, or as many as fit
 
 
@@ -108,10 +109,11 @@ def prepared_of(settings, part):
     prepared = prepare(settings)
     if part in RIVALS:
         return prepared
-    students = {'plain': PLAIN} if part == 'students' else ABLATION
-    *helping, first = prepared.setup.phases
-    further = (dataclasses.replace(_phase(prepared, 'student', changes), name=name) for name, changes in students.items())
-    phases = (*helping, *([first] if part == 'students' else []), *further)
+    plain = dataclasses.replace(_phase(prepared, 'student', PLAIN), name='plain')
+    return _with_phases(prepared, (*prepared.setup.phases, plain))
+
+
+def _with_phases(prepared, phases):
     return prepared._replace(setup=dataclasses.replace(prepared.setup, phases=phases))
 
 
@@ -130,8 +132,6 @@ def acting(prepared, part):
         drawn = dataclasses.replace(phase.agent, best_action=phase.agent.sample_action)
         return {part: (phase.agent, phase.name, 1), **({'gaussian, draws': (drawn, phase.name, 1)} if part == 'gaussian' else {})}
     found = {{'distil': 'ractd'}.get(name, name): (phases[name].agent, name, 1) for name in phases if name not in HELPING}
-    if part == 'ablation':
-        return found
     for name, changes in TEACHERS.items():
         policy = {**prepared.config['teacher']['policy'], **changes}
         steps = policy['num_steps']
@@ -158,14 +158,38 @@ def run_cell(task, part, overrides, work):
     for name, (agent, phase, calls) in acting(prepared, part).items():
         as_trained = agent is next(one.agent for one in prepared.setup.phases if one.name == phase)
         found = scored[phase] if as_trained else _scores(prepared, agent, phase, finished)
-        kept = {metric: [float(f'{value:.5g}') for value in found[metric]] for metric in METRICS if metric in found}
-        rows[name] = {'scores': kept, 'network_evaluations': calls}
+        rows[name] = _row(found, calls)
     return {
         'cell': f'{task}:{part}', 'seeds': summary['seeds'], 'rows': rows, 'num_episodes': summary['num_episodes'],
         'data': data_scores(prepared), 'dataset': summary['dataset'], 'wall_seconds': round(summary['wall_seconds'], 1),
         'versions': summary['versions'], 'config': _portable(prepared.config),
         'times': {name: round(seconds, 1) for name, seconds in summary['times'].items()},
     }  # fmt: skip
+
+
+def run_ablation(task, variant, overrides, work):
+    """Trains and scores one more student of the teacher that the cell `students` has trained."""
+    out = work / f'{task}-students'
+    if not (out / 'summary.json').exists():
+        raise UsageError(f'{task}:{variant} needs the teacher of {task}:students; got no finished run in {out}; run that first')
+    began, prepared = time.monotonic(), prepared_of(settings_of(task, 'students', overrides), 'students')
+    taught = {name: state for name, state in _finished(prepared, out).items() if name in HELPING}
+    helping = tuple(phase for phase in prepared.setup.phases if phase.name in HELPING)
+    student = dataclasses.replace(_phase(prepared, 'student', ABLATION[variant]), name=variant)
+    own = _with_phases(prepared, (*helping, student))
+    begun = RunState(phase=len(helping), round=0, agent=None, finished=taught, stores={}, collectors={})
+    finished = run(own.setup, resume=begun).finished
+    rows = {variant: _row(_scores(own, student.agent, variant, finished), 1)}
+    return {
+        'cell': f'{task}:{variant}', 'seeds': list(own.setup.seeds), 'rows': rows, 'changes': ABLATION[variant],
+        'num_episodes': prepared.config['evaluation']['num_episodes'], 'config': _portable(prepared.config),
+        'wall_seconds': round(time.monotonic() - began, 1),
+    }  # fmt: skip
+
+
+def _row(scores, calls):
+    kept = {metric: [float(f'{value:.5g}') for value in scores[metric]] for metric in METRICS if metric in scores}
+    return {'scores': kept, 'network_evaluations': calls}
 
 
 def _finished(prepared, out):
@@ -226,7 +250,7 @@ def measure_latencies(work, out):
     found = {'load_before': round(os.getloadavg()[0], 2), 'cores': len(os.sched_getaffinity(0)), 'milliseconds': {}}
     for directory in sorted(work.glob('*-*')):
         task, _, part = directory.name.rpartition('-')
-        if task in TASKS and part in PARTS and part != 'ablation' and (directory / 'summary.json').exists():
+        if task in TASKS and part in PARTS and (directory / 'summary.json').exists():
             print(f'--- {directory.name}', flush=True)
             found['milliseconds'].setdefault(task, {}).update(latencies_of(directory))
     writers.write_json(out / 'ractd_latency.json', found)
@@ -259,7 +283,8 @@ def main(argv=None):
             continue
         print(f'--- {task}:{part}', flush=True)
         try:
-            found = run_cell(task, part, [*arguments.set, f"dataset.path='{paths[task]}'"], arguments.work)
+            runs = run_ablation if part in ABLATION else run_cell
+            found = runs(task, part, [*arguments.set, f"dataset.path='{paths[task]}'"], arguments.work)
         except (Diverged, UsageError) as error:
             print(f'{task}:{part}: {error}', file=sys.stderr, flush=True)
             continue

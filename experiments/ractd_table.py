@@ -14,7 +14,7 @@ def everything(folder):
     for one in results:
         task, _, part = one['cell'].partition(':')
         rows = found.setdefault(task, {'main': {}, 'ablation': {}})
-        rows['ablation' if part == 'ablation' else 'main'].update(one['rows'])
+        rows['ablation' if 'changes' in one else 'main'].update(one['rows'])
         if one.get('data'):
             rows['data'] = one['data']
     return '\n\n'.join([main_table(found, latency), ablation_table(found)])

@@ -170,6 +170,9 @@ class DistilSchemeConfig:
     return_updates: int = 100_000  # of the one in [returns], where there is such a table
     num_updates: int = 100_000  # of the student
 
+    def __post_init__(self):
+        check_positive(teacher_updates=self.teacher_updates, return_updates=self.return_updates, num_updates=self.num_updates)
+
 
 @dataclass(frozen=True, kw_only=True)
 class WSRLSchemeConfig:
