@@ -159,6 +159,13 @@ def _agents(setup, seeds, copies):
             yield Part(size * seeds * copies, what, 'its widths or the seeds', kind)
 
 
+def _bytes_a_row(setup):
+    if setup.environment is not None:
+        return _row(setup.environment.spec)
+    given = setup.dataset if setup.dataset is not None else next(iter(setup.stores.values())).rows.storage
+    return nbytes(given) // given.reward.size
+
+
 def _batches(setup, seeds):
     largest, source = 0, setup.environment
     for phase in setup.phases:
@@ -166,7 +173,6 @@ def _batches(setup, seeds):
         updates, cycles = round_sizes(phase, setup).done(1)
         # On the host all batches of a cycle are drawn at once, for all seeds.
         at_once = updates // cycles * seeds if on_host else 1
-        row = _row(source.spec) if source is not None else nbytes(setup.dataset) // setup.dataset.reward.shape[0]
         rows = phase.sampling.batch_size * phase.agent.window
-        largest = max(largest, at_once * row * rows if phase.num_updates else 0)
+        largest = max(largest, at_once * _bytes_a_row(setup) * rows if phase.num_updates else 0)
     yield Part(largest, 'the batches of one cycle', 'batch_size, cycle_steps or the updates of a cycle', WORKING)
