@@ -39,6 +39,12 @@ def test_retraining_on_a_store_reads_its_rows_and_collects_nothing(finished):
     assert list(again.finished) == ['retrain@0', 'retrain@8'] and not again.stores
 
 
+def test_a_store_is_enough_to_plan_a_run_on_it(finished):
+    out, _ = finished
+    prepared = prepare(changed(COLLECTING, run__store=str(out), dataset=None, ooo__retrain_at=[8], ooo__pretrain_updates=0))
+    assert prepared.dataset is None and sum(part.bytes for part in prepared.plan) > 0
+
+
 def test_a_seed_of_a_store_keeps_its_rows(finished):
     out, state = finished
     rows = prepare(changed(COLLECTING, run__store=f'{out}:online', run__seeds='5')).setup.stores['online'].rows
