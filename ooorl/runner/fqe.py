@@ -28,7 +28,7 @@ from ooorl.runner.deployed import Deployed, load
 from ooorl.runner.prepare import prepare
 from ooorl.runner.seed_list import parse_seeds
 from ooorl.training import replay
-from ooorl.training.learn import make_learn
+from ooorl.training.learn import make_learn_part
 from ooorl.training.sampling import Sampling
 from ooorl.types import Agent, Spec, Transition
 from ooorl.validation import check_positive
@@ -109,13 +109,13 @@ def of_policies(
     states = data.observation[first[:: max(1, len(first) // FIRST_ROWS)]]
     steps = min(STEPS, num_updates)
     batch = min(256, len(data.reward))
-    learn = jax.jit(make_learn(evaluator, Sampling(batch_size=batch), num_updates=steps, streams={'dataset': 1}))
+    learn = jax.jit(make_learn_part(evaluator, Sampling(batch_size=batch), num_updates=steps, streams={'dataset': 1}))
     store, values = {'dataset': replay.full(rows)}, []
     for policy in policies:
         key = jax.random.key(policy.seed)
         state = _State(policy.state, evaluator.init(key).critic)
-        for number in range(-(-num_updates // steps)):
-            state, _ = learn(state, store, jax.random.fold_in(key, number))
+        for number, done in enumerate(range(0, num_updates, steps)):
+            state, _ = learn(state, store, jax.random.fold_in(key, number), 0, min(steps, num_updates - done))
         values.append(scale * float(value(state, states, key)))
     ends = interval(values)
     most = [bound / (1.0 - gamma) for bound in (min(0.0, float(data.reward.min())), max(0.0, float(data.reward.max())))]

@@ -37,7 +37,7 @@ def chain(discount):
 
 @pytest.mark.parametrize(('discount', 'value'), [(0.0, 1 + 0.5 * 3), (1.0, 1 + 0.5 * 3 / (1 - 0.5))])
 def test_values_by_hand(discount, value):
-    found = of_policies(policies(1), chain(discount), gamma=0.5, num_updates=1200, hidden=(16,))
+    found = of_policies(policies(1), chain(discount), gamma=0.5, num_updates=1900, hidden=(16,))
     np.testing.assert_allclose(found.values, value, atol=0.25)
     assert found.believable and found.data_return == 1 + 0.5 * 3 and found.seeds == [0] and np.isnan(found.low)
 
