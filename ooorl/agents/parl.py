@@ -96,6 +96,32 @@ def found(critic: Critic, policy: Policy, config: SearchConfig) -> Callable:
     return find
 
 
+def _policy_step(config, policy, find, optimizer):
+    """`(state, batch, key) -> (state, metrics)`: the policy moves towards the data's actions, or those that were found."""
+
+    def imitated(state, batch, key):
+        if config.imitate == 'data':
+            return batch.action, {}
+        search_key, choice_key = jax.random.split(key)
+        cached = batch.extras['candidates'] if config.cached else None
+        actions, values = find(state, batch.observation, search_key, batch.action, cached)
+        action = choose(actions, values, choice_key, config.distil_choice, config.temperature)
+        share = jax.nn.softmax(values / config.temperature, axis=0)
+        return action, {'search/q': values.max(axis=0).mean(), 'search/data_share': share[-1].mean()}
+
+    def policy_step(state, batch, key):
+        search_key, loss_key = jax.random.split(key)
+        action, metrics = imitated(state, batch, search_key)
+
+        def loss_fn(params):
+            return imitation(policy, params, batch, loss_key, action).mean(), None
+
+        state, loss, _ = descend_policy(state, policy, loss_fn, optimizer)
+        return state, {'policy/loss': loss} | metrics
+
+    return policy_step
+
+
 def parl(
     spec: Spec,
     config: PARLConfig = PARLConfig(),
@@ -123,30 +149,11 @@ def parl(
     policy = policy or diffusion_policy(spec)
     optimizer = scheduled_adam(config, 'policy', config.learning_rate, grad_transform)
     find = found(critic, policy, config)
+    policy_step = _policy_step(config, policy, find, optimizer)
 
     def init(key):
         critic_key, policy_key = jax.random.split(key)
         return PARLState(critic.init(critic_key), **learner('policy', policy.init(policy_key), optimizer))
-
-    def imitated(state, batch, key):
-        if config.imitate == 'data':
-            return batch.action, {}
-        search_key, choice_key = jax.random.split(key)
-        cached = batch.extras['candidates'] if config.cached else None
-        actions, values = find(state, batch.observation, search_key, batch.action, cached)
-        action = choose(actions, values, choice_key, config.distil_choice, config.temperature)
-        share = jax.nn.softmax(values / config.temperature, axis=0)
-        return action, {'search/q': values.max(axis=0).mean(), 'search/data_share': share[-1].mean()}
-
-    def policy_step(state, batch, key):
-        search_key, loss_key = jax.random.split(key)
-        action, metrics = imitated(state, batch, search_key)
-
-        def loss_fn(params):
-            return imitation(policy, params, batch, loss_key, action).mean(), None
-
-        state, loss, _ = descend_policy(state, policy, loss_fn, optimizer)
-        return state, {'policy/loss': loss} | metrics
 
     def update(state: PARLState, batch: Transition, key) -> tuple[PARLState, Metrics]:
         policy_key, critic_key = jax.random.split(key)

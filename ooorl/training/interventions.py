@@ -149,6 +149,23 @@ def _wishing(forward, backward, trigger):
     return sample_action
 
 
+def _looking(watch, judge):
+    """`(state, batch, keys[2]) -> (state, rows, score[B], metrics)`: both detectors learn, and the rows are labelled."""
+
+    def look(state, batch, keys):
+        life, mode = column(batch.observation, 'life'), column(batch.observation, 'mode')
+        rows = with_extras(own_columns(batch), label=labels(state.told, batch))
+        watching, score, seen = watch.update(state.detector, rows, keys[0])
+        visits = jnp.where(life < 0, 0.0, jnp.where(mode > 0, 1.0, UNKNOWN))
+        judging, _, judged = judge.update(state.discriminator, with_extras(rows, label=visits), keys[1])
+        metrics = {f'detector/{name}': value for name, value in seen.items()}
+        metrics |= {f'discriminator/{name}': value for name, value in judged.items()}
+        metrics |= {'labelled': (rows.extras['label'] >= 0).mean(), 'irreversible': (rows.extras['label'] == 1).mean()}
+        return state._replace(detector=watching, discriminator=judging), rows, score, metrics
+
+    return look
+
+
 def intervening(
     forward: Agent,
     *,
@@ -179,6 +196,7 @@ def intervening(
     """
     nothing = Signal(init=lambda key: (), update=lambda s, b, k: (s, jnp.zeros_like(b.reward), {}), score=lambda s, b: 0.0)
     watch, judge = detector or nothing, discriminator or nothing
+    look = _looking(watch, judge)
 
     def init(key):
         keys = jax.random.split(key, 4)
@@ -193,17 +211,10 @@ def intervening(
 
     def update(state, batch, key):
         keys = jax.random.split(key, 4)
-        life, mode = column(batch.observation, 'life'), column(batch.observation, 'mode')
-        rows = with_extras(own_columns(batch), label=labels(state.told, batch))
-        watching, score, seen = watch.update(state.detector, rows, keys[0])
-        visits = jnp.where(life < 0, 0.0, jnp.where(mode > 0, 1.0, UNKNOWN))
-        judging, _, judged = judge.update(state.discriminator, with_extras(rows, label=visits), keys[1])
-        state = state._replace(detector=watching, discriminator=judging)
+        state, rows, score, metrics = look(state, batch, keys[:2])
         careful = rows if floor is None else penalised(rows, jax.lax.stop_gradient(score), floor)
-        ahead, metrics = forward.update(state.forward, careful, keys[2])
-        metrics = dict(metrics) | {f'detector/{name}': value for name, value in seen.items()}
-        metrics |= {f'discriminator/{name}': value for name, value in judged.items()}
-        metrics |= {'labelled': (rows.extras['label'] >= 0).mean(), 'irreversible': (rows.extras['label'] == 1).mean()}
+        ahead, own = forward.update(state.forward, careful, keys[2])
+        metrics = own | metrics
         if backward is not None:
             back, own = backward.update(state.backward, backward_reward(careful, state), keys[3])
             state = state._replace(backward=back)
