@@ -74,6 +74,7 @@ RIVALS = {
 }  # fmt: skip
 PARTS = ('students', *RIVALS, *ABLATION)
 CALLS, SECONDS = 200, 3.0  # of one latency: so many calls, or as many as fit
+WIDE = (512, 512, 512)
 
 
 def settings_of(task, part, overrides):
@@ -245,9 +246,24 @@ def latencies(agent, state, observation_dim):
     return found
 
 
+def untrained_latencies(out):
+    """The same of freshly made networks of greater width: what a call costs does not depend on what it has learnt."""
+    settings = run_directory.read_config(out, 'eval')
+    settings['evaluation']['num_episodes'] = 1
+    for name in ('teacher', 'student'):
+        settings[name]['policy']['hidden'] = list(WIDE)
+    prepared = prepared_of(settings, 'students')
+    made = {phase.name: jax.vmap(phase.agent.init)(jax.random.split(jax.random.key(0), 1)) for phase in prepared.setup.phases}
+    kept = ('ractd', 'teacher, Heun', 'teacher, DDIM-15', 'teacher, DDIM-5')
+    rows = {name: row for name, row in acting(prepared, 'students').items() if name in kept}
+    return {name: latencies(agent, made[phase], prepared.spec.observation_dim) for name, (agent, phase, _) in rows.items()}
+
+
 def measure_latencies(work, out):
     """Writes the latencies of all run directories in `work`, and how busy the machine was, to a file in `out`."""
     found = {'load_before': round(os.getloadavg()[0], 2), 'cores': len(os.sched_getaffinity(0)), 'milliseconds': {}}
+    if (work / 'hopper-students').exists():
+        found['untrained'] = {'hidden': WIDE, 'milliseconds': untrained_latencies(work / 'hopper-students')}
     for directory in sorted(work.glob('*-*')):
         task, _, part = directory.name.rpartition('-')
         if task in TASKS and part in PARTS and (directory / 'summary.json').exists():

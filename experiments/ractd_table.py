@@ -6,10 +6,10 @@ METRICS = ('normalised', 'success', 'return')
 
 
 def everything(folder):
-    """Both tables as Markdown, of all results in a folder."""
+    """The tables as Markdown, of all results in a folder."""
     results = [writers.read_json(path) for path in sorted(folder.glob('ractd-*.json'))]
     path = folder / 'ractd_latency.json'
-    latency = writers.read_json(path)['milliseconds'] if path.exists() else {}
+    taken = writers.read_json(path) if path.exists() else {'milliseconds': {}}
     found = {}
     for one in results:
         task, _, part = one['cell'].partition(':')
@@ -17,7 +17,16 @@ def everything(folder):
         rows['ablation' if 'changes' in one else 'main'].update(one['rows'])
         if one.get('data'):
             rows['data'] = one['data']
-    return '\n\n'.join([main_table(found, latency), ablation_table(found)])
+    parts = [main_table(found, taken['milliseconds']), ablation_table(found)]
+    return '\n\n'.join([*parts, wide_table(taken['untrained'])] if 'untrained' in taken else parts)
+
+
+def wide_table(taken):
+    """Latencies of wider networks, which nobody trained."""
+    title = f'untrained, {" x ".join(map(str, taken["hidden"]))}'
+    lines = [f'| {title} | ms, 1 | ms, 256 | times quicker |', '|---|---|---|---|']
+    own = taken['milliseconds']
+    return '\n'.join([*lines, *(f'| {name} | {" | ".join(_latency(row, own["teacher, Heun"]))} |' for name, row in own.items())])
 
 
 def main_table(found, latency):

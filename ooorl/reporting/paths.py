@@ -21,7 +21,8 @@ def denoising(states):
     if not {'paths_teacher', 'paths_student', 'paths_data', 'paths_at'} <= set(states):
         return [], ''
     teacher, student, data, at = (np.asarray(states[f'paths_{name}'], float) for name in ('teacher', 'student', 'data', 'at'))
-    reach = 1.05 * max(1.0, np.abs(teacher).max(), np.abs(student).max())
+    # One far beginning would leave the square, in which everything ends, a small part of the picture.
+    reach = 1.05 * max(1.0, np.quantile(np.abs(teacher), 0.97), np.abs(student[:, :, -1]).max())
     found = [_panel(*place, reach) for place in zip(teacher, student, data, at, strict=True)]
     return found, CAPTION.format(steps=teacher.shape[-2] - 1)
 
@@ -29,7 +30,7 @@ def denoising(states):
 def _panel(teacher, student, data, at, reach):
     drawn, panel = figure(3.6)
     panel.plot([-1, 1, 1, -1, -1], [-1, -1, 1, 1, -1], color='#888888', lw=0.8)
-    panel.scatter(*data.T, s=9, color='#999999', alpha=0.45, lw=0)
+    panel.scatter(*data.T, s=9, color='#999999', alpha=0.45, lw=0, label='data')
     for line in teacher:
         panel.plot(*line.T, color=COLOURS[0], lw=0.7, alpha=0.75)
     for start, end in student:
@@ -37,7 +38,7 @@ def _panel(teacher, student, data, at, reach):
     panel.scatter(*teacher[:, -1].T, s=14, color=COLOURS[0], lw=0, zorder=4, label='teacher')
     panel.scatter(*student[:, -1].T, s=14, color=COLOURS[1], lw=0, zorder=5, label='student')
     panel.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect='equal')
-    panel.legend(fontsize=8, frameon=False, loc='upper left', borderaxespad=0.1, handletextpad=0.1)
+    panel.legend(fontsize=8, frameon=False, loc='lower left', borderaxespad=0.1, handletextpad=0.1)
     finish(panel, 'first number of the action', 'second', grid=False)
     where = ', '.join(f'{number:.2g}' for number in at[:4]) + ('…' if len(at) > 4 else '')
     gap = np.linalg.norm(student[:, -1] - teacher[:, -1], axis=-1).mean()
