@@ -60,6 +60,17 @@ def test_rows_of_one_moment_are_no_neighbours():
         quality(rows(walk[:60], action[:60], episodes=1))
 
 
+def test_the_way_from_an_episodes_end_to_the_next_ones_start_is_no_step(tmp_path):
+    # Two walks at equal pace, far apart: every step inside of them is alike, the one between them is not.
+    walk = np.concatenate([np.linspace(0, 1, 40), np.linspace(100, 101, 40)])[:, None] + RNG.normal(0, 1e-3, (80, 1))
+    given = {'observations': walk, 'actions': RNG.uniform(-1, 1, (80, 1)), 'rewards': np.zeros(80), 'terminals': np.zeros(80)}
+    np.savez(tmp_path / 'walks.npz', **given, timeouts=np.arange(80) % 40 == 39)
+    found = quality(data.load(tmp_path / 'walks.npz').transitions, k=3, apart=1)
+    steps = np.diff(np.split(walk[:, 0], 2))
+    assert found.num_episodes == 2 and found.rows == steps.size and np.ptp(steps) < 0.1
+    assert found.transition_diversity > 0.2, 'in units of the steps inside: one jump of 99 would make all others zero'
+
+
 def test_two_sets_and_single_episodes():
     reference = rows(STATE, STATE, episodes=30)
     assert divergence(reference, rows(RNG.uniform(-1, 1, (3_000, 2)), STATE)) == pytest.approx(0.5, abs=0.05)
