@@ -47,6 +47,7 @@ def add_parser(commands) -> None:
     quality.add_argument('--rows', type=int, default=5_000, help='drawn to look for neighbours among (5000)')
     quality.add_argument('--seed', type=int, default=0, help='of the draws (0)')
     quality.add_argument('--episodes', action='store_true', help='score every episode as well, for choosing among them')
+    quality.add_argument('--fit', action='store_true', help='also clone the data: how much worse a policy knows episodes held out')
     quality.add_argument('--json', action='store_true', help='all numbers as JSON')
     quality.add_argument('--environment', '--env', metavar='ID', help="of the task, whose rewards OGBench's files need")
     _add_reading(quality)
@@ -210,7 +211,13 @@ def _quality(arguments):
         dataset.transitions, k=arguments.neighbours, rows=arguments.rows, seed=arguments.seed, columns=columns, against=other,
         by_episode=arguments.episodes,
     )  # fmt: skip
-    print(json.dumps(found._asdict(), indent=2) if arguments.json else '\n'.join(page(dataset.name, found, arguments.against)))
+    told, lines = found._asdict(), page(dataset.name, found, arguments.against)
+    if arguments.fit:
+        from ooorl.runner import fitted_gap
+
+        gap = fitted_gap.fitted_gap(dataset.transitions, seed=arguments.seed)
+        told, lines = {**told, 'fitted_policy': gap._asdict()}, [*lines[:-1], fitted_gap.line(gap), lines[-1]]
+    print(json.dumps(told, indent=2) if arguments.json else '\n'.join(lines))
 
 
 def _replay(arguments, place):
