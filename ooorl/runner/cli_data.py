@@ -47,7 +47,7 @@ def add_parser(commands) -> None:
     quality.add_argument('--rows', type=int, default=5_000, help='drawn to look for neighbours among (5000)')
     quality.add_argument('--seed', type=int, default=0, help='of the draws (0)')
     quality.add_argument('--episodes', action='store_true', help='score every episode as well, for choosing among them')
-    quality.add_argument('--fit', action='store_true', help='also clone the data: how much worse a policy knows episodes held out')
+    quality.add_argument('--fit', action='store_true', help='also clone it: how much worse a policy knows episodes held out')
     quality.add_argument('--json', action='store_true', help='all numbers as JSON')
     quality.add_argument('--environment', '--env', metavar='ID', help="of the task, whose rewards OGBench's files need")
     _add_reading(quality)
