@@ -3,8 +3,8 @@
     gap = mean_{held-out episodes} loss(s, a) / A - mean_{its own episodes} loss(s, a) / A
 
 For the Gaussian of `agents.bc` the loss is -log pi(a | s): nats for each number of an action. Near 0, more data of the same kind
-would hardly help cloning; a large gap says that episodes, not states, decide about actions, or that there are too few of them. The
-split is by episode, since neighbouring rows are alike, and a fresh policy is fitted for each split.
+would hardly help cloning; a large gap says that episodes, not states, decide about actions, or that there are too few of them.
+The split is by episode, since neighbouring rows are alike, and a fresh policy is fitted for each split.
 
 Idea: action divergence in Belkhale, Cui and Sadigh, arXiv:2306.02437; this estimator is our own.
 """
