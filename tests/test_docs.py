@@ -1,11 +1,12 @@
 """The code that readers are shown runs as it stands there, and the pages made from the code are up to date."""
 
+import os
 import re
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 
 from ooorl.agents import ALGORITHMS
 from ooorl.runner import settings
@@ -65,3 +66,16 @@ def test_every_setting_says_what_it_means():
     kinds += [algorithm.config for algorithm in ALGORITHMS.values()]
     kinds += [kind for own, _, chosen in settings.CHOSEN.values() for kind in (own, *chosen.values())]
     assert not [f'{kind.__name__}.{s.name}' for kind in kinds for s in settings_of(kind) if not s.meaning]
+
+
+def test_the_site_builds_and_is_read_without_a_network(tmp_path):
+    quiet = {**os.environ, 'NO_MKDOCS_2_WARNING': '1'}  # on its makers' plans
+    command = [sys.executable, '-m', 'mkdocs', 'build', '--strict', '--quiet', '--site-dir', str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True, timeout=PATIENCE)
+    assert built.returncode == 0, built.stderr
+    pages = {page.name: page.read_text(encoding='utf-8') for page in tmp_path.glob('*.html')}
+    assert {path.stem for path in (ROOT / 'docs').glob('*.md')} <= {name.removesuffix('.html') for name in pages}
+    fetched = re.compile(r'<(?:script|link|img|iframe|source)\b[^>]*(?:src|href)="(?:https?:)?//[^"]*"')
+    assert {name: found for name, text in pages.items() if (found := fetched.findall(text))} == {}
+    styles = ''.join(path.read_text(encoding='utf-8') for path in tmp_path.rglob('*.css'))
+    assert styles and not re.search(r'url\(["\']?(?:https?:)?//', styles)
