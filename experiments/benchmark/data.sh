@@ -10,6 +10,5 @@ make hopper-medium-expert hopper-medium-expert-v2.hdf5 --rows 100000 --policy "$
 make halfcheetah-medium-expert halfcheetah-medium-expert-v2.hdf5 --rows 100000 --policy "$policies/sb3/ppo-HalfCheetah.npz" --policy "$policies/sb3/tqc-HalfCheetah.npz"
 make walker2d-medium-expert walker2d-medium-expert-v2.hdf5 --rows 100000 --policy "$policies/sb3/ars-Walker2d.npz" --policy "$policies/sb3/tqc-Walker2d.npz"
 make maze2d-umaze maze2d-umaze-v1.hdf5 --rows 100000
-make maze2d-medium maze2d-medium-v1.hdf5 --rows 100000
 make antmaze-umaze antmaze-umaze-v2.hdf5 --rows 100000 --policy "$policies/d4rl_ant_hierarch_pol.npz"
 make pointmaze-medium-navigate pointmaze-medium-navigate-v0.npz --episodes 100

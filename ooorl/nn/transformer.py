@@ -87,7 +87,8 @@ class _TokenModel(nn.Module):
     def setup(self):
         self.prefix = [nn.Dense(self.width // 2), nn.Dense(self.width)]
         # A table of its own for each place, so that places need no embedding beside.
-        self.tables = self.param('tables', _SMALL, (self.num_tokens, self.num_bins, self.width))
+        # Parameters out of a checkpoint are numpy's, which a traced place cannot index.
+        self.tables = jnp.asarray(self.param('tables', _SMALL, (self.num_tokens, self.num_bins, self.width)))
         out_init = nn.initializers.normal(0.02 / (2 * self.num_layers) ** 0.5)
         self.blocks = [_Block(self.num_heads, self.width, self.dropout, out_init) for _ in range(self.num_layers)]
         self.norm = nn.LayerNorm(epsilon=1e-6)

@@ -290,10 +290,13 @@ def _ooo_phases(config, spec, dataset, settings, irreversible):
     return made
 
 
-def seed_group(config: Mapping) -> int:
-    """How many seeds a CPU should map together: small networks gain from it, large ones evict each other from its cache."""
+def seed_group(config: Mapping, num_seeds: int = 4) -> int:
+    """How many of a device's seeds a CPU should map together: of small networks about 4, in equal groups, compiled once."""
     widest = [max(_widths(config[name]), default=None) for name in AGENT_TABLES if name in config]
-    return 4 if all(width is not None and width <= 96 for width in widest) else 1
+    if not all(width is not None and width <= 96 for width in widest):
+        return 1
+    equal = [size for size in range(3, 8) if num_seeds % size == 0]
+    return min(equal, key=lambda size: abs(size - 4), default=4)
 
 
 def _widths(table):

@@ -15,7 +15,7 @@ from ooorl.data import splits
 from ooorl.data.pull import pull
 from ooorl.data.splits import Combinations
 from ooorl.errors import UsageError
-from ooorl.mapping import num_cores
+from ooorl.mapping import num_cores, num_shares
 from ooorl.runner import belonging, build, config, earlier_runs, hosts, memory, run_directory, steering, without_resets
 from ooorl.runner.head_support import check_heads
 from ooorl.runner.kept_draws import with_kept_draws
@@ -82,7 +82,7 @@ def prepare(settings: Mapping, *, fits: bool = True) -> Prepared:
         evaluation=evaluation,
         updates_per_round=run['updates_per_round'],
         evaluate_every=run['evaluate_every'] or None,
-        seed_group=run['seed_group'] or build.seed_group(settings),
+        seed_group=run['seed_group'] or build.seed_group(settings, -(-len(seeds) // num_shares(len(seeds)))),
         score_range=build.score_range(settings),
         stores=stores,
     )

@@ -35,7 +35,7 @@ class RunConfig:
     seeds: str = '0:1'  # 'a:b' counts from a to b - 1; or a comma-separated list
     updates_per_round: int = 1_000  # updates in one dispatch
     evaluate_every: int = 0  # updates between evaluations within a phase; 0 means at the end of each phase only
-    seed_group: int = 0  # seeds mapped together on a CPU; 0 chooses: 4 where no network is wider than 96, else 1
+    seed_group: int = 0  # seeds mapped together on a CPU; 0 chooses: about 4 where no network is wider than 96, else 1
     store: str = ''  # RUN_DIR or RUN_DIR:store, what an earlier run collected: read in place of collecting; 'offline' and 'ooo'
     devices: str = 'seeds'  # what several devices share out: the 'seeds', or the rows of each 'batch'
     hosts: int = 1  # processes on several machines that work on this run together, each started with this command
