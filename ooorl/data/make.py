@@ -17,10 +17,12 @@ the file, and the same call goes on from there. Differs from OGBench: every epis
 other draws of the same distribution; the validation file is another call, with another seed.
 """
 
+import difflib
 import functools
 import hashlib
 import json
 import platform
+import re
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -38,7 +40,7 @@ from ooorl.envs.ogbench import recipes as ogbench_recipes
 from ooorl.envs.ogbench import require_package
 from ooorl.errors import UsageError
 
-__all__ = ['RECIPES', 'drop_region', 'make', 'num_rows', 'suffix']
+__all__ = ['RECIPES', 'drop_region', 'make', 'named', 'num_rows', 'suffix']
 
 RECIPES: dict[str, Recipe] = {**d4rl_recipes.RECIPES, **ogbench_recipes.RECIPES}
 _PACKAGES = ('mujoco', 'gymnasium', 'numpy', 'h5py')
@@ -60,7 +62,7 @@ def make(
     """Makes a data set and its manifest.
 
     Args:
-      recipe: one of `RECIPES`.
+      recipe: one of `RECIPES`, or an id that `named` knows.
       out: the file to write, HDF5 or, for OGBench's data, npz.
       rows: how many rows.
       episodes: how many whole episodes instead, of recipes that make episodes of one length.
@@ -80,7 +82,8 @@ def make(
     Raises:
       UsageError: unknown recipe or option, wrong number or size of policies, no rows.
     """
-    entry = _entry(recipe)
+    recipe = named(recipe)
+    entry = RECIPES[recipe]
     unknown = set(options) - set(entry.options)
     if unknown:
         raise UsageError(f'{recipe} knows the options {sorted(entry.options)}; got {sorted(unknown)}')
@@ -132,10 +135,21 @@ def num_rows(recipe: str, *, rows: int | None = None, episodes: int | None = Non
     return episodes * length
 
 
+def named(recipe: str) -> str:
+    """The recipe of this name, or of data whose id names a single task or a version: 'scene-play-singletask-task2-v0'.
+
+    Raises:
+      UsageError: where there is none, with those of the most similar names.
+    """
+    short = re.sub(r'(-singletask(-task[1-5])?)?-v[0-9]+$', '', recipe)
+    if short not in RECIPES:
+        near = ', '.join(difflib.get_close_matches(short, RECIPES, n=6, cutoff=0.0))
+        raise UsageError(f'recipe must be one of {near}, or another of the {len(RECIPES)} in docs/data.md; got {recipe!r}')
+    return short
+
+
 def _entry(recipe):
-    if recipe not in RECIPES:
-        raise UsageError(f'recipe must be one of {", ".join(RECIPES)}; got {recipe!r}')
-    return RECIPES[recipe]
+    return RECIPES[named(recipe)]
 
 
 def _make_episodes(out, folder, entry, described, processes, advance):

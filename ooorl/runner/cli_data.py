@@ -286,7 +286,7 @@ def _make(arguments):
 def _made(arguments, draft):
     """The manifest, and how many rows were made now; a bar where episodes are made one by one."""
     from ooorl.data import shards
-    from ooorl.data.make import RECIPES, make, num_rows, suffix
+    from ooorl.data.make import RECIPES, make, named, num_rows, suffix
     from ooorl.reporting.writers import progress
 
     asked = {'rows': arguments.rows, 'episodes': arguments.episodes}
@@ -296,7 +296,7 @@ def _made(arguments, draft):
         return manifest, manifest['rows']
     parts = arguments.out.with_name(f'.{arguments.out.name}.parts')
     total = num_rows(arguments.recipe, **asked)
-    found = shards.rows_in(parts, -(-total // RECIPES[arguments.recipe].options['episode_rows']))
+    found = shards.rows_in(parts, -(-total // RECIPES[named(arguments.recipe)].options['episode_rows']))
     with progress(arguments.recipe, total, completed=found, unit='rows', file=sys.stderr) as advance:
         manifest = make(arguments.recipe, draft, **common, advance=advance, parts=parts)
     return manifest, manifest['rows'] - found

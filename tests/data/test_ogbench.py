@@ -11,7 +11,7 @@ ogbench = pytest.importorskip('ogbench')
 from ooorl import catalogue, data, envs  # noqa: E402
 from ooorl.catalogue.ogbench import FAMILIES  # noqa: E402
 from ooorl.data.audit import audit  # noqa: E402
-from ooorl.data.make import RECIPES, make, num_rows  # noqa: E402
+from ooorl.data.make import RECIPES, make, named, num_rows  # noqa: E402
 from ooorl.envs.ogbench.oracles import cells_at, episode  # noqa: E402
 from ooorl.errors import UsageError  # noqa: E402
 from ooorl.runner import build, config  # noqa: E402
@@ -193,6 +193,8 @@ def test_names_and_sizes():
         sizes = (env.spec.observation_dim, env.spec.action_dim, env.horizon)
         assert sizes == (facts.observation_dim, facts.action_dim, facts.horizon)
     assert num_rows('pointmaze-giant-navigate', episodes=2) == 4002 and num_rows('cube-single-play') == 100_000
+    for name in ('scene-noisy', 'scene-noisy-v0', 'scene-noisy-singletask-v0', 'scene-noisy-singletask-task5-v0'):
+        assert named(name) == 'scene-noisy'
     assert {name for name, recipe in RECIPES.items() if recipe.kind == 'oracle'} == {
         f'{family}-{kind}' for family, facts in FAMILIES.items() for kind in facts.data
     }
@@ -209,7 +211,7 @@ def test_scores_are_success_even_with_other_rewards():
 
 
 @pytest.mark.parametrize(('recipe', 'arguments', 'words'), [
-    ('scene-plays', {}, 'recipe must be one of'),
+    ('scene-plays', {}, "recipe must be one of scene-play, .*; got 'scene-plays'"),
     ('scene-play', {'rows': 1}, 'rows must be at least 2; got 1'),
     ('scene-play', {'episodes': 0}, 'episodes must be at least 1; got 0'),
     ('scene-play', {'rows': 50, 'episodes': 2}, 'rows were given as well'),
