@@ -20,6 +20,9 @@ path from noise to action. `mode` is a draw. The last result is clipped to [-1, 
 The defaults are IDQL's. Few levels need 'vp' or 'cosine': 'linear' leaves most of the data in place at the noisiest level. DDIM,
 Heun and DPM-Solver++ over few levels of a DDPM are coarse, since their grid is that of its training.
 
+Draws follow the data, whoever mixed them. `start_noise` = 1 over EDM's levels, far less than the first of them has, makes draws
+nearly one action an observation: so Consistency Policy and RACTD sample teachers (Ddduanxt/RACTD), and so their students act.
+
 Source: Hansen-Estruch et al., "IDQL", arXiv:2304.10573, philippe-eecs/IDQL@7582571, with whose numbers this was compared; Wang
 et al., "Diffusion-QL", arXiv:2208.06193; Karras et al., arXiv:2206.00364. Deviations: Diffusion-QL takes the mean over A and
 moves its slow copy every fifth step; EDM's levels in sampling go from `sigma_max` to `sigma_min` and then to the guess.
