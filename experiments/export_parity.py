@@ -21,6 +21,7 @@ from ooorl.runner.config import override
 
 TIME = {'hidden': [16], 'dropout': 0.0, 'num_time_features': 4, 'time_hidden': [8]}
 DIFFUSION = {'kind': 'diffusion', 'num_steps': 4, **TIME}
+EDM = {**DIFFUSION, 'process': 'edm', 'clip': 'guess'}
 FLOW = {'kind': 'flow', 'num_steps': 4, 'hidden': [16]}
 BINS = {'kind': 'autoregressive', 'width': 8, 'num_heads': 1, 'num_layers': 1, 'num_bins': 8}
 KINDS = {
@@ -29,9 +30,9 @@ KINDS = {
     'tanh Gaussian': {'agent': 'calql', 'hidden': [16], 'critic_hidden': [16]},
     'deterministic': {'agent': 'td3', 'hidden': [16]},
     'diffusion, DDPM': {'agent': 'bc', 'policy': DIFFUSION},
-    'diffusion, EDM, Heun': {'agent': 'bc', 'policy': {**DIFFUSION, 'process': 'edm', 'sampler': 'heun', 'clip': 'guess'}},
+    'diffusion, EDM, Heun': {'agent': 'bc', 'policy': {**EDM, 'sampler': 'heun'}},
     'diffusion, DDIM': {'agent': 'bc', 'policy': {**DIFFUSION, 'sampler': 'ddim'}},
-    'diffusion, DPM-Solver++': {'agent': 'bc', 'policy': {**DIFFUSION, 'process': 'edm', 'sampler': 'dpm_solver', 'clip': 'guess'}},
+    'diffusion, DPM-Solver++': {'agent': 'bc', 'policy': {**EDM, 'sampler': 'dpm_solver'}},
     'flow': {'agent': 'bc', 'policy': FLOW},
     'mean flow': {'agent': 'bc', 'policy': {'kind': 'mean_flow', **TIME}},
     'autoregressive': {'agent': 'bc', 'policy': BINS},

@@ -20,6 +20,7 @@ from ooorl.runner import belonging, build, config, earlier_runs, hosts, memory, 
 from ooorl.runner.head_support import check_heads
 from ooorl.runner.kept_draws import with_kept_draws
 from ooorl.runner.return_range import with_return_ranges
+from ooorl.runner.seed_groups import seed_group
 from ooorl.runner.seed_list import parse_seeds
 from ooorl.runner.settings import QUIET_SCHEMES
 from ooorl.training.evaluate import evaluate
@@ -82,7 +83,7 @@ def prepare(settings: Mapping, *, fits: bool = True) -> Prepared:
         evaluation=evaluation,
         updates_per_round=run['updates_per_round'],
         evaluate_every=run['evaluate_every'] or None,
-        seed_group=run['seed_group'] or build.seed_group(settings, -(-len(seeds) // num_shares(len(seeds)))),
+        seed_group=run['seed_group'] or seed_group(settings, -(-len(seeds) // num_shares(len(seeds)))),
         score_range=build.score_range(settings),
         stores=stores,
     )
