@@ -146,7 +146,7 @@ def _facts(summary):
         "run": summary["name"],
         "environment": summary["environment"],
         "data set": f"{dataset['name']}{rows}" if dataset.get("name") else None,
-        "seeds": len(summary["seeds"]),
+        "seeds" if len(summary["seeds"]) > 1 else "seed": len(summary["seeds"]),
         "environment steps": tables.count(summary.get("env_steps")) or None,
         "time": writers.duration(summary["wall_seconds"])
         if summary.get("wall_seconds") is not None
@@ -192,12 +192,14 @@ def _difference(metric, x, y):
 
 
 def _online(summary, rows, metric):
-    """What going online cost and bought, the likely causes of trouble, and how far values were off."""
+    """What going online cost and bought, the likely causes of trouble, and how far values were off; that alone offline."""
     found = diagnostics.diagnose(summary, rows, metric)
     table = _cost_table(diagnostics.costs(summary, rows, metric), metric)
     drawn = page.panels(figures.value_errors(summary, rows), _VALUES)
     if not (found or table or drawn):
         return ""
+    if not any(phase.get("num_env_steps") for phase in summary["phases"]):
+        return "\n".join(["<h2>Values</h2>", *(_finding(finding, summary) for finding in found), drawn])
     measured = any(row.get("kind") == "diagnostics" for row in rows)
     parts = ["<h2>Offline to online</h2>", table, *(_finding(finding, summary) for finding in found)]
     if measured and not found:

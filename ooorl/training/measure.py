@@ -173,15 +173,19 @@ class Gauge:
         if not before or not before['count'].shape[-1]:
             return {}
         count, old, (later, new) = before['count'], before['squares'], self._moments(state)
-        fresh = phase.start is None or phase.fresh_optimizers
         kept = BETA2 ** (later - count)
         with np.errstate(divide='ignore', invalid='ignore'):
             growth = np.where((count > 0) & (kept < 1), (new / old - kept) / (1.0 - kept), np.nan)
         num_seeds = len(count)
-        known = {'should_be_fresh': np.full(num_seeds, float(fresh)), 'steps_at_start': count.max(axis=-1)}
+        known = {'should_be_fresh': np.full(num_seeds, float(begins_anew(phase))), 'steps_at_start': count.max(axis=-1)}
         if np.isfinite(growth).all():
             known |= {'growth_low': growth.min(axis=-1), 'growth_high': growth.max(axis=-1)}
         return {f'optimizer/{name}': value for name, value in known.items()}
+
+
+def begins_anew(phase: Phase) -> bool:
+    """Whether its optimisers have done nothing yet; what is inherited from sources brings some that have."""
+    return phase.fresh_optimizers or (phase.start is None and not phase.sources)
 
 
 def facts(

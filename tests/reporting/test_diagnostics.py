@@ -17,6 +17,7 @@ from ooorl.nn.optimizers import moments, restarted
 from ooorl.reporting import report
 from ooorl.reporting.diagnostics import costs, diagnose
 from ooorl.training import collect, rounds
+from ooorl.training.measure import begins_anew
 from ooorl.training.phases import Phase, Setup
 from ooorl.training.run import iterate
 from ooorl.training.sampling import Sampling
@@ -167,6 +168,15 @@ def test_likely_causes_need_a_dip():
     assert findings({'q_minus_return/online': 30.0, **bounds}) == ['values too high']
     assert findings(bounds, before={'q_minus_return/dataset': -30.0, **bounds}) == ['values too low']
     assert findings({'q/online': 5000.0, **bounds}) == ['diverging values']
+
+
+def test_inherited_optimisers_may_have_steps_behind_them():
+    agent = AGENTS['iql']()
+    first, *others = (
+        Phase(name='a', agent=agent, num_updates=1, **how)
+        for how in ({}, {'start': 'b'}, {'sources': ('b',)}, {'start': 'b', 'fresh_optimizers': True})
+    )
+    assert begins_anew(first) and [begins_anew(phase) for phase in others] == [False, False, True]
 
 
 def test_stores_that_disagree_are_named_without_an_earlier_phase():
