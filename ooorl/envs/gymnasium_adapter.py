@@ -75,8 +75,8 @@ def _check(description: Description, horizon: int | None, name: str) -> tuple[Sp
     limits = [limit for limit in (horizon, description.max_episode_steps) if limit is not None]
     if not limits:
         raise UsageError(
-            f'{name}: a time limit is needed and the environment has none; give one as its setting `horizon` '
-            '(--set environment.settings.horizon=1000), or as max_episode_steps where it is registered'
+            f'{name}: a time limit is needed and the environment has none; give one as max_episode_steps where it is registered, '
+            'or as its setting `horizon` (environment.settings of a config)'
         )
     if min(limits) < 1:
         raise UsageError(f'{name}: horizon must be 1 or more; got {min(limits)}')
