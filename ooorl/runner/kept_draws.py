@@ -31,7 +31,7 @@ def _refuse_other_rows(run, table):
         raise UsageError(f'cached keeps draws for the rows of the data set; got others in run.store, {run["store"]}; remove one')
     if scheme not in QUIET_SCHEMES and (online_table(table) or table)['cached']:
         # Draws that are refreshed are a part of the state, which goes on as it is.
-        instead = 'in [agent.online] where it is to be kept offline' if not table.get('refresh_every') else 'without refresh_every'
+        instead = 'without refresh_every' if table.get('refresh_every') else 'in [agent.online] where it is to be kept offline'
         raise UsageError(
             f'cached keeps draws for the rows of the data set; scheme {scheme!r} collects others; set cached = false, {instead}'
         )
