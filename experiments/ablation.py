@@ -123,7 +123,7 @@ def deployed(cell: Cell, result: Mapping, part: str) -> np.ndarray:
 
 def table(results: Mapping[Cell, dict]) -> str:
     """The results as Markdown: what each line deploys, less what the whole recipe does; and its two retrained policies."""
-    heads = ('cell', 'taken out', 'weighted', 'climbing', 'deployed', 'whole recipe - it')
+    heads = ('cell', 'taken out', 'weighted', 'climbing', 'deployed', 'whole recipe - it, weighted', 'deployed')
     lines = ['| ' + ' | '.join(heads) + ' |', '|---' * len(heads) + '|']
     for cell, result in results.items():
         whole = deployed(cell, result, WHOLE)
@@ -132,12 +132,20 @@ def table(results: Mapping[Cell, dict]) -> str:
             arms = [_shown_arm(cell, result, names.get(arm)) for arm in ('retrain', 'climb')]
             own = deployed(cell, result, part)
             entries = [str(cell), 'nothing' if part == WHOLE else f'{part}: {words}', *arms, shown(cell.task, own)]
-            lines.append('| ' + ' | '.join([*entries, '' if part == WHOLE else verdict(cell.task, whole, own)]) + ' |')
+            both = [_weighted_verdict(cell, result, names), verdict(cell.task, whole, own)]
+            lines.append('| ' + ' | '.join([*entries, *(('', '') if part == WHOLE else both)]) + ' |')
     return '\n'.join(lines)
 
 
 def _shown_arm(cell, result, name):
     return '-' if name is None else shown(cell.task, score(cell, result['scores'][name]))
+
+
+def _weighted_verdict(cell, result, names):
+    if names['retrain'] == f'retrain/{WHOLE}':
+        return 'the same'
+    ours, theirs = (score(cell, result['scores'][name]) for name in (f'retrain/{WHOLE}', names['retrain']))
+    return verdict(cell.task, ours, theirs)
 
 
 def read_results(out: Path) -> dict[Cell, dict]:
