@@ -108,19 +108,18 @@ def without_jax(folder):
     return done.stderr.strip().splitlines()[-1] if done.returncode else bool(np.isfinite(np.load(folder / 'actions.npy')).all())
 
 
-def everything(chosen):
-    """All kinds, one after another; those after the table need runs of two phases or of two runs."""
-    found = {}
+def everything(path, chosen):
+    """All kinds, one after another, each written as it comes; those that are there already and not asked for stay."""
+    found = json.loads(path.read_text(encoding='utf-8')) if path.exists() else {'kinds': {}}
+    found['versions'] = {name: version(name) for name in ('jax', 'numpy', 'onnxruntime')}
     with tempfile.TemporaryDirectory() as scratch:
         for number, (name, table) in enumerate(KINDS.items()):
-            if not chosen or name in chosen:
+            if name in chosen or (not chosen and name not in found['kinds']):
                 run = Path(scratch) / f'run{number}'
-                found[name] = trained(run, table) or exported(run)
-                print(name, json.dumps(found[name]), flush=True)
-    return found
+                found['kinds'][name] = trained(run, table) or exported(run)
+                print(name, json.dumps(found['kinds'][name]), flush=True)
+                path.write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
 
 
 if __name__ == '__main__':
-    result = {'versions': {name: version(name) for name in ('jax', 'numpy', 'onnxruntime')}}
-    result['kinds'] = everything(sys.argv[2:])
-    Path(sys.argv[1]).write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
+    everything(Path(sys.argv[1]), sys.argv[2:])

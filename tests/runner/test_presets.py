@@ -81,7 +81,7 @@ def test_what_a_task_changes():
 @pytest.mark.parametrize(('asked', 'told'), [
     (('run', 'fql', '--dataset', 'hopper-medium-v2'),
      'fql@paper has settings for antmaze, adroit, ogbench; hopper-medium-v2 is locomotion; choose fql@small'),
-    (('run', 'iql@mine', '--dataset', 'hopper-medium-v2'), "iql has the variants paper, finetune, corl, small; got 'mine'"),
+    (('run', 'iql@mine', '--dataset', 'hopper-medium-v2'), "iql has the variants paper, finetune, corl, small, mild; got 'mine'"),
     (('run', 'rebrac', '--dataset', 'hopper-random-v2'), 'rebrac knows no agent.cloning_weight for hopper-random-v2'),
     (('run', 'iql', '--like', 'nothing-v0'), "--like needs an id of the catalogue; got 'nothing-v0'"),
     (('run', 'iql', '--env', 'Nowhere-v0'), 'needs the family of its task; Nowhere-v0 tells none'),
@@ -111,7 +111,7 @@ def test_a_preset_is_run_by_its_name_and_explained(tmp_path, monkeypatch, capsys
     assert main(['explain', 'iql', 'expectile', '--dataset', 'antmaze-large-play-v2']) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == 'agent.expectile = 0.9' and 'arXiv:2110.06169' in lines[1]
-    assert main(['explain']) == 0 and 'variants paper, finetune, corl, small (default paper)' in capsys.readouterr().out
+    assert main(['explain']) == 0 and 'variants paper, finetune, corl, small, mild (default paper)' in capsys.readouterr().out
 
 
 def test_the_wheel_holds_the_configs(tmp_path):
