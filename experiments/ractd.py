@@ -130,8 +130,11 @@ def acting(prepared, part):
     phases = {phase.name: phase for phase in prepared.setup.phases}
     if part in RIVALS:
         (phase,) = phases.values()
-        drawn = dataclasses.replace(phase.agent, best_action=phase.agent.sample_action)
-        return {part: (phase.agent, phase.name, 1), **({'gaussian, draws': (drawn, phase.name, 1)} if part == 'gaussian' else {})}
+        agent, found = phase.agent, {part: (phase.agent, phase.name, 1)}
+        others = {'draws': agent.sample_action} if part == 'gaussian' else {'from noise 0': _without_noise(agent)}
+        if part != 'gaussian' and agent.decode is None:
+            return found
+        return found | {f'{part}, {k}': (dataclasses.replace(agent, best_action=act), phase.name, 1) for k, act in others.items()}
     found = {{'distil': 'ractd'}.get(name, name): (phases[name].agent, name, 1) for name in phases if name not in HELPING}
     for name, changes in TEACHERS.items():
         policy = {**prepared.config['teacher']['policy'], **changes}
@@ -144,6 +147,14 @@ def acting(prepared, part):
             agent = _phase(prepared, 'student', {**(PLAIN if own == 'plain' else {}), 'policy': changes}).agent
             found[f'{own}, {name}'] = agent, found[own][1], 1 + len(changes.get('chain', ()))
     return found
+
+
+def _without_noise(agent):
+    def act(state, observation, key):
+        del key
+        return agent.decode(state, observation, jnp.zeros((*observation.shape[:-1], agent.noise_dim)))
+
+    return act
 
 
 HELPING = ('teacher', 'returns')

@@ -174,10 +174,13 @@ def fql(
             **critic.init(q_key),
         )
 
+    def decode(state, observation, noise):
+        return jnp.clip(raw(state.one_step, observation, noise), -1.0, 1.0)
+
     def draw(state, observation, key):
         several = (config.num_candidates,) if config.num_candidates > 1 else ()
         noise = jax.random.normal(key, (*several, *observation.shape[:-1], policy.noise_dim))
-        made = jnp.clip(raw(state.one_step, observation, noise), -1.0, 1.0)
+        made = decode(state, observation, noise)
         return best_of(members_value(partial(critic.q_values, state.q), observation, 'mean'), made) if several else made
 
     def update(state: FQLState, batch: Transition, key) -> tuple[FQLState, Metrics]:
@@ -195,6 +198,7 @@ def fql(
         best_action=draw,
         q=lambda state, observation, action: critic.q_values(state.q, observation, action),
         weighs=policy.masks,
+        **({} if config.num_candidates > 1 else {'decode': decode, 'noise_dim': policy.noise_dim}),
     )
 
 
