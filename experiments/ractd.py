@@ -61,6 +61,7 @@ TEACHERS = {
     'teacher, DDIM-15': {'sampler': 'ddim', 'num_steps': 15},
     'teacher, DDIM-5': {'sampler': 'ddim', 'num_steps': 5},
     'teacher, DDIM-5 from noise 1': {'sampler': 'ddim', 'num_steps': 5, 'start_noise': 1.0},
+    'teacher, DDIM-1 from noise 1': {'sampler': 'ddim', 'num_steps': 1, 'start_noise': 1.0},
 }
 STUDENTS = {'from noise 80': {'start_noise': 80.0}, 'two calls': {'chain': [0.885]}}
 RIVALS = {
@@ -236,6 +237,7 @@ def latencies_of(out):
     return {
         name: latencies(agent, finished[phase], prepared.spec.observation_dim)
         for name, (agent, phase, _) in acting(prepared, part).items()
+        if name == ractd_table.program_of(name)
     }
 
 

@@ -21,6 +21,11 @@ def everything(folder):
     return '\n\n'.join([*parts, wide_table(taken['untrained'])] if 'untrained' in taken else parts)
 
 
+def program_of(name):
+    """The row whose latency this one has: rows that differ in weights or in the noise they start from run one program."""
+    return name.replace('plain', 'ractd').replace(', from noise', ' from noise').partition(' from noise')[0]
+
+
 def wide_table(taken):
     """Latencies of wider networks, which nobody trained."""
     title = f'untrained, {" x ".join(map(str, taken["hidden"]))}'
@@ -37,7 +42,7 @@ def main_table(found, latency):
         taken = latency.get(task, {})
         for name, row in rows['main'].items():
             gap = '' if name == 'ractd' else _gap(rows['main'].get('ractd'), row)
-            times = _latency(taken.get(name), taken.get('teacher, Heun'))
+            times = _latency(taken.get(program_of(name)), taken.get('teacher, Heun'))
             lines.append(f'| {" | ".join([task, name, _score(row), gap, str(row["network_evaluations"]), *times])} |')
         if 'data' in rows:
             means = f'{rows["data"]["episodes"]}, {rows["data"]["rows"]}'
