@@ -30,12 +30,23 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from irreversibility_methods import PLACES, demonstrations, detectors, learner, logged, method
+from irreversibility_methods import (
+    BUDGETS,
+    FIRST,
+    PLACES,
+    backward_demonstrations,
+    demonstrations,
+    detectors,
+    learner,
+    logged,
+    method,
+)
 from irreversibility_table import table
 
 from ooorl import signals, wrap
@@ -52,7 +63,7 @@ from ooorl.training.sampling import Sampling
 from ooorl.types import Transition
 
 HERE = Path(__file__).resolve().parent
-BUDGETS = (1, 2, 5, 10, 20)
+
 METHODS = (
     'episodic', 'episodic_sac', 'paint', 'naive', 'oracle', *(f'{kind}@{b}' for b in BUDGETS for kind in ('fixed', 'plan')),
     'paint_without_floor', 'value', 'drop', 'rae', 'reach', 'neighbour', 'medal', 'paint_medal', 'leave_no_trace',
@@ -70,14 +81,22 @@ def setup_of(name: str, place_name: str, seeds, planned: dict | None) -> tuple[S
     phases = online(
         agent, num_env_steps=place.steps, num_updates=place.updates, cycle_steps=4, random_steps=place.seed_steps,
         random_agent=interventions.wandering(environment.spec),
-        sampling=Sampling(batch_size=64, mix='union' if rows is None else {'dataset': 0.5, 'online': 0.5}),
+        sampling=Sampling(batch_size=place.batch, mix={'dataset': place.share, 'online': 1.0 - place.share}),
     )
     evaluation = batched(place.task(horizon=place.episode), EPISODES)
     setup = Setup(
-        phases=phases, seeds=seeds, dataset=None if rows is None else as_lives(rows), environment=environment,
+        phases=phases, seeds=seeds, dataset=_as_data_set(rows, backward_demonstrations(place)), environment=environment,
         evaluation=evaluation, updates_per_round=place.updates // 4, evaluate_every=place.updates // 4,
     )
     return setup, rows
+
+
+def _as_data_set(forward, backward):
+    """The demonstrations of both policies, as rows of `endless`."""
+    if forward is None or backward is None:
+        return None if forward is None else as_lives(forward)
+    parts = as_lives(forward), as_lives(backward, backward=True)
+    return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]), *parts)
 
 
 def run_cell(name: str, place_name: str, seeds, planned: dict | None) -> tuple[dict, dict]:
@@ -104,8 +123,10 @@ def run_ooo(name: str, place_name: str, seeds) -> dict:
     """OOO in ordinary episodes with an explorer that is cautious or not: the exploiter's success and the store's lost rows."""
     began, found, event, place, rows = time.monotonic(), [], None, PLACES[place_name], demonstrations(place_name)
     task, base = place.task(horizon=place.episode), learner(place)
+    # An explorer that only imitates can neither seek nor shun; in the first series it was the exploiter's twin.
+    seeker = base if place.imitate == 'all' else learner(replace(place, demonstrations=0))
     counts = signals.state_action_counts([-1.2] * 2, [1.2] * 2, (15, 15), (3, 3))
-    explorer = wrap.bonus(base, counts, scale=3.0)
+    explorer = wrap.bonus(seeker, counts, scale=3.0)
     if name == 'ooo_cautious':
         explorer = wrap.cautious(explorer, detectors(place, rows)['classifier'], floor=-10.0)
         explorer = wrap.labelled(explorer, task.irreversible)
@@ -114,15 +135,17 @@ def run_ooo(name: str, place_name: str, seeds) -> dict:
         explorer, base, pretrain_updates=500, num_env_steps=place.steps, explore_updates=place.updates,
         retrain_updates=place.updates, explore_sampling=Sampling(batch_size=64), online_sampling=halves, retrain_sampling=halves,
     )
-    plain = {**rows.extras}
-    plain.pop('label')
+    plain = {'boundary': rows.extras['boundary']}
+    if place.imitate == 'demonstrations':
+        plain['imitated'] = np.ones_like(rows.reward)
     setup = Setup(
         phases=phases, seeds=seeds, dataset=rows._replace(extras=plain), environment=batched(task, 2),
         evaluation=batched(task, EPISODES), updates_per_round=place.updates,
     )
     for event in iterate(setup):
         found += event.rows
-    lost = np.asarray(task.irreversible(event.state.stores['online'].storage.next_observation))
+    before, after = event.state.stores['online'].storage.observation, event.state.stores['online'].storage.next_observation
+    lost, was_lost = (np.asarray(task.irreversible(seen)) for seen in (after, before))
     scores = {row['phase']: [] for row in found if row['kind'] == 'eval'}
     for row in found:
         if row['kind'] == 'eval':
@@ -130,7 +153,8 @@ def run_ooo(name: str, place_name: str, seeds) -> dict:
     last = [phase for phase in scores if phase.startswith('retrain')][-1]
     return {
         'task': place_name, 'method': name, 'seeds': list(seeds), 'success': scores[last], 'explorer': scores['explore'],
-        'irreversible_steps': lost.sum(axis=1).tolist(), 'wall_seconds': time.monotonic() - began,
+        'irreversible_steps': lost.sum(axis=1).tolist(), 'lost_lives': (lost & ~was_lost).sum(axis=1).tolist(),
+        'wall_seconds': time.monotonic() - began,
     }
 
 
@@ -179,6 +203,7 @@ def _arguments(argv):
     parser.add_argument('--cells', default='', metavar='TASK:METHOD,...', help='default: all')
     parser.add_argument('--seeds', type=int, nargs=2, default=(0, 10), metavar=('FIRST', 'BEHIND_LAST'))
     parser.add_argument('--out', type=Path, default=HERE / 'results' / 'irreversibility.json', metavar='FILE')
+    parser.add_argument('--first', action='store_true', help='the first series, whose policies imitate every row')
     parser.add_argument('--table', action='store_true', help='only print the table of the results')
     return parser.parse_args(argv)
 
@@ -190,6 +215,8 @@ def _read(path) -> dict:
 def main(argv: list[str] | None = None) -> int:
     """Runs the cells that have no result yet, one JSON entry after another, then prints the table."""
     arguments = _arguments(argv)
+    if arguments.first:
+        PLACES.update(FIRST)
     cells = arguments.cells.split(',') if arguments.cells else [f'{place}:{name}' for name in METHODS for place in PLACES]
     plans: dict[str, Mapping] = {}
     for cell in () if arguments.table else cells:

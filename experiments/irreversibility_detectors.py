@@ -86,7 +86,7 @@ def detectors(name: str, rows: Transition) -> dict:
     }
 
 
-def _together(demos, rows, label):
+def together(demos, rows, label):
     """Both sets with all columns that anybody learns from."""
     known = progress_classes(demos, 8)
     classes = jnp.concatenate([known.extras['class'], -jnp.ones(len(rows.reward))])
@@ -118,7 +118,7 @@ def measure(name: str) -> dict:
         keys = jax.random.split(jax.random.key(seed), 3)
         train, test = lives(task, keys[0]), lives(task, keys[1])
         label, queries = labelled(train)
-        data, truth = _together(demos, train, label), np.asarray(test.extras['truth'])
+        data, truth = together(demos, train, label), np.asarray(test.extras['truth'])
         for one, detector in made.items():
             state = programs[one](data, keys[2])
             score = np.asarray(detector.score(state, test))

@@ -26,6 +26,7 @@ from ooorl.types import Agent, Transition
 HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get('OOORL_SHARED_DATA', HERE.parent.parent / 'shared' / 'data')) / 'earl'
 GAMMA, RISK_EDGES = 0.97, (0.2, 0.5, 0.8)
+BUDGETS = (1, 2, 5, 10, 20)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,10 @@ class Place:
     width: int = 64
     settings: Mapping = field(default_factory=dict)
     floor: float = 0.0
+    batch: int = 64
+    backward: bool = False  # whether paint and its kin have a backward policy, with demonstrations of its own
+    imitate: str = 'demonstrations'  # what policies imitate; 'all' in the first series
+    share: float = 0.5  # of each batch that comes from the demonstrations
     inverse_temperature: float = 10.0
 
     def task(self, **more):
@@ -56,11 +61,18 @@ PLACES = {
     'maze': Place(
         id='ooorl/IrreversibleMaze-v0', steps=4_000, updates=2_000, episode=50, life=2000, patience=500, demonstrations=4
     ),
-    'cliffs': Place(id='ooorl/PointMassCliffs-v0', steps=6_000, updates=3_000, episode=60, life=1000, demonstrations=4),
+    'cliffs': Place(id='ooorl/PointMassCliffs-v0', steps=6_000, updates=4_000, episode=60, life=1000, demonstrations=4),
     'tabletop': Place(
-        id='ooorl/TabletopNoWalls-v0', steps=8_000, updates=4_000, episode=200, columns=(0, 1, 2, 3, 4), demonstrations=50,
-        inverse_temperature=3.0, patience=300, life=8000, floor=-3.3,
+        id='ooorl/TabletopNoWalls-v0', steps=8_000, updates=8_000, episode=200, columns=(0, 1, 2, 3, 4), demonstrations=50,
+        inverse_temperature=3.0, patience=20, life=2000, batch=192, share=0.75, backward=True,
     ),
+}
+# The first series: policies imitate every row, whoever made it; no demonstrations of the way back; fewer updates.
+_TABLETOP = {'batch': 64, 'share': 0.5, 'patience': 300, 'life': 8000, 'floor': -3.3, 'backward': False}
+FIRST = {
+    'maze': replace(PLACES['maze'], imitate='all'),
+    'cliffs': replace(PLACES['cliffs'], imitate='all', updates=3_000),
+    'tabletop': replace(PLACES['tabletop'], imitate='all', updates=4_000, **_TABLETOP),
 }
 
 
@@ -71,11 +83,30 @@ def demonstrations(name: str) -> Transition | None:
     if not place.demonstrations:
         return None
     rows = _walked(place.demonstrations) if name == 'cliffs' else _loaded(name, place.demonstrations)
+    return _reversible(rows)
+
+
+def backward_demonstrations(place: Place) -> Transition | None:
+    """The table's ways back, each with the goal of its first row throughout, which is that of the turn before; nothing ends and
+    nothing is rewarded."""
+    if not place.backward:
+        return None
+    rows = _loaded('back', place.demonstrations)
+    starts = np.append(0, np.flatnonzero(rows.extras['boundary'])[:-1] + 1)
+    first = starts[np.searchsorted(starts, np.arange(len(rows.reward)), side='right') - 1]
+    goal = rows.observation[first, 6:10]
+    for seen in (rows.observation, rows.next_observation):
+        seen[:, 6:10] = goal
+    return _reversible(rows._replace(reward=np.zeros_like(rows.reward), discount=np.ones_like(rows.discount)))
+
+
+def _reversible(rows):
     return rows._replace(extras={**rows.extras, 'label': np.zeros(len(rows.reward), np.float32)})
 
 
 def _loaded(name, episodes):
-    file = {'maze': 'maze-config0_forward.npz', 'tabletop': 'tabletop_manipulation_no_walls_forward.npz'}[name]
+    table = 'tabletop_manipulation_no_walls'
+    file = {'maze': 'maze-config0_forward.npz', 'tabletop': f'{table}_forward.npz', 'back': f'{table}_reverse.npz'}[name]
     with np.load(DATA / file) as arrays:
         rewards, ends = arrays['rewards'].reshape(-1), arrays['terminals'].reshape(-1).astype(bool)
         keep = slice(0, np.flatnonzero(ends)[episodes - 1] + 1)
@@ -111,16 +142,11 @@ def _walked(episodes):
 
 def learner(place: Place) -> Agent:
     """The agent of all methods: IQL where there are demonstrations, else SAC with normalised critics, as RLPD's."""
-    spec = make_task(place.id).spec
+    spec, more = make_task(place.id).spec, {} if place.imitate == 'all' else {'schedule': 'cosine', 'schedule_of': 'policy'}
+    sizes = {'hidden': (place.width, place.width), 'gamma': GAMMA, 'learning_rate': 1e-3, 'polyak': 0.02}
     if place.demonstrations:
-        return iql(spec, IQLConfig(
-            hidden=(place.width, place.width), gamma=GAMMA, learning_rate=1e-3, polyak=0.02, expectile=0.9,
-            inverse_temperature=place.inverse_temperature,
-        ))  # fmt: skip
-    return sac(spec, SACConfig(
-        hidden=(place.width, place.width), gamma=GAMMA, learning_rate=1e-3, polyak=0.02, critic_layer_norm='before',
-        init_temperature=0.1,
-    ))  # fmt: skip
+        return iql(spec, IQLConfig(**sizes, **more, expectile=0.9, inverse_temperature=place.inverse_temperature))
+    return sac(spec, SACConfig(**sizes, critic_layer_norm='before', init_temperature=0.1))
 
 
 def detectors(place: Place, rows: Transition | None) -> dict:
@@ -145,13 +171,16 @@ def method(name: str, place: Place, rows: Transition | None, planned: dict | Non
     kind, _, most = name.partition('@')
     rules = Rules(horizon=place.life, patience=place.patience, seed_steps=place.seed_steps, budget=int(most) if most else None)
     detected = interventions.when_detected(known['classifier'])
-    paint = partial(intervening, agent, detector=known['classifier'], floor=place.floor, trigger=detected)
-    plain = partial(intervening, agent)
+    shown = {'imitate': place.imitate}
     both = {
         'backward': learner(place), 'discriminator': known['classifier'],
         'backward_reward': interventions.matching(known['classifier']),
     }
     turns = replace(rules, switch_every=place.turn)
+    paint = partial(intervening, agent, detector=known['classifier'], floor=place.floor, trigger=detected, **shown)
+    plain = partial(intervening, agent, **shown)
+    if place.backward:
+        paint, rules = partial(paint, **both), turns
     at_once, start = replace(rules, patience=0), make_task(place.id).reset(jax.random.key(0))[1]
     if kind in known:
         return paint(detector=known[kind], trigger=interventions.when_detected(known[kind], 0.9)), rules, {}
@@ -162,12 +191,17 @@ def method(name: str, place: Place, rows: Transition | None, planned: dict | Non
             trigger=interventions.when_no_way_back(both['backward'], 0.1),
         )
         return made, replace(turns, wish='switch'), {'returned': home}
+
+    def kept(forward):
+        """Another forward agent, reset as paint's is, without a floor."""
+        return intervening(forward, **{**paint.keywords, 'floor': None})
+
     return {
         'episodic': lambda: (plain(), Rules(horizon=place.episode, end_at_success=True), {}),
         'episodic_sac': lambda: (
-            intervening(learner(replace(place, demonstrations=0))), Rules(horizon=place.episode, end_at_success=True), {}
+            intervening(learner(replace(place, demonstrations=0)), **shown), Rules(horizon=place.episode, end_at_success=True), {}
         ),
-        'naive': lambda: (plain(), rules, {}),
+        'naive': lambda: (plain(), replace(rules, switch_every=0), {}),
         'oracle': lambda: (paint(trigger=interventions.when_true(make_task(place.id).irreversible)), at_once, {}),
         'paint': lambda: (paint(), rules, {}),
         'fixed': lambda: (paint(), rules, {}),
@@ -176,16 +210,10 @@ def method(name: str, place: Place, rows: Transition | None, planned: dict | Non
         'value': lambda: (paint(trigger=interventions.when_worthless(agent, 0.02)), rules, {}),
         'drop': lambda: (paint(trigger=interventions.when_value_drops(agent, start, 0.3)), rules, {}),
         'medal': lambda: (plain(**both), turns, {}),
-        'recovery': lambda: (_kept(recovering(agent, _keeper(place), threshold=0.3), known), rules, {}),
-        'priced': lambda: (_kept(priced(agent, limit=0.01), known), rules, {}),
+        'recovery': lambda: (kept(recovering(agent, _keeper(place), threshold=0.3)), rules, {}),
+        'priced': lambda: (kept(priced(agent, limit=0.01)), rules, {}),
         'paint_medal': lambda: (paint(**both), turns, {}),
     }[kind]()
-
-
-def _kept(agent, known):
-    """Another forward agent, reset as paint's is, without a floor."""
-    detector = known['classifier']
-    return intervening(agent, detector=detector, trigger=interventions.when_detected(detector))
 
 
 def _keeper(place):

@@ -75,9 +75,13 @@ def require_density(policy: Policy, who: str) -> Policy:
 
 
 def imitation(policy: Policy, params: Params, batch: Transition, key: Key, action: Array | None = None) -> Array:
-    """The policy's loss `[B]` of the batch's actions, or of others, as far as these are known and as much as each row weighs."""
+    """The policy's loss `[B]` of the batch's actions, or of others, as far as these are known and as much as each row weighs.
+
+    A column `imitated` `[B]` says how much of it each row is worth: 0 where what was done is for critics only.
+    """
     known = (batch.extras['known'],) if 'known' in batch.extras and policy.masks else ()
-    return weighted(batch, policy.loss(params, batch.observation, batch.action if action is None else action, key, *known))
+    loss = weighted(batch, policy.loss(params, batch.observation, batch.action if action is None else action, key, *known))
+    return loss * batch.extras['imitated'] if 'imitated' in batch.extras else loss
 
 
 def kept(batch: Transition, column: str) -> tuple[Array, ...]:

@@ -66,25 +66,42 @@ def count(cell: np.ndarray, life: np.ndarray, worth: np.ndarray, num_cells: int)
     return Log(steps, fresh, np.bincount(cell, weights=worth, minlength=num_cells) / np.maximum(visits, 1))
 
 
-def plan(log: Log, horizon: int, budget: int) -> Plan:
-    """The best use of `budget` requests over `horizon` decisions; a cell that was never left is taken to stay as it is.
-
-    Ties do not ask.
-    """
-    check_positive(horizon=horizon)
-    check_not_negative(budget=budget)
+def _steps_of(log):
+    """(move `[Z, Z]`, fresh `[Z]`): chances of the next cell and of a life's first; a cell that was never left stays as it is."""
     totals = log.steps.sum(axis=1, keepdims=True)
     move = np.where(totals > 0, log.steps / np.maximum(totals, 1.0), np.eye(len(log.fresh)))
-    fresh = log.fresh / log.fresh.sum()
+    return move, log.fresh / log.fresh.sum()
+
+
+def _backwards(log, horizon, budget, asking):
+    """Tables of `Plan` for `asking(stay, reset) -> [C + 1, Z]` bool, both of them the worth of what would follow."""
+    check_positive(horizon=horizon)
+    check_not_negative(budget=budget)
+    move, fresh = _steps_of(log)
     worth = np.zeros((horizon + 1, budget + 1, len(fresh)))
     ask = np.zeros_like(worth, bool)
     for left in range(1, horizon + 1):
         stay = worth[left - 1] @ move.T
         reset = np.full_like(stay, -np.inf)
         reset[1:] = (worth[left - 1, :-1] @ fresh)[:, None]
-        ask[left] = reset > stay + 1e-9
-        worth[left] = log.worth + np.maximum(stay, reset)
+        ask[left] = asking(stay, reset)
+        worth[left] = log.worth + np.where(ask[left], reset, stay)
     return Plan(ask, worth)
+
+
+def plan(log: Log, horizon: int, budget: int) -> Plan:
+    """The best use of `budget` requests over `horizon` decisions; a cell that was never left is taken to stay as it is.
+
+    Ties do not ask.
+    """
+    return _backwards(log, horizon, budget, lambda stay, reset: reset > stay + 1e-9)
+
+
+def judged(log: Log, asks: np.ndarray, horizon: int, budget: int) -> Plan:
+    """What a fixed rule is worth by the same log, for comparison with `plan`: in cells `asks` `[Z]` bool it asks as long as there
+    are requests."""
+    asks = np.asarray(asks, bool)
+    return _backwards(log, horizon, budget, lambda stay, reset: asks & np.isfinite(reset))
 
 
 def when_it_pays(

@@ -8,7 +8,7 @@ wanted.
 Source: Xie et al., "When to Ask for Help", NeurIPS 2022, arXiv:2210.10765 (PAINT); Sharma et al., "A State-Distribution Matching
 Approach to Non-Episodic RL", ICML 2022, arXiv:2205.05212 (MEDAL); Eysenbach et al., "Leave no Trace", ICLR 2018,
 arXiv:1711.06782. Different from PAINT's release: the detector learns on from every batch instead of from scratch at every reset;
-forward and backward agents learn from all rows, whoever acted; only success ends a value, and no turn and no request does.
+forward and backward critics learn from all rows, whoever acted; only success ends a value, and no turn and no request does.
 """
 
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from ooorl.signals.labelling import UNKNOWN
 from ooorl.signals.reversibility import Detector, verdict, visited
 from ooorl.training.lives import WIDTH, column
 from ooorl.types import Agent, Array, Key, Signal, Spec, State, Transition
+from ooorl.validation import check_choice
 from ooorl.wrap import penalised, with_extras
 
 Trigger = Callable[[State, Array, Array, Key], Array]
@@ -133,6 +134,11 @@ def labels(told: Array, batch: Transition) -> Array:
     return jnp.where(life < 0, batch.extras.get('label', jnp.full_like(label, UNKNOWN)), label)
 
 
+def _demonstrated(rows, life, mode, turn):
+    """The rows with `imitated` = 1 on the demonstrations of one policy and 0 on all others."""
+    return with_extras(rows, imitated=((life < 0) & (mode == turn)).astype(jnp.float32))
+
+
 def _wishing(forward, backward, trigger):
     """`sample_action` of `intervening`: the action of whose turn it is, and behind it whether help is wanted."""
 
@@ -156,7 +162,7 @@ def _looking(watch, judge):
         life, mode = column(batch.observation, 'life'), column(batch.observation, 'mode')
         rows = with_extras(own_columns(batch), label=labels(state.told, batch))
         watching, score, seen = watch.update(state.detector, rows, keys[0])
-        visits = jnp.where(life < 0, 0.0, jnp.where(mode > 0, 1.0, UNKNOWN))
+        visits = jnp.where(mode > 0, jnp.where(life < 0, UNKNOWN, 1.0), jnp.where(life < 0, 0.0, UNKNOWN))
         judging, _, judged = judge.update(state.discriminator, with_extras(rows, label=visits), keys[1])
         metrics = {f'detector/{name}': value for name, value in seen.items()}
         metrics |= {f'discriminator/{name}': value for name, value in judged.items()}
@@ -175,6 +181,7 @@ def intervening(
     backward: Agent | None = None,
     backward_reward: Callable | None = None,
     discriminator: Detector | None = None,
+    imitate: str = 'all',
     copies: int = 1,
     lives: int = 4096,
 ) -> Agent:
@@ -191,9 +198,13 @@ def intervening(
       backward: acts in its turns; None: the forward one does.
       backward_reward: `(batch, state) -> batch`: `matching` or `returning`.
       discriminator: of `matching`.
+      imitate: what a policy that imitates is shown: 'all' rows, whoever acted and however it ended, or 'demonstrations', each
+        policy its own (`as_lives`, `backward`); critics learn from all rows either way.
       copies: of the environment.
       lives: how many of each copy can be labelled; later ones stay unknown.
     """
+    check_choice(('all', 'demonstrations'), imitate=imitate)
+    shown = _demonstrated if imitate == 'demonstrations' else lambda rows, life, mode, turn: rows
     nothing = Signal(init=lambda key: (), update=lambda s, b, k: (s, jnp.zeros_like(b.reward), {}), score=lambda s, b: 0.0)
     watch, judge = detector or nothing, discriminator or nothing
     look = _looking(watch, judge)
@@ -211,12 +222,14 @@ def intervening(
 
     def update(state, batch, key):
         keys = jax.random.split(key, 4)
+        life, mode = column(batch.observation, 'life'), column(batch.observation, 'mode')
         state, rows, score, metrics = look(state, batch, keys[:2])
         careful = rows if floor is None else penalised(rows, jax.lax.stop_gradient(score), floor)
-        ahead, own = forward.update(state.forward, careful, keys[2])
+        ahead, own = forward.update(state.forward, shown(careful, life, mode, 0), keys[2])
         metrics = own | metrics
         if backward is not None:
-            back, own = backward.update(state.backward, backward_reward(careful, state), keys[3])
+            rewarded = shown(backward_reward(careful, state), life, mode, 1)
+            back, own = backward.update(state.backward, rewarded, keys[3])
             state = state._replace(backward=back)
             metrics |= {f'backward/{name}': value for name, value in own.items()}
         return state._replace(forward=ahead), metrics

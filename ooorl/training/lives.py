@@ -94,9 +94,9 @@ def _columns(state, budget):
     return jnp.stack(own).astype(jnp.float32)
 
 
-def as_lives(transitions: Transition) -> Transition:
-    """A data set as it fits `endless`: its rows belong to no life, and nobody wanted help."""
-    mark = jnp.zeros(WIDTH).at[COLUMNS.index('life')].set(-1.0)
+def as_lives(transitions: Transition, *, backward: bool = False) -> Transition:
+    """A data set as it fits `endless`: its rows belong to no life, and nobody wanted help; of the backward policy or not."""
+    mark = jnp.zeros(WIDTH).at[COLUMNS.index('life')].set(-1.0).at[COLUMNS.index('mode')].set(float(backward))
     rows = transitions.reward.shape[0]
     marks = jnp.broadcast_to(mark, (rows, WIDTH))
     return transitions._replace(

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from ooorl.types import Array, Key, Transition
 
 BLOCK = 128  # rows of a block of `Marks`
-ABSENT = {'label': -1.0}  # columns that say something where a store lacks them: nobody has judged its rows
+# Columns that say something where a store lacks them: nobody has judged its rows; they are no examples to follow.
+ABSENT = {'label': -1.0, 'imitated': 0.0}
 
 
 class ReplayState(NamedTuple):
