@@ -132,15 +132,15 @@ def run_ooo(name: str, place_name: str, seeds) -> dict:
         explorer = wrap.labelled(explorer, task.irreversible)
     halves = Sampling(batch_size=64, mix={'dataset': 0.5, 'online': 0.5})
     phases = ooo(
-        explorer, base, pretrain_updates=500, num_env_steps=place.steps, explore_updates=place.updates,
-        retrain_updates=place.updates, explore_sampling=Sampling(batch_size=64), online_sampling=halves, retrain_sampling=halves,
+        explorer, base, pretrain_updates=500, num_env_steps=place.steps, explore_updates=place.steps // 2,
+        retrain_updates=place.steps // 2, explore_sampling=Sampling(batch_size=64), online_sampling=halves, retrain_sampling=halves,
     )
     plain = {'boundary': rows.extras['boundary']}
     if place.imitate == 'demonstrations':
         plain['imitated'] = np.ones_like(rows.reward)
     setup = Setup(
         phases=phases, seeds=seeds, dataset=rows._replace(extras=plain), environment=batched(task, 2),
-        evaluation=batched(task, EPISODES), updates_per_round=place.updates,
+        evaluation=batched(task, EPISODES), updates_per_round=place.steps // 2,
     )
     for event in iterate(setup):
         found += event.rows

@@ -61,7 +61,7 @@ PLACES = {
     'maze': Place(
         id='ooorl/IrreversibleMaze-v0', steps=4_000, updates=2_000, episode=50, life=2000, patience=500, demonstrations=4
     ),
-    'cliffs': Place(id='ooorl/PointMassCliffs-v0', steps=6_000, updates=4_000, episode=60, life=1000, demonstrations=4),
+    'cliffs': Place(id='ooorl/PointMassCliffs-v0', steps=6_000, updates=4_500, episode=60, life=1000, demonstrations=4),
     'tabletop': Place(
         id='ooorl/TabletopNoWalls-v0', steps=8_000, updates=8_000, episode=200, columns=(0, 1, 2, 3, 4), demonstrations=50,
         inverse_temperature=3.0, patience=20, life=2000, batch=192, share=0.75, backward=True,
