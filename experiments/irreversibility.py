@@ -130,17 +130,17 @@ def run_ooo(name: str, place_name: str, seeds) -> dict:
     if name == 'ooo_cautious':
         explorer = wrap.cautious(explorer, detectors(place, rows)['classifier'], floor=-10.0)
         explorer = wrap.labelled(explorer, task.irreversible)
-    halves = Sampling(batch_size=64, mix={'dataset': 0.5, 'online': 0.5})
+    halves, updates = Sampling(batch_size=64, mix={'dataset': 0.5, 'online': 0.5}), place.steps // 2
     phases = ooo(
-        explorer, base, pretrain_updates=500, num_env_steps=place.steps, explore_updates=place.steps // 2,
-        retrain_updates=place.steps // 2, explore_sampling=Sampling(batch_size=64), online_sampling=halves, retrain_sampling=halves,
+        explorer, base, pretrain_updates=500, num_env_steps=place.steps, explore_updates=updates,
+        retrain_updates=updates, explore_sampling=Sampling(batch_size=64), online_sampling=halves, retrain_sampling=halves,
     )
     plain = {'boundary': rows.extras['boundary']}
     if place.imitate == 'demonstrations':
         plain['imitated'] = np.ones_like(rows.reward)
     setup = Setup(
         phases=phases, seeds=seeds, dataset=rows._replace(extras=plain), environment=batched(task, 2),
-        evaluation=batched(task, EPISODES), updates_per_round=place.steps // 2,
+        evaluation=batched(task, EPISODES), updates_per_round=updates,
     )
     for event in iterate(setup):
         found += event.rows

@@ -47,6 +47,7 @@ class Place:
     settings: Mapping = field(default_factory=dict)
     floor: float = 0.0
     batch: int = 64
+    rate: float = 1e-3  # of learning
     backward: bool = False  # whether paint and its kin have a backward policy, with demonstrations of its own
     imitate: str = 'demonstrations'  # what policies imitate; 'all' in the first series
     share: float = 0.5  # of each batch that comes from the demonstrations
@@ -63,12 +64,13 @@ PLACES = {
     ),
     'cliffs': Place(id='ooorl/PointMassCliffs-v0', steps=6_000, updates=4_500, episode=60, life=1000, demonstrations=4),
     'tabletop': Place(
-        id='ooorl/TabletopNoWalls-v0', steps=8_000, updates=8_000, episode=200, columns=(0, 1, 2, 3, 4), demonstrations=50,
+        id='ooorl/TabletopNoWalls-v0', steps=8_000, updates=6_000, episode=200, columns=(0, 1, 2, 3, 4), demonstrations=50,
         inverse_temperature=3.0, patience=20, life=2000, batch=192, share=0.75, backward=True,
+        rate=2e-3,
     ),
 }
 # The first series: policies imitate every row, whoever made it; no demonstrations of the way back; fewer updates.
-_TABLETOP = {'batch': 64, 'share': 0.5, 'patience': 300, 'life': 8000, 'floor': -3.3, 'backward': False}
+_TABLETOP = {'batch': 64, 'share': 0.5, 'patience': 300, 'life': 8000, 'floor': -3.3, 'backward': False, 'rate': 1e-3}
 FIRST = {
     'maze': replace(PLACES['maze'], imitate='all'),
     'cliffs': replace(PLACES['cliffs'], imitate='all', updates=3_000),
@@ -143,7 +145,7 @@ def _walked(episodes):
 def learner(place: Place) -> Agent:
     """The agent of all methods: IQL where there are demonstrations, else SAC with normalised critics, as RLPD's."""
     spec, more = make_task(place.id).spec, {} if place.imitate == 'all' else {'schedule': 'cosine', 'schedule_of': 'policy'}
-    sizes = {'hidden': (place.width, place.width), 'gamma': GAMMA, 'learning_rate': 1e-3, 'polyak': 0.02}
+    sizes = {'hidden': (place.width, place.width), 'gamma': GAMMA, 'learning_rate': place.rate, 'polyak': 0.02}
     if place.demonstrations:
         return iql(spec, IQLConfig(**sizes, **more, expectile=0.9, inverse_temperature=place.inverse_temperature))
     return sac(spec, SACConfig(**sizes, critic_layer_norm='before', init_temperature=0.1))
