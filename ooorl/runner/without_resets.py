@@ -24,10 +24,12 @@ class LivesConfig(lives.Rules):
 
     trigger: str = 'detector'  # help is wanted where the detector of [agent.cautious] says so, where the 'truth' does, or 'never'
     threshold: float = 0.5  # of the detector's score
+    imitate: str = 'all'  # what a policy that imitates is shown: 'all' rows, or the 'demonstrations' of the data set alone
 
     def __post_init__(self):
         super().__post_init__()
         check_choice(TRIGGERS, trigger=self.trigger)
+        check_choice(interventions.IMITATED, imitate=self.imitate)
         check_unit(threshold=self.threshold)
         if self.switch_every or self.wish != 'help':
             raise UsageError('[lives] has one policy; got switch_every or wish; leave them out, Python can have a second one')
@@ -76,7 +78,8 @@ def _intervening(agent: Agent, settings, task: Task) -> Agent:
     }[table['trigger']]()
     floor = None if cautious is None else cautious['floor']
     return interventions.intervening(
-        agent, trigger=trigger, detector=detector, floor=floor, copies=settings['environment']['num_envs']
+        agent, trigger=trigger, detector=detector, floor=floor, imitate=table['imitate'],
+        copies=settings['environment']['num_envs'],
     )
 
 

@@ -24,6 +24,7 @@ from ooorl.types import Agent, Array, Key, Signal, Spec, State, Transition
 from ooorl.validation import check_choice
 from ooorl.wrap import penalised, with_extras
 
+IMITATED = ('all', 'demonstrations')
 Trigger = Callable[[State, Array, Array, Key], Array]
 
 
@@ -203,7 +204,7 @@ def intervening(
       copies: of the environment.
       lives: how many of each copy can be labelled; later ones stay unknown.
     """
-    check_choice(('all', 'demonstrations'), imitate=imitate)
+    check_choice(IMITATED, imitate=imitate)
     shown = _demonstrated if imitate == 'demonstrations' else lambda rows, life, mode, turn: rows
     nothing = Signal(init=lambda key: (), update=lambda s, b, k: (s, jnp.zeros_like(b.reward), {}), score=lambda s, b: 0.0)
     watch, judge = detector or nothing, discriminator or nothing

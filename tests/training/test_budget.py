@@ -7,7 +7,7 @@ import pytest
 
 from ooorl.errors import UsageError
 from ooorl.training import budget
-from ooorl.training.budget import Log, cells, count, plan, when_it_pays
+from ooorl.training.budget import Log, cells, count, judged, plan, when_it_pays
 from ooorl.training.lives import COLUMNS, WIDTH
 
 # Cell 0 is worth 1 a decision and falls into cell 1 with a chance of one half; cell 1 is worth nothing and is never left.
@@ -54,6 +54,16 @@ def test_dynamic_programming_is_the_best_of_all_policies():
     policies = [np.array([int(c) for c in f'{n:06b}']).reshape(3, 2) for n in range(64)]
     best = max(value(np.concatenate([np.zeros((1, 2), int), p]), 3, 1, 0) for p in policies)
     assert plan(TRAP, 3, 1).worth[3, 1, 0] == pytest.approx(best)
+
+
+def test_rules_are_judged_by_the_log_of_the_plan():
+    # Two decisions left, one request: who asks in cell 0 makes sure of it, who asks in cell 1 only leaves it there.
+    assert judged(TRAP, [True, False], 2, 1).worth[2].tolist() == [[1.5, 0], [2, 0]]
+    assert judged(TRAP, [False, True], 2, 1).worth[2].tolist() == [[1.5, 0], [1.5, 1]]
+    best = plan(TRAP, 9, 2).worth
+    for rule in ([False, False], [False, True], [True, False], [True, True]):
+        assert (judged(TRAP, rule, 9, 2).worth <= best + 1e-9).all()
+    assert (judged(TRAP, [False, True], 9, 0).worth == best[:, :1]).all()  # nothing to spend
 
 
 def test_the_trigger_reads_the_plan_at_decisions_only():

@@ -1,6 +1,7 @@
 """Lives on a line whose far end cannot be left, worked out by hand; and a run without resets that is killed and resumed."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 from small import trees_equal
 
 from ooorl.agents.iql import IQLConfig, iql
+from ooorl.agents.steps import imitation
 from ooorl.agents.td3 import TD3Config, td3
 from ooorl.errors import UsageError
 from ooorl.signals import ClassifierConfig, reversibility_classifier
@@ -17,7 +19,7 @@ from ooorl.training.interventions import InterveningState, intervening, labels, 
 from ooorl.training.lives import COLUMNS, WIDTH, Rules, as_lives, column, endless
 from ooorl.training.phases import Setup, online
 from ooorl.training.run import iterate, run
-from ooorl.types import Spec, Task, Transition
+from ooorl.types import Agent, Spec, Task, Transition
 from ooorl.wrap import penalised
 
 SPEC = Spec(observation_dim=1, action_dim=1)
@@ -203,6 +205,25 @@ def test_a_run_without_resets_counts_what_it_costs_and_goes_on_bit_for_bit():
     assert trees_equal(jax.tree.map(np.asarray, resumed), jax.tree.map(np.asarray, final))
     learnt = [row for row in rows if row['kind'] == 'train'][-1]
     assert learnt['labelled'] > 0 and learnt['irreversible'] > 0 and learnt['detector/fitted'] > 0
+
+
+def test_policies_imitate_their_own_demonstrations_only():
+    def update(state, batch, key):
+        return state, {'shown': batch.extras.get('imitated')}
+
+    agent = Agent(init=lambda key: (), update=update, sample_action=None, best_action=None)
+    batch = _rows(copy=[0] * 4, life=[-1, -1, 0, 0], age=[0] * 4, mode=[0, 1, 0, 1])
+    ways = {'backward': agent, 'backward_reward': returning(lambda o: o[..., 0] > 9.0)}
+    careful = intervening(agent, imitate='demonstrations', **ways)
+    _, metrics = careful.update(careful.init(KEY), batch, KEY)
+    assert metrics['shown'].tolist() == [1, 0, 0, 0] and metrics['backward/shown'].tolist() == [0, 1, 0, 0]
+    plain = intervening(agent, **ways)
+    assert plain.update(plain.init(KEY), batch, KEY)[1]['shown'] is None
+    rows = Transition(np.zeros((1, 1)), np.zeros((1, 1)), np.zeros(1), np.ones(1), np.zeros((1, 1)))
+    assert [float(column(as_lives(rows, backward=b).observation, 'mode')[0]) for b in (False, True)] == [0, 1]
+    policy = SimpleNamespace(masks=False, loss=lambda params, observation, action, key: jnp.arange(2.0))
+    assert imitation(policy, None, rows._replace(extras={'imitated': jnp.array([1.0, 0.0])}), KEY).tolist() == [0, 0]
+    assert imitation(policy, None, rows, KEY).tolist() == [0, 1]
 
 
 def test_a_backward_agent_learns_from_the_same_rows_with_a_reward_of_its_own():
