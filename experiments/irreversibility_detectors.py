@@ -20,7 +20,7 @@ from irreversibility_methods import PLACES, demonstrations
 from ooorl import signals
 from ooorl.envs import make_task
 from ooorl.reporting import writers
-from ooorl.signals.calibration import auroc, calibration
+from ooorl.signals.calibration import auroc, calibration, reliability
 from ooorl.signals.familiarity import confidence_minimisation, progress_classes, usual_distance
 from ooorl.signals.labelling import label_life
 from ooorl.types import Transition
@@ -111,7 +111,7 @@ def fitted(detector, data, demos, key):
 
 def measure(name: str) -> dict:
     """The numbers of a task: for each detector lists over seeds."""
-    task, demos, found = make_task(PLACES[name].id), demonstrations(name), {}
+    task, demos, found, pooled = make_task(PLACES[name].id), demonstrations(name), {}, {}
     made = detectors(name, demos)
     programs = {one: jax.jit(lambda data, key, d=detector: fitted(d, data, demos, key)) for one, detector in made.items()}
     for seed in range(SEEDS):
@@ -130,6 +130,10 @@ def measure(name: str) -> dict:
             row |= {'queries': queries if one == 'classifier' else 0}
             for key, value in row.items():
                 found.setdefault(one, {}).setdefault(key, []).append(float(value))
+            pooled.setdefault(one, []).append((score, truth))
+    for one, pairs in pooled.items():
+        curve = reliability(*(np.concatenate(parts) for parts in zip(*pairs, strict=True)))
+        found[one]['reliability'] = {name: values.tolist() for name, values in curve._asdict().items()}
     return found
 
 

@@ -13,6 +13,8 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
 
+from ooorl.reporting.intervals import score_interval
+
 RESULTS = Path(__file__).resolve().parent / 'results' / 'irreversibility.json'
 
 
@@ -44,7 +46,8 @@ def _order(method):
 
 
 def success_against_interventions(results: dict, path: Path) -> None:
-    """One panel a task: every method's mean success over what it cost in resets, all evaluations joined by a line."""
+    """One panel a task: every method's mean success over what it cost in resets, all evaluations joined by a line, the last
+    with its 95 % interval."""
     shown = {cell: found for cell, found in results.items() if 'curve' in found}
     places = sorted({found['task'] for found in shown.values()})
     figure, panels = plt.subplots(1, len(places), figsize=(4.2 * len(places), 4.4), squeeze=False, sharey=True)
@@ -55,6 +58,9 @@ def success_against_interventions(results: dict, path: Path) -> None:
                 resets, success = (np.mean(found['curve'][name], axis=1) for name in ('interventions', 'success'))
                 look = {'marker': '.', 'lw': 1.4, 'color': colour(found['method'])}
                 lines[found['method']] = panel.plot(np.maximum(resets, 1), success, **look)[0]
+                last = score_interval('success', np.asarray(found['curve']['success'][-1]))
+                ends = [[last.point - last.low], [last.high - last.point]]
+                panel.errorbar(max(resets[-1], 1), last.point, yerr=ends, color=look['color'], lw=1, capsize=2)
         panel.set(title=place, xscale='log', xlabel='interventions', ylim=(-0.03, 1.03))
     panels[0, 0].set_ylabel('deployed success')
     names = sorted(lines, key=_order)
@@ -77,8 +83,25 @@ def risk_beside_truth(results: dict, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def reliability(results: dict, path: Path) -> None:
+    """One panel a task: of the rows that a detector scores alike, how many are irreversible; all seeds together."""
+    figure, panels = plt.subplots(1, len(results), figsize=(4.2 * len(results), 4.4), squeeze=False, sharey=True)
+    for panel, (place, detectors) in zip(panels[0], results.items(), strict=True):
+        panel.plot([0, 1], [0, 1], color='lightgray', lw=1)
+        for name, found in detectors.items():
+            curve = found['reliability']
+            panel.plot(curve['predicted'], curve['observed'], marker='.', lw=1.4, label=name)
+        panel.set(title=place, xlabel='mean score', xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    panels[0, 0].set_ylabel('share that is irreversible')
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc='lower center', ncols=5, fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.08, 1, 1))
+    figure.savefig(path, dpi=120)
+
+
 if __name__ == '__main__':
     found = json.loads(RESULTS.read_text(encoding='utf-8'))
     folder = Path(sys.argv[1])
     success_against_interventions(found, folder / 'irreversibility-success.png')
     risk_beside_truth(found, folder / 'irreversibility-risk.png')
+    told = json.loads(RESULTS.with_name('irreversibility_detectors.json').read_text(encoding='utf-8'))
+    reliability(told, folder / 'irreversibility-reliability.png')
