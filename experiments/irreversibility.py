@@ -133,7 +133,8 @@ def run_ooo(name: str, place_name: str, seeds) -> dict:
     halves, updates = Sampling(batch_size=64, mix={'dataset': 0.5, 'online': 0.5}), place.steps // 2
     phases = ooo(
         explorer, base, pretrain_updates=500, num_env_steps=place.steps, explore_updates=updates,
-        retrain_updates=updates if place.imitate == 'all' else place.steps, explore_sampling=Sampling(batch_size=64), online_sampling=halves, retrain_sampling=halves,
+        retrain_updates=updates if place.imitate == 'all' else place.steps,
+        explore_sampling=Sampling(batch_size=64), online_sampling=halves, retrain_sampling=halves,
     )
     plain = {'boundary': rows.extras['boundary']}
     if place.imitate == 'demonstrations':
