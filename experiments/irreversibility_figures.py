@@ -45,29 +45,33 @@ def _order(method):
     return family in FAMILIES, family, int(budget or 0)
 
 
-def success_against_interventions(results: dict, path: Path) -> None:
-    """One panel a task: every method's mean success over what it cost in resets, all evaluations joined by a line, the last
-    with its 95 % interval."""
-    shown = {cell: found for cell, found in results.items() if 'curve' in found}
-    places = sorted({found['task'] for found in shown.values()})
-    figure, panels = plt.subplots(1, len(places), figsize=(4.2 * len(places), 4.4), squeeze=False, sharey=True)
+def success_against_interventions(series: dict, path: Path) -> None:
+    """One row of panels a series, one panel a task: every method's mean success over what it cost in resets, all evaluations
+    joined by a line, the last with its 95 % interval."""
+    figure, rows = plt.subplots(len(series), 3, figsize=(13, 3.9 * len(series) + 0.8), squeeze=False, sharey=True)
     lines = {}
-    for place, panel in zip(places, panels[0], strict=True):
-        for found in sorted(shown.values(), key=lambda one: _order(one['method'])):
-            if found['task'] == place:
-                resets, success = (np.mean(found['curve'][name], axis=1) for name in ('interventions', 'success'))
-                look = {'marker': '.', 'lw': 1.4, 'color': colour(found['method'])}
-                lines[found['method']] = panel.plot(np.maximum(resets, 1), success, **look)[0]
-                last = score_interval('success', np.asarray(found['curve']['success'][-1]))
-                ends = [[last.point - last.low], [last.high - last.point]]
-                panel.errorbar(max(resets[-1], 1), last.point, yerr=ends, color=look['color'], lw=1, capsize=2)
-        panel.set(title=place, xscale='log', xlabel='interventions', ylim=(-0.03, 1.03))
-    panels[0, 0].set_ylabel('deployed success')
+    for (title, results), panels in zip(series.items(), rows, strict=True):
+        shown = sorted((one for one in results.values() if 'curve' in one), key=lambda one: _order(one['method']))
+        for place, panel in zip(('cliffs', 'maze', 'tabletop'), panels, strict=True):
+            for found in (one for one in shown if one['task'] == place):
+                lines[found['method']] = _line(panel, found)
+            panel.set(title=f'{place}, {title}', xscale='log', xlabel='interventions', ylim=(-0.03, 1.03))
+        panels[0].set_ylabel('deployed success')
     names = sorted(lines, key=_order)
     texts = [name.replace('_', ' ').replace('@', ', budget ') for name in names]
-    figure.legend([lines[name] for name in names], texts, loc='lower center', ncols=6, fontsize=8, frameon=False)
-    figure.tight_layout(rect=(0, 0.17, 1, 1))
-    figure.savefig(path, dpi=120)
+    figure.legend([lines[name] for name in names], texts, loc='lower center', ncols=8, fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.1, 1, 1))
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def _line(panel, found):
+    resets, success = (np.mean(found['curve'][name], axis=1) for name in ('interventions', 'success'))
+    look = {'marker': '.', 'lw': 1.4, 'color': colour(found['method'])}
+    last = score_interval('success', np.asarray(found['curve']['success'][-1]))
+    ends = [[last.point - last.low], [last.high - last.point]]
+    panel.errorbar(max(resets[-1], 1), last.point, yerr=ends, color=look['color'], lw=1, capsize=2)
+    return panel.plot(np.maximum(resets, 1), success, **look)[0]
 
 
 def risk_beside_truth(results: dict, path: Path) -> None:
@@ -101,7 +105,9 @@ def reliability(results: dict, path: Path) -> None:
 if __name__ == '__main__':
     found = json.loads(RESULTS.read_text(encoding='utf-8'))
     folder = Path(sys.argv[1])
-    success_against_interventions(found, folder / 'irreversibility-success.png')
+    first = json.loads(RESULTS.with_name('irreversibility_first.json').read_text(encoding='utf-8'))
+    series = {'imitating all rows': first, 'imitating demonstrations': found}
+    success_against_interventions(series, folder / 'irreversibility-success.png')
     risk_beside_truth(found, folder / 'irreversibility-risk.png')
     told = json.loads(RESULTS.with_name('irreversibility_detectors.json').read_text(encoding='utf-8'))
     reliability(told, folder / 'irreversibility-reliability.png')

@@ -31,9 +31,10 @@ def targets(results: Mapping) -> list[str]:
     lines = []
     for place in ('maze', 'tabletop', 'cliffs'):
         paint, episodic = results.get(f'{place}:paint'), results.get(f'{place}:episodic')
-        lines.append(f'{place}: paint at least 0.9 and 5 times fewer interventions than episodic: {_help_pays(paint, episodic)}')
+        asked = 'paint at least 0.9 and 5 times fewer interventions than episodic at equal success'
+        lines.append(f'{place}: {asked}: {_help_pays(paint, episodic)}')
         lines.append(f'{place}: plan above fixed at every budget: {_plan_pays(results, place)}')
-        lines.append(f'{place}: cautious OOO loses nothing and halves irreversible steps: {_caution_pays(results, place)}')
+        lines.append(f'{place}: cautious OOO loses nothing and halves irreversible visits: {_caution_pays(results, place)}')
     over = [np.max(found['most_over_bound']) for found in results.values() if 'most_over_bound' in found]
     bound = _verdict(max(over) <= 0) if over else 'untested'
     lines.append(f'label queries of a life never above 1 + ceil(log2 T): {bound}')
@@ -48,8 +49,18 @@ def _help_pays(paint, episodic):
     if paint is None or episodic is None:
         return 'untested'
     success, other = np.mean(paint['success']), np.mean(episodic['success'])
-    ratio = np.mean(episodic['interventions']) / max(np.mean(paint['interventions']), 1)
-    return f'{_verdict(success >= 0.9 and ratio >= 5)} ({success:.2f} against {other:.2f}, {ratio:.1f} times)'
+    equal = min(success, other)
+    few, many = (_resets_until(one, equal) for one in (paint, episodic))
+    ratio = many / max(few, 1)
+    holds = _verdict(success >= 0.9 and ratio >= 5)
+    return f'{holds} ({success:.2f} against {other:.2f}; {few:.1f} and {many:.1f} until {equal:.2f}, {ratio:.1f} times)'
+
+
+def _resets_until(found, success):
+    """Mean interventions at the first evaluation whose mean success is no less; all of them where a cell has no curve."""
+    curve = found.get('curve', {'success': [found['success']], 'interventions': [found['interventions']]})
+    reached = np.mean(curve['success'], axis=1) >= success - 1e-9
+    return np.mean(curve['interventions'][int(np.argmax(reached))])
 
 
 def _caution_pays(results, place):
@@ -59,8 +70,17 @@ def _caution_pays(results, place):
     (before, after), (many, few) = (
         tuple(np.mean(one[name]) for one in (plain, careful)) for name in ('success', 'irreversible_steps')
     )
-    holds = _verdict(after >= before and few <= many / 2)
-    return f'{holds} (success {before:.2f} and {after:.2f}, irreversible steps {many:,.0f} and {few:,.0f})'
+    holds, seen = after >= before and few <= many / 2, ''
+    if 'lost_lives' in plain:
+        visits = [np.mean(one['lost_lives']) for one in (plain, careful)]
+        holds, seen = after >= before and visits[1] <= visits[0] / 2, f', {visits[0]:.1f} and {visits[1]:.1f} visits'
+    shown = f'success {before:.2f} and {after:.2f}, {_paired(careful, plain)}; irreversible steps {many:,.0f} and {few:,.0f}'
+    return f'{_verdict(holds)} ({shown}{seen})'
+
+
+def _paired(one, other):
+    found = score_interval('return', np.subtract(one['success'], other['success']))
+    return f'paired difference {found.point:+.2f} [{found.low:.2f}, {found.high:.2f}]'
 
 
 def _plan_pays(results, place):

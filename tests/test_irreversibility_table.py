@@ -27,12 +27,19 @@ def test_targets_are_held_failed_or_untested(table):
         results |= {f'maze:plan@{b}': _cell(0.5, b), f'maze:fixed@{b}': _cell(0.4 if b < 20 else 0.5, b)}
     lines = {line.partition(':')[0] + line.partition(':')[2].partition(':')[0]: line for line in table.targets(results)}
     said = '\n'.join(lines.values())
-    assert 'maze: paint at least 0.9 and 5 times fewer interventions than episodic: held (0.95 against 0.95, 5.0 times)' in said
-    assert 'interventions than episodic: failed (0.95 against 0.90, 4.5 times)' in said
-    assert 'tabletop: paint at least 0.9 and 5 times fewer interventions than episodic: untested' in said
+    assert 'maze: paint at least 0.9 and 5 times fewer interventions than episodic at equal success: held' in said
+    assert 'held (0.95 against 0.95; 10.0 and 50.0 until 0.95, 5.0 times)' in said
+    assert 'failed (0.95 against 0.90; 11.0 and 50.0 until 0.90, 4.5 times)' in said
+    # The more successful one is counted up to where it did as well as the other.
+    early = {'success': [[0.5, 0.7], [0.9, 0.9], [1, 1]], 'interventions': [[1, 1], [4, 8], [50, 50]]}
+    results['cliffs:paint'] |= {'curve': early}
+    assert 'held (0.95 against 0.90; 6.0 and 50.0 until 0.90, 8.3 times)' in '\n'.join(table.targets(results))
+    assert 'tabletop: paint at least 0.9 and 5 times fewer interventions than episodic at equal success: untested' in said
     assert 'maze: plan above fixed at every budget: failed' in said
     assert 'cliffs: plan above fixed at every budget: untested' in said
     assert 'label queries of a life never above 1 + ceil(log2 T): failed' in said
     caution = {'maze:ooo': _cell(0.5, 0), 'maze:ooo_cautious': {**_cell(0.5, 0), 'irreversible_steps': [0.5] * 3}}
-    assert 'halves irreversible steps: held' in '\n'.join(table.targets(caution))
+    assert 'halves irreversible visits: held' in '\n'.join(table.targets(caution))
+    visits = {name: {**one, 'lost_lives': [lost]} for (name, one), lost in zip(caution.items(), (9, 5), strict=True)}
+    assert 'halves irreversible visits: failed' in '\n'.join(table.targets(visits))
     assert '| maze:paint | 0.95 [' in table.table(results)
