@@ -76,8 +76,9 @@ def _caution_pays(results, place):
         visits = [np.mean(one['lost_lives']) for one in (plain, careful)]
         holds, seen = visits[1] <= visits[0] / 2, f', {visits[0]:.1f} and {visits[1]:.1f} visits'
     loss = score_interval('return', np.subtract(careful['success'], plain['success']))
-    holds = holds and loss.low >= -MARGIN
-    shown = f'success {before:.2f} and {after:.2f}, paired difference {loss.point:+.2f} [{loss.low:.2f}, {loss.high:.2f}]; irreversible steps {many:,.0f} and {few:,.0f}'
+    holds = holds and np.nan_to_num(loss.low, nan=loss.point) >= -MARGIN
+    lost = f'paired difference {loss.point:+.2f} [{loss.low:.2f}, {loss.high:.2f}]'
+    shown = f'success {before:.2f} and {after:.2f}, {lost}; irreversible steps {many:,.0f} and {few:,.0f}'
     return f'{_verdict(holds)} ({shown}{seen})'
 
 
