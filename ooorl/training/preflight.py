@@ -33,9 +33,15 @@ def check(setup: Setup) -> None:
         if phase.agent.window > 1:
             _check_chunk(phase, setup)
         if phase.num_updates and not phase.num_env_steps and phase.sampling.mix_end is not None:
-            raise UsageError(f'mix_end is for phases that collect; phase {phase.name!r} collects nothing; remove it there')
+            raise UsageError(
+                f'mix_end is for phases that collect; phase {phase.name!r} collects nothing; remove it there, which leaves it in '
+                "the sub-table online_sampling of a config's agent"
+            )
         if phase.num_env_steps and phase.sampling.weighting != 'none':
-            raise UsageError(f'weighting is for phases that collect nothing; phase {phase.name!r} does; set it to "none" there')
+            raise UsageError(
+                f'weighting is for phases that collect nothing; phase {phase.name!r} does; set it to "none" there, in a '
+                "config by the sub-table online_sampling of its agent"
+            )
         round_sizes(phase, setup)
 
 
