@@ -77,7 +77,7 @@ def smoothed(found: Curve) -> Curve:
 
 def steps_until(found: Curve, score: float) -> np.ndarray:
     """Environment steps `[S]` of the first smoothed evaluation that is at least `score`; infinite where there is none."""
-    reached = smoothed(found).scores >= score
+    reached = smoothed(found).scores >= score - 1e-9 * abs(score)  # means of the same numbers in two orders
     return np.where(reached.any(axis=1), found.steps[reached.argmax(axis=1)].astype(np.float64), np.inf)
 
 
