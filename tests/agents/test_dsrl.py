@@ -148,14 +148,14 @@ def test_a_steered_environment_carries_out_what_is_decoded_where_it_stands(make)
     def act(observation, key):
         return jnp.broadcast_to(jnp.array([0.5, 0.25]), (2, 2))
 
-    _, rows, _ = collection.collect(environment, act, state, jax.random.key(1), 6)
+    _, rows, _ = collection.collect(environment, act, state, jax.random.key(1), 7)
     position, found = 0.0, []
-    for _ in range(6):
+    for _ in range(7):
         found.append(position)
         position += 0.375 + position / 8
         position = 0.0 if position >= 2.0 or len(found) == HORIZON else position
     np.testing.assert_allclose(rows.observation[:, 0, 0], found, rtol=1e-6)
-    np.testing.assert_array_equal(rows.action[:, 0], np.broadcast_to([0.5, 0.25], (6, 2)))  # what is stored is the noise
+    np.testing.assert_array_equal(rows.action[:, 0], np.broadcast_to([0.5, 0.25], (7, 2)))  # what is stored is the noise
 
 
 def test_an_agents_draws_can_be_steered_through_its_wrappers():
