@@ -54,6 +54,8 @@ def _joined(one, other):
 
 def _said(bounds):
     steps, value, reached = (np.mean([getattr(own, name) for own in bounds]) for name in ('steps', 'value', 'reached'))
+    if not np.isfinite(steps) and reached == 0.0:
+        return f'no recorded way to a success from any start; best value {value:.3g}'
     spread = f' ({min(b.steps for b in bounds):.1f} to {max(b.steps for b in bounds):.1f})' if len(bounds) > 1 else ''
     return f'{steps:.1f} steps to a success{spread}, from {reached:.0%} of the starts; best value {value:.3g}'
 

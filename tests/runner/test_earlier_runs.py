@@ -107,6 +107,7 @@ def test_the_bound_of_a_run_is_told_with_and_without_its_store(finished):
     out, _ = finished
     lines = bound_run(str(out), (0, 1), 6)
     assert lines[0].startswith('20 rows a seed') and lines[1].startswith('data alone: ') and 'with the store: ' in lines[2]
+    assert 'no recorded way to a success from any start' in lines[1]  # twelve steps do not lead to the goal
     with pytest.raises(UsageError, match='2 or more'):
         bound_run(str(out), (0, 1), 1)
 
