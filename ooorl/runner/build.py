@@ -213,6 +213,7 @@ def _wsrl_phases(table, spec, dataset, settings):
     online = dataclasses.replace(sampling, mix={'online': 1.0}, batch_size=table['utd'] * sampling.batch_size)
     if 'online_sampling' in table:
         online = _sampling(table, table['gamma'], 'online_sampling')
+        online = online if isinstance(online.mix, Mapping) else dataclasses.replace(online, mix={'online': 1.0})
     pessimist = build_agent({**table, 'agent': 'calql'}, spec, dataset)
     return schemes.wsrl(pessimist, build_agent(table, spec, dataset), **settings, sampling=sampling, online_sampling=online)
 

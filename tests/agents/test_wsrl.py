@@ -62,6 +62,15 @@ def test_the_scheme_acts_before_it_learns_and_forgets_the_data():
     assert state.stores['online'].size.tolist() == [20]
 
 
+def test_online_sampling_leaves_the_data_out_unless_it_says_a_mix():
+    def mix(own):
+        table = {**TABLE, 'agent': {**TABLE['agent'], 'online_sampling': {'batch_size': 4, **own}}}
+        return prepare(table).setup.phases[2].sampling.mix
+
+    half = {'dataset': 0.5, 'online': 0.5}
+    assert mix({}) == {'online': 1.0} and mix({'mix': half}) == half
+
+
 @pytest.mark.parametrize(('changes', 'words'), [
     ({'agent': {**TABLE['agent'], 'agent': 'calql', 'utd': None}}, "needs agent = 'wsrl'"),
     ({'wsrl': {**TABLE['wsrl'], 'warm_up_steps': 20}}, 'warm_up_steps must lie between 0'),
