@@ -15,6 +15,8 @@ def print_header(prepared, out) -> None:
         console.print(f'data: {prepared.dataset.name}, {rows:,} rows, sha256 {prepared.dataset.sha256[:12]}')
         for note in prepared.dataset.notes:
             console.print(f'  {note}', markup=False)
+    elif any(_wants_data(prepared.config.get(name, {})) for name in AGENT_TABLES):
+        console.print('data: none; the share that mix gives them goes to what is collected')
     for note in prepared.store_notes:
         console.print(f'store: {note}', markup=False)
     if 'steered' in prepared.config:
@@ -27,6 +29,11 @@ def print_header(prepared, out) -> None:
     if prepared.plan:
         console.print(memory.line(prepared.plan), soft_wrap=True)
     console.print(f'phases: {", ".join(phase.name for phase in setup.phases)}; {steps:,} environment steps a seed')
+
+
+def _wants_data(table):
+    mixes = (table.get(name, {}).get('mix') for name in ('sampling', 'online_sampling'))
+    return any(isinstance(mix, dict) and mix.get('dataset', 0) > 0 for mix in mixes)
 
 
 def _transforms(table):
