@@ -43,6 +43,9 @@ def placed(
     """A config with another data set and environment; what it says of its own ones goes, unless `keys` are the user's.
 
     `like` is the task of the catalogue whose reference scores count.
+
+    Raises:
+      UsageError: if that is none.
     """
     keys = tuple(keys)
     if dataset is not None:
@@ -53,8 +56,10 @@ def placed(
             table.get('evaluation', {}).pop('task', None)  # the config's own speaks of the data it was written for
     if environment is not None:
         _use_environment(table, environment, keys)
-    if like is not None and 'evaluation.task' not in keys and catalogue.ENTRIES[like].reference_min is not None:
-        table.setdefault('evaluation', {})['task'] = like
+    if like is not None:
+        presets.catalogued(like)
+        if 'evaluation.task' not in keys and catalogue.ENTRIES[like].reference_min is not None:
+            table.setdefault('evaluation', {})['task'] = like
     return table
 
 

@@ -193,8 +193,10 @@ def _demo(arguments):
 
 
 def _run(arguments):
-    from ooorl.runner import chosen, config
+    from ooorl.runner import chosen, config, presets
 
+    if arguments.family is not None and not presets.is_preset(str(arguments.config)):
+        raise UsageError(f'--family chooses among the settings of a preset; got {arguments.config}, which is none; leave it out')
     keys = [text.partition('=')[0].strip() for text in arguments.set]
     table = chosen.table_of(str(arguments.config), arguments.dataset, arguments.env, arguments.family, keys, arguments.like)
     for text in arguments.set:

@@ -112,7 +112,7 @@ def task_of(dataset: str | None, environment: str | None, family: str | None = N
       UsageError: if the family cannot be told.
     """
     if like is not None:
-        return _catalogued(like)
+        return catalogued(like)
     name = dataset or environment or ''
     known = {_family(entry) for entry in catalogue.ENTRIES.values()}
     if family is not None and family not in known:
@@ -127,7 +127,12 @@ def task_of(dataset: str | None, environment: str | None, family: str | None = N
     return Task(ids, family or families.pop(), name)
 
 
-def _catalogued(like):
+def catalogued(like: str) -> Task:
+    """What a preset must know of the task `like`, an id of the catalogue.
+
+    Raises:
+      UsageError: if there is none.
+    """
     if like not in catalogue.ENTRIES:
         raise UsageError(f'--like needs an id of the catalogue; got {like!r}; `ooorl data list` shows them')
     return Task((like,), _family(catalogue.ENTRIES[like]), like)

@@ -89,6 +89,8 @@ def test_what_a_task_changes():
     (('explain', 'iql', 'nothing'), 'preset iql sets no nothing'),
     (('explain', 'iql', 'expectil'), 'preset iql sets no expectil, but expectile'),
     (('explain', 'iql@smal'), "got 'smal'"),
+    (('run', 'ooo/tabletop', '--like', 'nope'), "--like needs an id of the catalogue; got 'nope'"),
+    (('run', 'ooo/tabletop', '--family', 'maze2d'), 'got ooo/tabletop, which is none; leave it out'),
 ])  # fmt: skip
 def test_a_preset_that_does_not_fit_is_one_sentence(asked, told, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
