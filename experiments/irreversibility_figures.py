@@ -22,7 +22,7 @@ RESULTS = Path(__file__).resolve().parent / 'results' / 'irreversibility.json'
 COLOURS = {
     'episodic': 'black', 'episodic_sac': 'gray', 'naive': 'tab:olive', 'oracle': 'tab:brown', 'paint': 'tab:red',
     'paint_without_floor': 'tab:pink', 'medal': 'tab:purple', 'rae': 'tab:cyan', 'neighbour': 'tab:green',
-    'recovery': 'gold', 'paint_medal': 'magenta', 'priced': 'teal', 'value': 'lime', 'drop': 'navy', 'reach': 'salmon',
+    'recovery': 'gold', 'paint_medal': 'magenta', 'priced': 'teal', 'value': 'lime', 'drop': 'navy', 'reach': 'salmon', 'leave_no_trace': 'turquoise',
 }  # fmt: skip
 FAMILIES = {'fixed': 'Oranges', 'plan': 'Blues'}
 BUDGETS = (1, 2, 5, 10, 20)
@@ -55,7 +55,7 @@ def success_against_interventions(series: dict, path: Path) -> None:
         for place, panel in zip(('cliffs', 'maze', 'tabletop'), panels, strict=True):
             for found in (one for one in shown if one['task'] == place):
                 lines[found['method']] = _line(panel, found)
-            panel.set(title=f'{place}, {title}', xscale='log', xlabel='interventions', ylim=(-0.03, 1.03))
+            panel.set(title=f'{place}, {title}', xscale='log', xlabel='interventions', xlim=(0.8, 500), ylim=(-0.03, 1.03))
         panels[0].set_ylabel('deployed success')
     names = sorted(lines, key=_order)
     texts = [name.replace('_', ' ').replace('@', ', budget ') for name in names]
