@@ -22,7 +22,8 @@ RESULTS = Path(__file__).resolve().parent / 'results' / 'irreversibility.json'
 COLOURS = {
     'episodic': 'black', 'episodic_sac': 'gray', 'naive': 'tab:olive', 'oracle': 'tab:brown', 'paint': 'tab:red',
     'paint_without_floor': 'tab:pink', 'medal': 'tab:purple', 'rae': 'tab:cyan', 'neighbour': 'tab:green',
-    'recovery': 'gold', 'paint_medal': 'magenta', 'priced': 'teal', 'value': 'lime', 'drop': 'navy', 'reach': 'salmon', 'leave_no_trace': 'turquoise',
+    'recovery': 'gold', 'paint_medal': 'magenta', 'priced': 'teal', 'value': 'lime', 'drop': 'navy', 'reach': 'salmon',
+    'leave_no_trace': 'turquoise',
 }  # fmt: skip
 FAMILIES = {'fixed': 'Oranges', 'plan': 'Blues'}
 BUDGETS = (1, 2, 5, 10, 20)
