@@ -122,9 +122,8 @@ def _next_action(source, num_streams):
 
 
 def _episode_columns(visible, sampling):
-    # A hidden row counts 0 here and -inf below: 0 * -inf would poison the recursion across a boundary.
-    _, discount, boundary, valid = visible
-    reward = jnp.where(valid, visible.reward, 0.0)
+    # What hidden rows pay changes nothing: an episode whose end is hidden has no return, and rewards are finite.
+    reward, discount, boundary, _ = visible
     if sampling.failure_returns:
         returns, horizon = episodes.sparse_returns_to_go(
             reward, discount, boundary, sampling.gamma, sampling.success_reward

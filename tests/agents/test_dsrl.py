@@ -148,6 +148,7 @@ def test_a_steered_environment_carries_out_what_is_decoded_where_it_stands(make)
     def act(observation, key):
         return jnp.broadcast_to(jnp.array([0.5, 0.25]), (2, 2))
 
+    # The fifth step ends at 2 or behind it: the sixth is decoded at 0 and seen from the seventh.
     _, rows, _ = collection.collect(environment, act, state, jax.random.key(1), 7)
     position, found = 0.0, []
     for _ in range(7):

@@ -35,6 +35,7 @@ def test_a_shift_of_all_values_leaves_imitation_as_heavy_as_it_was():
     for q in (jnp.array([1.0, 2.0, 3.0]), jnp.array([-66.0, -65.0, -67.0])):
         assert climbing_scale(q, advantage, 2.0, 'advantage') == pytest.approx(2.0 / 0.489898, rel=1e-5)
     assert climbing_scale(jnp.array([-66.0, -65.0, -67.0]), advantage, 2.0, 'size') == pytest.approx(2.0 / 66.0, rel=1e-5)
+    assert climbing_scale(jnp.array([-3.0, 1.0]), None, 2.0, 'size') == pytest.approx(1.0, rel=1e-5)  # a mean of sizes
     # Where the data's actions are all worth the same, a thousandth of the size stands in.
     assert climbing_scale(jnp.full(3, 50.0), jnp.zeros(3), 1.0, 'advantage') == pytest.approx(20.0, rel=1e-5)
     assert climbing_scale(jnp.full(3, 50.0), None, None, 'size') == 1.0

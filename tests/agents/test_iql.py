@@ -143,6 +143,16 @@ def test_an_overestimate_counts_one_less_the_expectile():
     np.testing.assert_allclose(metrics['policy/weight'], 0.01, rtol=1e-5)  # exp(-4) = 0.018 is above the cap
 
 
+@pytest.mark.parametrize('at_once, advantage, target, slow', [(False, 0.5, 3.375, 0.625), (True, 1.0, 3.0, 0.5)])
+def test_updates_at_once_all_read_what_was_there_before(at_once, advantage, target, slow):
+    # The first step of Adam is the learning rate: V rises from 2s to 2.25s + 0.25, the bias of Q_0 from 0 to 0.25.
+    agent, state = _by_hand(Replay(), learning_rate=0.25, polyak=0.5, at_once=at_once)
+    state, metrics = interpreted(agent.update)(state, one_row(**ROW), jax.random.key(0))
+    np.testing.assert_allclose(metrics['policy/advantage'], advantage, rtol=1e-5)  # 3 - V(1)
+    np.testing.assert_allclose(metrics['q/target'], target, rtol=1e-5)  # 1 + 0.5 V(2)
+    np.testing.assert_allclose(state.critic.target_q[0]['params']['Dense_0']['bias'], slow, rtol=1e-5)  # 1 and 0 or 0.25
+
+
 def test_q_is_that_of_the_current_parameters():
     agent, state = _by_hand(Replay())
     where = jnp.array([[1.0]]), jnp.array([[0.5]])

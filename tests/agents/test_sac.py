@@ -100,8 +100,9 @@ def test_the_critic_alone_takes_its_actions_from_the_sampler(utd, members, value
 
 
 def test_no_gradient_passes_through_the_samplers_actions():
-    critic = sac_critic(LINE, SACConfig(hidden=(4,)))
-    state = interpreted(critic.init)(jax.random.key(0))
+    critic = sac_critic(LINE, SACConfig(hidden=()))
+    q = (linear([[1.0], [2.0]], [0.0]),) * 2
+    state = blank(critic.init)._replace(q=q, target_q=q)  # dQ/da = 2
 
     def loss(action):
         return critic.update(state, one_row(**ROW), jax.random.key(0), lambda *given: jnp.full((1, 1, 1), action))[1]['q/loss']

@@ -18,6 +18,8 @@ def test_a_limit_hides_later_successes_returns_and_rewards():
     whole = store(**STREAMS)
     limited = replay.take(whole, 6)  # environment 0 has not won yet: row 6 is hidden
     assert rows_of(successes(limited, 2, sampling)) == [1, 3]
+    # An episode that goes on behind its success is one of successes only as far as it is seen.
+    assert rows_of(successes(replay.take(store([0, 1, 0, 0], [0, 0, 0, 1]), 3), 1, sampling)) == [0, 1, 2]
     seen = annotated(limited, 2, reads, sampling).storage.extras
     # Rows 4 and 5 belong to episodes whose ends are hidden: nothing is known of their returns.
     np.testing.assert_allclose(seen['return_to_go'][:6], [0, GAMMA, 0, 1, np.nan, np.nan], rtol=1e-6)
@@ -170,7 +172,7 @@ def test_what_is_kept_up_with_new_rows_is_what_a_pass_over_all_rows_says(num_str
     known, marked = whole(growing), 0
     for first in range(0, total, num_new):
         growing = extend(growing, jax.tree.map(lambda leaf, at=first: leaf[at : at + num_new], rows))
-        known = step(known, growing)
+        before, known = known, step(known, growing)
         expected = whole(growing)
         np.testing.assert_array_equal(known.wins.mask, expected.wins.mask)
         np.testing.assert_array_equal(known.wins.counts, expected.wins.counts)
@@ -178,6 +180,8 @@ def test_what_is_kept_up_with_new_rows_is_what_a_pass_over_all_rows_says(num_str
         for name, column in expected.columns.items():
             # The same sums over another number of rows: float32 rounding.
             np.testing.assert_allclose(known.columns[name], column, rtol=1e-5, atol=1e-5, err_msg=f'{name} at {first}')
+            stays = ~np.isnan(before.columns[name])  # to the last bit
+            np.testing.assert_array_equal(known.columns[name][stays], before.columns[name][stays])
         marked = int(expected.wins.counts.sum())
     assert 0 < marked < total
 
