@@ -17,7 +17,7 @@ def loop_part(step: Callable, carry, inputs, first: Array, count: Array):
     Returns:
       the carry, and rows `[len(inputs), ...]`, of which the first `count` count.
     """
-    step = jax.jit(step, inline=True)  # traced once for all the uses below
+    step = jax.jit(step)  # traced once for all the uses below
     example = jax.eval_shape(lambda carry, inputs: step(carry, jax.tree.map(lambda leaf: leaf[0], inputs)), carry, inputs)[1]
     length = jax.tree.leaves(inputs)[0].shape[0]
     rows = jax.tree.map(lambda leaf: jnp.zeros((length, *leaf.shape), leaf.dtype), example)
