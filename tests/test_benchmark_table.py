@@ -51,7 +51,8 @@ def test_cells_by_hand(table, tmp_path, monkeypatch):
 
 def test_cells_of_the_sweep_by_hand(table, tmp_path):
     entry = {'algorithm': 'bc', 'task': 'hopper-v2', 'seeds': [0, 1, 2], 'status': ['complete'] * 3, 'wall_seconds': 1800.0}
-    lost = {**entry, 'task': 'cube-singletask-task1-v0', 'last': [-0.2, None, 0.1], 'status': ['complete', 'diverged', 'complete']}
+    lost = {**entry, 'task': 'cube-singletask-task1-v0', 'last': [-0.2, None, 0.1]}
+    lost['status'] = ['complete', 'diverged', 'complete']
     waits = {'algorithm': 'iql', 'task': 'hopper-v2', 'seeds': [0, 1, 2], 'status': ['missing'] * 3}
     (tmp_path / 's.json').write_text(json.dumps({'cells': [{**entry, 'last': [1.0, 2.0, 3.0]}, lost, waits]}))
     lines = table.swept(tmp_path / 's.json').splitlines()
