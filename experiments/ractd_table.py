@@ -1,5 +1,7 @@
 """The tables of `ractd.py`, from its results: scores, evaluations and latencies; each ablation beside RACTD, seed by seed."""
 
+import math
+
 from ooorl.reporting import intervals, tables, writers
 
 METRICS = ('normalised', 'success', 'return')
@@ -41,6 +43,8 @@ def main_table(found, latency):
     for task, rows in found.items():
         taken = latency.get(task, {})
         for name, row in rows['main'].items():
+            if name.startswith(('ractd,', 'plain,')):
+                continue  # in the other table
             gap = '' if name == 'ractd' else _gap(rows['main'].get('ractd'), row)
             times = _latency(taken.get(program_of(name)), taken.get('teacher, Heun'))
             lines.append(f'| {" | ".join([task, name, _score(row), gap, str(row["network_evaluations"]), *times])} |')
@@ -55,9 +59,7 @@ def ablation_table(found):
     names = ('task', 'RACTD but', 'score', 'minus RACTD')
     lines = [f'| {" | ".join(names)} |', '|---' * len(names) + '|']
     for task, rows in found.items():
-        if not rows['ablation']:
-            continue
-        base = rows['main'].get('ractd')
+        base = rows['main'].get('ractd')  # the same seeds and keys
         same = {name: row for name, row in rows['main'].items() if name == 'plain' or name.startswith(('ractd', 'plain,'))}
         for name, row in {**same, **rows['ablation']}.items():
             lines.append(f'| {task} | {name} | {_score(row)} | {"" if name == "ractd" else _gap(row, base)} |')
@@ -79,6 +81,8 @@ def _gap(first, second):
     metric = _metric(first)
     share = 100.0 if metric == 'success' else 1.0
     apart = intervals.score_difference(metric, first['scores'][metric], second['scores'][metric])
+    if not math.isfinite(apart.low):
+        return f'{share * apart.point:+.1f}'
     return f'{share * apart.point:+.1f} [{share * apart.low:+.1f}, {share * apart.high:+.1f}]{tables.mark(apart)}'
 
 
