@@ -36,3 +36,11 @@ def test_the_size_of_q_is_a_constant_of_the_policys_loss():
     assert metrics['one_step/q'] > 10.0
     kernel = [tree['params']['Dense_1']['kernel'] for tree in (state.one_step, new.one_step)]
     assert jnp.abs(kernel[1] - kernel[0]).max() > 0.05  # Adam's first step is the rate wherever there is any gradient
+
+
+def test_the_action_of_a_given_noise_is_the_draw_that_it_makes():
+    agent = fql(SPEC, FQLConfig(hidden=(8,)))
+    state, noise = interpreted(agent.init)(KEY), jax.random.normal(KEY, (6, agent.noise_dim))
+    made = interpreted(agent.decode)(state, BATCH.observation, noise)
+    np.testing.assert_array_equal(made, interpreted(agent.sample_action)(state, BATCH.observation, KEY))
+    assert fql(SPEC, FQLConfig(hidden=(8,), num_candidates=2)).decode is None  # one noise makes no choice among draws
