@@ -21,9 +21,9 @@ class CubeHeldEnv(SingleTaskEnv):
     """Task 1 of cube-single from the states before the arrivals that a data set holds."""
 
     def __init__(self, starts: str, render_mode: str | None = None):
-        super().__init__('cube-single', 1, render_mode=render_mode)
         if not Path(starts).is_file():
             raise UsageError(f'{NAME} needs data of cube-single as settings.starts; got {starts!r}; name the file')
+        super().__init__('cube-single', 1, render_mode=render_mode)
         with np.load(starts) as columns:
             self._states = {name: columns[name] for name in self.state_names}
             within = np.concatenate([np.arange(rows) for rows in np.diff([-1, *np.flatnonzero(columns['terminals'])])])

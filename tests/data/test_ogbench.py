@@ -1,10 +1,12 @@
 """OGBench's data, made here: rows replay, rewards are the package's own, a make is the same however it is cut."""
 
+import importlib
 import json
 import os
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 ogbench = pytest.importorskip('ogbench')
 
@@ -86,6 +88,22 @@ def test_rewards_are_those_of_the_state_that_is_acted_in(place, tmp_path):
             assert (reward, terminated, info['success']) == (row - 1.0, row == 1, row == 1)
     with pytest.raises(UsageError, match=r'states of sizes \[21, 20\] are needed by cube-single.*got \[20, 20\]'):
         dense.labelled({**states, 'qpos': states['qpos'][:, 1:]})
+
+
+def test_the_experiment_on_the_cube_begins_before_arrivals(place, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'experiments'))
+    held, env, path = importlib.import_module('cube_held'), place('cube-single'), tmp_path / 'cube.npz'
+    env.reset(seed=0)
+    qpos = np.tile(env._inner.data.qpos, (30, 1)) + np.eye(21)[14] * 1e-3 * np.arange(30)[:, None]
+    qpos[25:, 14:17] = env._inner._data.mocap_pos[0]
+    np.savez(path, qpos=qpos, qvel=np.zeros((30, 20)), terminals=np.arange(30) == 29)
+    made, begun = held.CubeHeldEnv(str(path)), []
+    for seed in range(6):
+        made.reset(seed=seed)
+        begun.append(round((made._inner.data.qpos[14] - qpos[0, 14]) / 1e-3))
+    assert len(set(begun)) > 1 and set(begun) <= set(range(5, 21))
+    with pytest.raises(UsageError, match='needs data of cube-single as settings.starts'):
+        held.CubeHeldEnv('absent.npz')
 
 
 def test_sparse_rewards_tell_only_whether_all_is_done(place):
