@@ -7,7 +7,8 @@
 A cell is task:method. Each runs all its seeds in one program for the same number of environment steps and updates, deploys the
 last policy in ordinary episodes, and counts what it cost somebody: resets (asked for, and not), label queries, false alarms. All
 methods have the same agent, demonstrations, detector widths and sampling; they differ in what follows. Tuned on seeds from 1000
-on.
+on. Policies imitate the demonstrations alone, in the first series (`--first`) all rows. On the table paint and its kin have a
+backward policy in turns, as in the paper, in the first series none.
 
 | method | what it is |
 |---|---|
@@ -22,7 +23,7 @@ on.
 | leave_no_trace | a backward policy that must come home; asks where it does not |
 | recovery, priced | a recovery policy that takes over where risk is high; a price on what is irreversible; reset as in paint |
 | fixed@b, plan@b | at most b requests: granted as paint asks, or as a plan from one logged run says |
-| ooo, ooo_cautious | OOO with counts in ordinary episodes; its explorer besides cautious, told the truth of every row |
+| ooo, ooo_cautious | OOO with counts in ordinary episodes, by SAC (IQL in the first series); besides cautious, told the truth |
 """
 
 import argparse
@@ -67,6 +68,7 @@ HERE = Path(__file__).resolve().parent
 METHODS = (
     'episodic', 'episodic_sac', 'paint', 'naive', 'oracle', *(f'{kind}@{b}' for b in BUDGETS for kind in ('fixed', 'plan')),
     'paint_without_floor', 'value', 'drop', 'rae', 'reach', 'neighbour', 'medal', 'paint_medal', 'leave_no_trace',
+    'recovery', 'priced',
 )  # fmt: skip
 EPISODES = 20
 
