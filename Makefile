@@ -16,6 +16,8 @@ demo: $(VENV)/.installed
 	rm -rf $(OUT)
 	$(BIN)/ooorl demo --out $(OUT)
 
+# Byte code is kept whatever the shell says: four workers, and every process that a test starts, read the same files.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n auto --dist loadfile --durations=12

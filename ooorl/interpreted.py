@@ -332,11 +332,13 @@ OTHERS = {
     'stack': lambda params, *xs: np.stack(xs, params['axis']),
     'unstack': lambda params, x: list(np.moveaxis(x, params['axis'], 0)),
     'split': lambda params, x: np.split(x, np.cumsum(params['sizes'])[:-1], params['axis']),
-    'rev': lambda params, x: np.flip(x, params['dimensions']),
+    'rev': lambda params, x: np.flip(x, params['dimensions']), 'tile': lambda params, x: np.tile(x, params['reps']),
     'iota': lambda params: _broadcast(
         {'shape': params['shape'], 'broadcast_dimensions': (params['dimension'],)},
         np.arange(params['shape'][params['dimension']], dtype=params['dtype']),
     ),
+    'iota_2x32_shape': lambda params: list(_halves(np.arange(np.prod(params['shape'], dtype=int), dtype=np.uint64)
+                                                   .reshape(params['shape']))),
     'argmax': lambda params, x: np.argmax(x, params['axes'][0]), 'argmin': lambda params, x: np.argmin(x, params['axes'][0]),
     'slice': _slice, 'dynamic_slice': lambda params, x, *starts: x[_window(x.shape, params['slice_sizes'], starts)],
     'dynamic_update_slice': _dynamic_update_slice, 'gather': _gather, 'pad': _padded, 'sort': _sorted, 'top_k': _top_k,

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 
 from ooorl.interpreted import interpreted
 from ooorl.nn import schedules
@@ -148,8 +149,10 @@ def _trial(init, update, batches):
         # An agent with a schedule must be told how long its phase is.
         return schedules.begin(init(key), NUM_UPDATES)
 
-    _check_init(jax.jit(ready), jax.random.key(0))
-    make = interpreted(ready)
+    compiled = jax.jit(ready)
+    _check_init(compiled, jax.random.key(0))
+    with jax.debug_key_reuse(True):  # as it has just been traced
+        make = interpreted(_as_traced(compiled, jax.random.key(0)))
     starts = tuple(make(jax.random.key(seed)) for seed in range(NUM_UPDATES))
     return _Trial(ready, update, jax.jit(traced, donate_argnums=0), traces, batches, starts)
 
@@ -251,15 +254,22 @@ def _check_seeds(trial, rtol):
     inputs = list(zip(trial.starts, trial.batches, strict=True))
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *inputs)
     keys = jax.vmap(jax.random.key)(jnp.arange(len(inputs)))
+    update = interpreted(_as_traced(trial.donating, *inputs[0], keys[0]))
     with jax.debug_key_reuse(False):  # it takes keys of mapped loops for one key
         mapped = _tried('update, mapped over seeds,', interpreted(jax.vmap(trial.update)), *stacked, keys)
-    update = interpreted(trial.update)
-    for seed, batch in enumerate(trial.batches):
-        looped = jax.tree.leaves_with_path(update(trial.starts[seed], batch, trial.key(seed)))
-        for (path, one), other in zip(looped, jax.tree.leaves(mapped), strict=True):
+        looped = [update(*given, trial.key(seed)) for seed, given in enumerate(inputs)]
+    for seed, result in enumerate(looped):
+        for (path, one), other in zip(jax.tree.leaves_with_path(result), jax.tree.leaves(mapped), strict=True):
             # Adam turns a gradient that is rounding noise into a step of up to its rate: hence the absolute tolerance.
             close = np.allclose(other[seed], one, rtol=rtol, atol=rtol / 10, equal_nan=True)
             _ensure(close, f'seeds mapped at once equal seeds in a loop, in {jax.tree_util.keystr(path)}')
+
+
+def _as_traced(compiled, *arguments):
+    """The program that a compiled function has for such arguments, to be run or mapped without being traced again."""
+    program, shape = jax.make_jaxpr(compiled, return_shape=True)(*arguments)
+    run = core.jaxpr_as_fun(program)
+    return lambda *arguments: jax.tree.unflatten(jax.tree.structure(shape), run(*jax.tree.leaves(arguments)))
 
 
 def _check_final_successors(trial):

@@ -24,12 +24,15 @@ os.environ['JAX_NUM_CPU_DEVICES'] = '1'
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from lowering import answer_with_numpy, share_context  # noqa: E402
 
 from ooorl.mapping import num_cores  # noqa: E402
 
 # What has been imported stays, and traces leave little that only the collector finds: looking for it was a tenth of the time.
 gc.freeze()
 gc.set_threshold(20_000, 50, 100)
+
+answer_with_numpy()
 
 # `[B] - [B, 1]` is an error, not a `[B, B]`.
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -85,9 +88,15 @@ def highest_precision():
 @pytest.fixture(scope='module', autouse=True)
 def forget_programs():
     """Small programs of one file serve the next, too, but gigabytes of them slow a machine down."""
+    share_context()
     yield
     if mappings() >= MANY:
         jax.clear_caches()
+
+
+def pytest_sessionfinish():
+    """Nothing is looked for among what is about to go."""
+    gc.freeze()
 
 
 def pytest_xdist_auto_num_workers(config):

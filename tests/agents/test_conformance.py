@@ -280,8 +280,9 @@ def _fingerprint(name, **settings):
     Run with numpy: each is another program, which runs once or twice.
     """
     made, key = ROW_OF[name].make(**settings), jax.random.key(0)
-    yield jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(made.init, key))
-    state = schedules.begin(interpreted(made.init)(key), 4)
+    init = jax.jit(made.init)  # traced once; never compiled
+    yield jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(init, key))
+    state = schedules.begin(interpreted(init)(key), 4)
     yield state
     update = interpreted(_update_of(name, made))
     for seed in range(2):

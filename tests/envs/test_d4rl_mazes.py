@@ -189,7 +189,8 @@ def test_the_waypoint_controller_reaches_the_goal_and_stays(size, horizon, expec
     assert abs(total.mean() / expected - 1.0) < 0.15
 
 
-def _share_of_own_goals(num_ants, num_steps, seed):
+def _share_of_own_goals(num_ants, num_steps, seed, enough=1.0):
+    """Of so many steps; fewer where the share, which only grows, is enough before."""
     maze, random = mazes.MAZES['umaze'], np.random.default_rng(seed)
     env = antmaze.AntMazeEnv('umaze')
     env.reset(seed=seed)
@@ -200,12 +201,14 @@ def _share_of_own_goals(num_ants, num_steps, seed):
     for _ in range(num_steps):
         state = simulation.step(state, navigator.act(state, goal))
         arrived |= np.linalg.norm(state[:, :2] - goal, axis=1) <= antmaze.GOAL_RADIUS
+        if arrived.mean() >= enough:
+            break
     simulation.close()
     return arrived.mean()
 
 
 def test_the_policy_behind_d4rls_data_walks_to_its_goals():
-    assert _share_of_own_goals(8, 1001, seed=0) >= 0.5
+    assert _share_of_own_goals(8, 1001, seed=0, enough=0.5) >= 0.5
 
 
 @pytest.mark.slow
