@@ -3,8 +3,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from examples import for_all
 
 from ooorl.training import episodes
 
@@ -87,12 +86,14 @@ def test_a_failure_goes_on_with_its_last_reward():
     np.testing.assert_array_equal(got, [-6.0, -6.0, -2.0, -2.0])
 
 
-ROWS = st.lists(st.tuples(st.floats(-3, 3, width=32), st.booleans(), st.booleans()), min_size=1, max_size=60)
+def test_returns_equal_the_definition():
+    for_all(returns_are_by_definition, 60, lambda st: {
+        'rows': st.lists(st.tuples(st.floats(-3, 3, width=32), st.booleans(), st.booleans()), min_size=1, max_size=60),
+        'gamma': st.sampled_from([0.0, 0.9, 0.99, 1.0]),
+    })
 
 
-@settings(max_examples=60, deadline=None)
-@given(ROWS, st.sampled_from([0.0, 0.9, 0.99, 1.0]))
-def test_returns_equal_the_definition(rows, gamma):
+def returns_are_by_definition(rows, gamma):
     reward, boundary = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
     discount = np.array([0.0 if r[1] and r[2] else 1.0 for r in rows])
     # Padding to one length keeps one compiled program; rows before the first do not reach into later ones.
@@ -105,9 +106,11 @@ def test_returns_equal_the_definition(rows, gamma):
     np.testing.assert_allclose(got, slow_returns(reward, discount, boundary, gamma), rtol=1e-5, atol=1e-4)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**31), st.floats(0, 0.5))
-def test_max_and_sparse_rule_equal_the_definition(seed, share):
+def test_max_and_sparse_rule_equal_the_definition():
+    for_all(max_and_sparse_are_by_definition, 40, lambda st: {'seed': st.integers(0, 2**31), 'share': st.floats(0, 0.5)})
+
+
+def max_and_sparse_are_by_definition(seed, share):
     rng = np.random.default_rng(seed)
     reward, boundary = -(rng.random(40) < 0.9).astype(float), rng.random(40) < share
     discount = np.where(boundary & (reward == 0), 0.0, 1.0)

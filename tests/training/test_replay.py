@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 import pytest
-from scipy import stats
 from small import trees_equal
 
 from ooorl.training import replay
@@ -78,6 +77,8 @@ def test_only_written_rows_are_drawn_and_fields_stay_aligned():
 
 
 def chi_square(counts, expected):
+    from scipy import stats  # half a second that most processes need not spend
+
     return stats.chisquare(counts, np.asarray(expected) / np.sum(expected) * np.sum(counts)).pvalue
 
 

@@ -1,11 +1,10 @@
 """Windows of rows: in order, inside one episode, one stream and what the ring remembers, against plain loops."""
 
-import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import for_all
 
 from ooorl.training import replay
 from ooorl.types import Transition
@@ -33,13 +32,15 @@ EXTEND = jax.jit(replay.extend)
 DRAW = jax.jit(lambda buffer, key: replay.sample_windows(buffer, key, DRAWS, LENGTH, num_streams=STREAMS))
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    ends=st.sets(st.integers(0, 2 * CAPACITY)),
-    steps=st.integers(1, CAPACITY),
-    capacity=st.sampled_from([CAPACITY, CAPACITY - 1]),  # streams fit into it evenly, and do not
-)
-def test_windows_are_those_of_plain_loops(ends, steps, capacity):
+def test_windows_are_those_of_plain_loops():
+    for_all(holds_for_plain_loops, 25, lambda st: {
+        'ends': st.sets(st.integers(0, 2 * CAPACITY)),
+        'steps': st.integers(1, CAPACITY),
+        'capacity': st.sampled_from([CAPACITY, CAPACITY - 1]),  # streams fit into it evenly, and do not
+    })
+
+
+def holds_for_plain_loops(ends, steps, capacity):
     buffer = replay.create(jax.tree.map(lambda leaf: leaf[0], rows_of([0.0], [0.0])), capacity)
     for step in range(steps):
         numbers = [STREAMS * step, STREAMS * step + 1]
