@@ -51,7 +51,7 @@ LINE = {
 # the fifth round, before its checkpoint; with SIGKILL=rename:5 with the fifth checkpoint written but not yet in its place; with
 # SIGTERM instead, that signal is sent.
 DRIVER = textwrap.dedent("""
-    import json, os, signal, sys, traceback
+    import gc, json, os, signal, sys, traceback
     import line_world, lowering, orbax.checkpoint
     from ooorl.reporting import figures, report
     from ooorl.runner import build, prepare, session
@@ -59,6 +59,8 @@ DRIVER = textwrap.dedent("""
     from ooorl.training import programs
 
     programs.Pace.count = lambda self, phase, left: left  # every round in one part, so that rounds can be counted
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
     lowering.share_context()
     lowering.answer_with_numpy()
     programs.Programs.expect = lambda self, jobs: None  # who is stopped in the second round wants no programs of the last
