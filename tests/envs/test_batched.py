@@ -125,7 +125,7 @@ def test_gymnasium_time_limit_is_the_horizon_of_the_task():
         ({'horizon': 0}, 'horizon must be greater than 0'),
         ({'step_size': 'far'}, 'step_size of ooorl/UMaze-v0 must be of type float'),
         ({'goal_radius': float('nan')}, 'goal_radius of ooorl/UMaze-v0 must be a finite number'),
-        ({'layout': 3}, 'layout of ooorl/UMaze-v0 must be of type tuple'),
+        ({'layout': 3}, 'layout of ooorl/UMaze-v0 must be of type list'),
     ],
 )
 def test_settings_of_a_task_are_checked_by_type(settings, message):
