@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import sys
 import time
 from contextlib import ExitStack, contextmanager
@@ -157,8 +158,10 @@ def _parsed(text, where):
 
 
 def write_json(path, value):
-    """Writes `value` (also NumPy and JAX arrays, as nested lists) as JSON, all of it or nothing."""
+    """Writes `value` (NumPy and JAX arrays as nested lists) as JSON, all of it or nothing; a list of numbers on one line."""
     text = json.dumps(plain(value), allow_nan=False, indent=2, ensure_ascii=False) + "\n"
+    # Neither a quote nor a bracket inside: nothing but a list of numbers, none of it from within a string.
+    text = re.sub(r"\[\n\s+([^\[\]{}\"]*?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text)
     with atomically(path) as file:
         file.write(text)
 
