@@ -20,7 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
-from parl_table import ARMS, BASE, Cell, figures, read_results, table
+from cells import Cell, chosen, read_results
+from parl_table import ARMS, BASE, PREFIX, figures, table
 
 from ooorl.errors import UsageError
 from ooorl.reporting import writers
@@ -57,21 +58,6 @@ KEPT_METRICS = ('q/mean', 'q/target', 'q/gap', 'policy/loss', 'policy/entropy', 
 def all_cells() -> list[Cell]:
     """Every task with every arm, the base method first."""
     return [Cell(task, arm) for task in TASKS for arm in ARMS]
-
-
-def chosen(text: str) -> list[Cell]:
-    """'maze2d_umaze:flow,hopper' as cells; a task alone is all its arms.
-
-    Raises:
-      UsageError: if there is no such cell.
-    """
-    known, found = all_cells(), []
-    for name in filter(None, text.split(',')):
-        own = [cell for cell in known if name in (str(cell), cell.task)]
-        if not own:
-            raise UsageError(f'--cells takes {", ".join(map(str, known))} or a task; got {name!r}')
-        found += own
-    return found or known
 
 
 def settings_of(cell: Cell, overrides: Iterable[str]) -> dict:
@@ -174,8 +160,8 @@ def main(argv: list[str] | None = None) -> int:
         jax.config.update('jax_num_cpu_devices', 1)
         paths = dict(text.split('=', 1) for text in arguments.dataset)
         overrides = [*arguments.set, *([f"run.seeds='{arguments.seeds}'"] if arguments.seeds else [])]
-        for cell in chosen(arguments.cells):
-            if cell.path(arguments.out).exists():
+        for cell in chosen(arguments.cells, all_cells()):
+            if cell.path(arguments.out, PREFIX).exists():
                 continue
             print(f'--- {cell}', flush=True)
             keys = ('dataset.path', *STARTS.get(cell.task, ())) if cell.task in paths else ()
@@ -186,8 +172,8 @@ def main(argv: list[str] | None = None) -> int:
                 print(f'{cell}: {error}', file=sys.stderr, flush=True)
                 continue
             arguments.out.mkdir(parents=True, exist_ok=True)
-            writers.write_json(cell.path(arguments.out), found)
-    results = read_results(arguments.out)
+            writers.write_json(cell.path(arguments.out, PREFIX), found)
+    results = read_results(arguments.out, PREFIX, ARMS)
     print(table(results))
     figures(results, arguments.out)
     return 0

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from cells import Cell
 
 from ooorl.reporting import figures as drawing
 from ooorl.reporting import intervals, tables, writers
@@ -27,34 +28,11 @@ COLUMNS = (
 LOOKS = {'calql': '--', 'diffusion': '-', 'flow': '-.', 'autoregressive': ':'}
 
 
-class Cell(NamedTuple):
-    """One run: a task and an arm, the base method or PA-RL by its policy."""
-
-    task: str
-    arm: str
-
-    def __str__(self):
-        return ':'.join(self)
-
-    def path(self, out: Path) -> Path:
-        """Where its result lies."""
-        return out / f'{PREFIX}{"-".join(self)}.json'
-
-
 class Curve(NamedTuple):
     """Scores `[S, K]` of the online phase against environment steps `[K]`, the first those of the offline phase's end."""
 
     steps: np.ndarray
     scores: np.ndarray
-
-
-def read_results(out: Path) -> dict[Cell, dict]:
-    """All results in a directory, in the order of tasks and arms."""
-    found = {}
-    for path in out.glob(f'{PREFIX}*.json'):
-        result = writers.read_json(path)
-        found[Cell(*result['cell'].split(':'))] = result
-    return dict(sorted(found.items(), key=lambda item: (item[0].task, list(ARMS).index(item[0].arm))))
 
 
 def metric(result: Mapping) -> str:

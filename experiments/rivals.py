@@ -20,8 +20,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import recipes
+from cells import Cell, chosen, read_results
 from ooo_claims import advanced, portable
-from rivals_table import METHODS, OWN, Cell, figures, read_results, table
+from rivals_table import METHODS, OWN, PREFIX, figures, table
 
 from ooorl.errors import UsageError
 from ooorl.reporting import writers
@@ -42,22 +43,7 @@ CONFIGS = HERE.parent / 'configs' / 'rivals'
 def all_cells() -> list[Cell]:
     """Every cell that has a config, tasks one after another."""
     cells = [Cell(*path.stem.rsplit('-', 1)) for path in CONFIGS.glob('*.toml')]
-    return sorted(cells, key=lambda cell: (cell.task, list(METHODS).index(cell.method)))
-
-
-def chosen(text: str) -> list[Cell]:
-    """'pointmaze_medium:wsrl,cube' as cells; a task alone is all its methods.
-
-    Raises:
-      UsageError: if there is no such cell.
-    """
-    known, found = all_cells(), []
-    for name in filter(None, text.split(',')):
-        own = [cell for cell in known if name in (str(cell), cell.task)]
-        if not own:
-            raise UsageError(f'--cells takes {", ".join(map(str, known))} or a task; got {name!r}')
-        found += own
-    return found or known
+    return sorted(cells, key=lambda cell: (cell.task, list(METHODS).index(cell.arm)))
 
 
 def phases_of(table: Mapping, recipe: Mapping) -> tuple[Prepared, tuple[Phase, ...]]:
@@ -130,7 +116,7 @@ def run_rival(settings: Mapping, work: Path) -> dict:
 def run_cell(cell: Cell, overrides: Iterable[str], work: Path, recipe: Mapping) -> dict:
     """Runs a cell and returns its result as plain data: steps and success `[S][K]`, the trials of OOO, config, versions."""
     began, settings = time.monotonic(), config.read(CONFIGS / f'{"-".join(cell)}.toml', overrides)
-    found = run_own(settings, recipe) if cell.method == OWN else run_rival(settings, work / str(cell).replace(':', '-'))
+    found = run_own(settings, recipe) if cell.arm == OWN else run_rival(settings, work / str(cell).replace(':', '-'))
     seconds = round(time.monotonic() - began, 1)
     head = {'cell': str(cell), 'seeds': found['config']['run']['seeds'], 'wall_seconds': seconds, 'versions': versions()}
     return {**head, 'num_episodes': found['config']['evaluation']['num_episodes'], **found}
@@ -155,8 +141,8 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments.table:
         jax.config.update('jax_num_cpu_devices', 1)
         paths, recipe = dict(text.split('=', 1) for text in arguments.dataset), recipes.read(arguments.recipe)
-        for cell in chosen(arguments.cells):
-            path = cell.path(arguments.out)
+        for cell in chosen(arguments.cells, all_cells()):
+            path = cell.path(arguments.out, PREFIX)
             if path.exists():
                 continue
             print(f'--- {cell}', flush=True)
@@ -168,7 +154,7 @@ def main(argv: list[str] | None = None) -> int:
                 continue
             arguments.out.mkdir(parents=True, exist_ok=True)
             writers.write_json(path, found)
-    results = read_results(arguments.out)
+    results = read_results(arguments.out, PREFIX, METHODS)
     print(table(results))
     figures(results, arguments.out)
     return 0

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from cells import Cell
 
 from ooorl.reporting import figures as drawing
 from ooorl.reporting import intervals, tables, writers
@@ -17,34 +18,11 @@ WINDOW = 4  # evaluations that a rival's final score is averaged over
 COLUMNS = ('method', 'before any step', 'at the end', 'area under the curve', 'OOO - it, at the end', 'OOO - it, area')
 
 
-class Cell(NamedTuple):
-    """One run: a task and a method."""
-
-    task: str
-    method: str
-
-    def __str__(self):
-        return ':'.join(self)
-
-    def path(self, out: Path) -> Path:
-        """Where its result lies."""
-        return out / f'{PREFIX}{"-".join(self)}.json'
-
-
 class Curve(NamedTuple):
     """Success `[S, K]` after environment steps `[S, K]`; the first column is before any step."""
 
     steps: np.ndarray
     success: np.ndarray
-
-
-def read_results(out: Path) -> dict[Cell, dict]:
-    """All results in a directory, in the order of tasks and methods."""
-    found = {}
-    for path in out.glob(f'{PREFIX}*.json'):
-        result = writers.read_json(path)
-        found[Cell(*result['cell'].split(':'))] = result
-    return dict(sorted(found.items(), key=lambda item: (item[0].task, list(METHODS).index(item[0].method))))
 
 
 def curve(result: Mapping) -> Curve:
@@ -98,7 +76,7 @@ def table(results: Mapping[Cell, dict]) -> str:
     """The results as Markdown, a table a task."""
     lines = []
     for task in dict.fromkeys(cell.task for cell in results):
-        own = {cell.method: result for cell, result in results.items() if cell.task == task}
+        own = {cell.arm: result for cell, result in results.items() if cell.task == task}
         budget, seeds = budget_of(results, task), len(next(iter(own.values()))['success'])
         lines += [f'{task}, {seeds} seeds, success; {budget:,.0f} environment steps.', '']
         lines += ['| ' + ' | '.join(COLUMNS) + ' |', '|---' * len(COLUMNS) + '|']
@@ -129,7 +107,7 @@ def figures(results: Mapping[Cell, dict], out: Path) -> list[Path]:
 
 def drawn(task: str, results: Mapping[Cell, dict]):
     """Mean and interval over seeds of what each method deploys, over environment steps."""
-    own = {cell.method: results[cell] for cell in results if cell.task == task}
+    own = {cell.arm: results[cell] for cell in results if cell.task == task}
     figure, panel = drawing.figure(3.0)
     steps, lines = np.linspace(0.0, budget_of(results, task), 241), []
     for method, colour in zip(METHODS, drawing.COLOURS, strict=False):

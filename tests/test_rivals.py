@@ -23,7 +23,7 @@ def result(method, steps, success, **more):
 
 def test_rivals_differ_by_scheme_and_agent_alone(rivals):
     cells = rivals['rivals'].all_cells()
-    assert [cell.method for cell in cells if cell.task == 'pointmaze_medium'] == list(rivals['rivals_table'].METHODS)
+    assert [cell.arm for cell in cells if cell.task == 'pointmaze_medium'] == list(rivals['rivals_table'].METHODS)
     tables = [config.resolve(config.read(rivals['rivals'].CONFIGS / f'{"-".join(cell)}.toml')) for cell in cells]
     for cell, table in zip(cells, tables, strict=True):
         assert table['name'] == '-'.join(cell)
