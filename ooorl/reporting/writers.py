@@ -223,10 +223,8 @@ def plain(value):
         return os.fspath(value)
     if hasattr(value, "dtype"):
         return _plain_array(np.asarray(value))
-    raise UsageError(
-        "only numbers, text, lists and dictionaries can be written as JSON; "
-        f"got {type(value).__name__}; convert it first."
-    )
+    kind = type(value).__name__
+    raise UsageError(f"only numbers, text, lists and dictionaries can be written as JSON; got {kind}; convert it first.")
 
 
 def _plain_array(array):
@@ -322,11 +320,8 @@ def _lines(description, total, completed, unit, every_seconds, file, clock=time.
         left = f", {duration((total - done) / rate)} left" if 0 < rate and done < total else ""
         tail = f" | {last_note}" if last_note else ""
         share = done / max(total, 1)
-        print(
-            f"{description}: {done:,}/{total:,} {unit} ({share:.0%}), {rate:,.0f}/s{left}{tail}",
-            file=file,
-            flush=True,
-        )
+        text = f"{description}: {done:,}/{total:,} {unit} ({share:.0%}), {rate:,.0f}/s{left}{tail}"
+        print(text, file=file, flush=True)
         last, shown = (now, done), done
 
     def advance(num, note=""):
