@@ -76,6 +76,7 @@ def build_agent(
         _refuse_without_values(table, 'prior', 'reward')
         agent = prior_data(agent, spec, parse(PriorDataConfig, table['prior'], '[prior]'))
     if 'bonus' in table and with_bonus:
+        _refuse_without_values(table, 'bonus', 'raise')
         agent = signal_tables.with_bonus(agent, table['bonus'], spec)
     if 'cautious' in table:
         _refuse_without_values(table, 'cautious', 'lower')
@@ -101,6 +102,8 @@ def _refuse_without_values(table, name, what, kind='sub-table'):
 
 
 def _chunked(agent, table):
+    if (table.get('backup_steps') or 1) > table.get('chunk', 1):
+        _refuse_without_values(table, 'backup_steps', 'back up', 'key')
     try:
         settings = {'ends': table.get('chunk_ends', 'keep'), 'backup_steps': table.get('backup_steps')}
         return wrap.chunked(agent, table.get('chunk', 1), gamma=gamma_of(table) or 0.99, **settings)

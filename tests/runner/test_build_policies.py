@@ -46,6 +46,9 @@ def test_what_does_not_fit_is_one_sentence():
         built(agent='prdc', chunk=2)
     with pytest.raises(UsageError, match='chunk with agent bc: backup_steps must be at least the chunk, 3; got 2'):
         built(agent='bc', chunk=3, backup_steps=2)
+    for name, value in (('backup_steps', 4), ('bonus', {'signal': 'rnd'})):
+        with pytest.raises(UsageError, match=f'bc learns no values to .*; remove the (key|sub-table) {name}'):
+            built(agent='bc', **{name: value})
     with pytest.raises(UsageError, match='qam brings a policy of its own; remove the sub-table policy'):
         built(agent='qam', policy={'kind': 'flow'})
     with pytest.raises(UsageError, match='dsrl steers the noise .* needs a policy with decode and noise_dim'):
