@@ -58,7 +58,7 @@ JOURNEYS = {
     5: ['ooorl table runs --out results.html results.tex results.csv'],
     6: ['python agent.py'],
     7: ['ooorl export runs/bc --format npz --out robot', 'python robot/policy.py robot/policy.npz'],
-    8: ['python -c "exec(open(\'page.py\').read())"', 'ooorl run own.toml --out runs/own'],
+    8: ['python -c "exec(open(\'page.py\').read())"', 'ooorl run one_step.toml --out runs/own'],
     9: [FINETUNE, 'ooorl doctor runs/bc', 'ooorl report runs/bc --out compared.html'],
 }  # fmt: skip
 INSTEAD = {
@@ -74,14 +74,12 @@ def page(root: Path) -> None:
     import re
 
     rest = []
-    for kind, code in re.findall(r'^```(python|toml)\n(.*?)^```', (root / 'docs' / 'algorithm.md').read_text(), re.M | re.S):
+    for _, code in re.findall(r'^```(python|toml)\n(.*?)^```', (root / 'docs' / 'algorithm.md').read_text(), re.M | re.S):
         name = re.match(r'# ([\w.]+\.(?:py|toml))\n', code)
         if name:
             Path(name[1]).write_text(code)
-        elif kind == 'python':
-            rest.append(code)
         else:
-            Path('own.toml').write_text(code)
+            rest.append(code)
     Path('page.py').write_text('\n'.join(rest))
 
 

@@ -158,6 +158,7 @@ def test_the_sweep_of_the_documentation_is_one():
     ({'presets': ['fql'], 'tasks': ['hopper-medium-v2']}, 'preset fql@paper has settings for'),
     ({'presets': ['bc'], 'tasks': [TASK], 'settings': [{'nam': 'x'}]}, 'need a name and a table set'),
     ({'presets': ['bc'], 'tasks': [{'data': 'x'}]}, 'a task of a sweep needs an id'),
+    ({'presets': ['bc'], 'tasks': [{**TASK, 'dataset': 'no.npz'}]}, 'data that are there, or an id of the catalogue; got no.npz'),
     ({'presets': ['bc'], 'tasks': [TASK], 'set': {'agent.learning_rat': 1}}, "bc on mine: unknown key 'learning_rat'"),
     ({'presets': ['bc']}, 'the sweep needs tasks'),
 ])  # fmt: skip

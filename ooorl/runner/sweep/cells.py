@@ -120,7 +120,10 @@ def _setting(given):
 def _cell(folder, preset, task, changes, setting, seeds):
     dataset, environment = task.get('dataset'), task.get('env')
     if dataset and dataset not in catalogue.ENTRIES and not data.minari.cached(dataset):
-        dataset = str((folder / dataset).resolve())
+        found = (folder / dataset).resolve()
+        if not found.exists():  # a cell is named by its data's digest
+            raise UsageError(f'a task of a sweep needs data that are there, or an id of the catalogue; got {dataset}; make them')
+        dataset = str(found)
     is_file = preset.endswith('.toml')
     source = str(folder / preset) if is_file else preset
     table = chosen.table_of(source, dataset, environment, task.get('family'), changes, task.get('like'))
