@@ -57,7 +57,8 @@ CHANGES = {
     'diffusion': {
         'process': 'cosine', 'num_levels': 4, 'sampler': 'ddim', 'num_steps': 2, 'clip': 'end', 'variance': 'posterior',
         'repeat_last': 1, 'temperature': 0.5, 'sigma_min': (0.5, EDM), 'sigma_max': (8.0, EDM), 'rho': (3.0, EDM),
-        'sigma_data': (1.0, EDM), 'noise_mean': (0.0, EDM), 'noise_std': (0.5, EDM), 'network': 'mlp', 'hidden': (9,),
+        'sigma_data': (1.0, EDM), 'noise_mean': (0.0, EDM), 'noise_std': (0.5, EDM), 'start_noise': (1.0, EDM), 'network': 'mlp',
+        'hidden': (9,),
         'activation': 'relu', 'layer_norm': ('before', {'network': 'mlp'}), 'dropout': 0.5, 'time_features': 'sinusoidal',
         'num_time_features': 6, 'time_hidden': (7, 8), 'ema_rate': 0.5,
     },
