@@ -50,6 +50,7 @@ POLICIES = {
     'autoregressive': {
         'kind': 'autoregressive', 'num_bins': 41, 'num_layers': 1, 'num_heads': 2, 'width': 32, 'dropout': 0.0, 'ema_rate': 0.01,
     },
+    'gaussian': {'kind': 'gaussian', 'hidden': [64, 64]},  # is it the policy, or cloning and the search?
 }  # fmt: skip
 OF_ANY_AGENT = ('reward', 'bounds', 'sampling', 'online_sampling', 'normalise_observation', 'chunk')  # not the critic's
 KEPT_METRICS = ('q/mean', 'q/target', 'q/gap', 'policy/loss', 'policy/entropy', 'search/q', 'search/data_share')

@@ -17,6 +17,7 @@ ARMS = {
     'diffusion': 'PA-RL + diffusion',
     'flow': 'PA-RL + flow',
     'autoregressive': 'PA-RL + autoregressive',
+    'gaussian': 'PA-RL + Gaussian',
 }
 WINDOW = 4  # evaluations that a score is averaged over: one of them alone, of few episodes, crosses any line by luck
 MEDIAN_LEVEL = 0.93  # of five seeds the extremes hold the median with probability 0.9375
@@ -25,7 +26,7 @@ COLUMNS = (
     'there: median seed',
     'mean online score, minus the base',
 )  # fmt: skip
-LOOKS = {'calql': '--', 'diffusion': '-', 'flow': '-.', 'autoregressive': ':'}
+LOOKS = {'calql': '--', 'diffusion': '-', 'flow': '-.', 'autoregressive': ':', 'gaussian': (0, (5, 1, 1, 1))}
 
 
 class Curve(NamedTuple):
