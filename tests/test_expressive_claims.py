@@ -29,7 +29,7 @@ def result(arm, scores, offline=((0.0,), (0.0,)), task='maze'):
 def test_arms_differ_by_their_policy_alone(claims):
     claim = claims['parl_claim']
     base, *others = [config.resolve(claim.settings_of(cell, [])) for cell in claim.all_cells() if cell.task == 'maze2d_umaze']
-    assert len(others) == 3 and base['agent']['agent'] == 'calql' and not base['agent']['importance_sampling']
+    assert len(others) == 4 and base['agent']['agent'] == 'calql' and not base['agent']['importance_sampling']
     for other in others:
         critic = {key: value for key, value in other['agent']['critic'].items() if key in base['agent'] and key != 'hidden'}
         assert critic == {key: base['agent'][key] for key in critic} and len(critic) > 15
