@@ -45,7 +45,7 @@ KINDS = {
     'FQL': {'agent': 'fql', 'hidden': [16], 'num_steps': 3},
     'EXPO': {'agent': 'expo', 'hidden': [16], 'policy': FLOW},
     'DSRL': {'agent': 'dsrl', 'hidden': [16], 'policy': FLOW},
-    'QAM': {'agent': 'qam', 'hidden': [16], 'policy': FLOW},
+    'QAM': {'agent': 'qam', 'hidden': [16]},
     'PA-RL over a Gaussian': {'agent': 'parl', 'num_candidates': 4, 'num_kept': 2, 'num_steps': 2},
     'PA-RL over a diffusion': {'agent': 'parl', 'num_candidates': 4, 'num_kept': 2, 'num_steps': 2, 'policy': DIFFUSION},
     'PRDC': {'agent': 'prdc', 'hidden': [16]},

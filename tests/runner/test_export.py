@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from ooorl.runner import config
 from ooorl.runner.build import build_agent
 from ooorl.runner.cli import main
 from ooorl.runner.deployed import Deployed
-from ooorl.runner.export import draws, formats, parity, portable_of
+from ooorl.runner.export import array_runner, draws, formats, parity, portable_of
 from ooorl.training import checkpoint
 from ooorl.types import Spec
 
@@ -151,6 +152,17 @@ def test_files_act_as_the_policy_does(kind, tmp_path):
     assert np.isfinite(drawn).all() and (drawn != act(observation)).any()
     pytest.importorskip('onnxruntime')
     np.testing.assert_allclose(formats.onnx(portable, tmp_path)(observation, noise), expected, atol=2e-5)
+
+
+def test_what_is_not_read_again_is_let_go():
+    # 200 steps of 1 MB each, of which two are alive at a time.
+    steps = [{'op': 'add', 'in': [n, n], 'out': [n + 1]} for n in range(200)]
+    program = {'inputs': [0], 'ops': [*steps, {'op': 'neg', 'in': [200], 'out': [201]}], 'outputs': [200, 0]}
+    tracemalloc.start()
+    doubled, given = array_runner.run(program, {}, [np.zeros(250_000, np.float32)], 1)
+    assert tracemalloc.get_traced_memory()[1] < 8e6
+    tracemalloc.stop()
+    assert doubled.shape == given.shape == (250_000,)
 
 
 def test_stablehlo_takes_any_number_of_rows(tmp_path, monkeypatch):

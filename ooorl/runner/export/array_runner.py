@@ -52,9 +52,10 @@ class Policy:
 
 
 def run(program, constants, inputs, rows):
-    """The outputs of a program of operations."""
+    """The outputs of a program of operations; what is not read again is let go."""
     values = dict(zip(program['inputs'], inputs, strict=True))
-    for op in program['ops']:
+    done = program.get('done') or program.setdefault('done', _done(program))
+    for op, finished in zip(program['ops'], done, strict=True):
         reads = [constants[ref] if isinstance(ref, str) else values[ref] for ref in op['in']]
         if op['op'] in ELEMENTWISE:
             made = [ELEMENTWISE[op['op']](*reads)]
@@ -64,7 +65,21 @@ def run(program, constants, inputs, rows):
             made = STRUCTURAL[op['op']](op, rows, *reads)
             made = made if isinstance(made, list) else [made]
         values.update(zip(op['out'], made, strict=True))
+        del reads, made
+        for ref in finished:
+            del values[ref]
     return [constants[ref] if isinstance(ref, str) else values[ref] for ref in program['outputs']]
+
+
+def _done(program):
+    """For each operation the values that nothing after it reads."""
+    last = {ref: number for number, op in enumerate(program['ops']) for ref in (*op['out'], *op['in'])}
+    kept = {*program['outputs'], *program['inputs']}
+    found = [[] for _ in program['ops']]
+    for ref, number in last.items():
+        if not isinstance(ref, str) and ref not in kept:
+            found[number].append(ref)
+    return found
 
 
 def scan(op, constants, reads, rows):
