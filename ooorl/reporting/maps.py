@@ -30,8 +30,7 @@ def state_maps(states):
 def _panel(name, points, states, low, high):
     is_square = _is_space(high - low, states)
     drawn, panel = figure(3.0 if is_square else 2.4)
-    scattered = _scatter(panel, name, points)
-    _scenery(panel, states)
+    scattered = draw(panel, name, states)
     panel.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect='equal' if is_square else 'auto')
     finish(panel, str(states.get('xlabel', 'x')), str(states.get('ylabel', 'y')), grid=False)
     text = 'the data set' if name == 'offline' else name.removeprefix('online_').replace('_', ' ')
@@ -43,6 +42,13 @@ def _panel(name, points, states, low, high):
         bar.solids.set_alpha(1)
         alt += ', the first ones light and the last ones dark'
     return Panel(f'{text} ({len(points):,} states)', f'{alt}.', drawn)
+
+
+def draw(panel, name, states):
+    """Draws one set of `states` (see `state_maps`) with walls and goal into a `panel`; returns what was scattered, or None."""
+    scattered = _scatter(panel, name, np.asarray(states[name], float))
+    _scenery(panel, states)
+    return scattered
 
 
 def _is_space(extent, states):
