@@ -160,9 +160,11 @@ def detectors(place: Place, rows: Transition | None) -> dict:
     return {
         'classifier': signals.reversibility_classifier(spec, signals.ClassifierConfig(**widths)),
         'rae': signals.precedence(spec, signals.PrecedenceConfig(**widths, threshold=0.9)),
+        # The same network asked about states: a floor weighs steps, a trigger sees none.
+        'rae_of_states': signals.precedence(spec, signals.PrecedenceConfig(**widths, threshold=0.9, reset=reset)),
         'reach': signals.reset_reachability(spec, signals.ReachabilityConfig(**widths, reset=reset, radius=0.2)),
         'neighbour': signals.nearest_neighbour(
-            spec, signals.NeighbourConfig(columns=place.columns, radius=radius, capacity=1024)
+            spec, signals.NeighbourConfig(columns=place.columns, radius=radius, capacity=1024, remember='sampled')
         ),
     }
 
@@ -185,7 +187,8 @@ def method(name: str, place: Place, rows: Transition | None, planned: dict | Non
         paint, rules = partial(paint, **both), turns
     at_once, start = replace(rules, patience=0), make_task(place.id).reset(jax.random.key(0))[1]
     if kind in known:
-        return paint(detector=known[kind], trigger=interventions.when_detected(known[kind], 0.9)), rules, {}
+        seen, limit = known.get(f'{kind}_of_states', known[kind]), 0.5 if kind == 'neighbour' else 0.9
+        return paint(detector=known[kind], trigger=interventions.when_detected(seen, limit)), rules, {}
     if kind == 'leave_no_trace':
         home = _at_start(place)
         made = plain(

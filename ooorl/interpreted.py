@@ -100,11 +100,9 @@ def _step(equation, reads):
     name, params = equation.primitive.name, equation.params
     if name in CALLS:
         return _run(params[CALLS[name]], reads)
-    if name in ELEMENTS:
-        made = ELEMENTS[name](*reads)
-    elif name in OTHERS:
-        made = OTHERS[name](params, *reads)
-    else:
+    try:
+        made = ELEMENTS[name](*reads) if name in ELEMENTS else OTHERS[name](params, *reads)
+    except (KeyError, IndexError):  # unknown; or places outside, which a program may have filled or dropped
         made = _by_jax(equation, reads)
     made = made if isinstance(made, list) else [made]
     return [_typed(one, variable.aval) for one, variable in zip(made, equation.outvars, strict=True)]
@@ -224,9 +222,10 @@ def _dynamic_update_slice(params, values, update, *starts):
     return values
 
 
-def _places(shape, index, sizes, collapsed, own_batch, index_batch, starts):
+def _places(params, shape, index, sizes, collapsed, own_batch, index_batch, starts):
     # Index arrays, one an axis, of the windows of those sizes that `index[..., starts]` points to; then the windows' axes.
-    outer, places = index.shape[:-1], []
+    outer, places, clips = index.shape[:-1], [], params['mode'] == jax.lax.GatherScatterMode.CLIP
+    index = index if clips else index.astype(np.uint32)  # what is negative then lies outside
     kept = [axis for axis in range(len(shape)) if axis not in (*collapsed, *own_batch)]
     for axis in range(len(shape)):
         place = np.zeros((1,) * len(outer), int)
@@ -234,7 +233,7 @@ def _places(shape, index, sizes, collapsed, own_batch, index_batch, starts):
             at = index_batch[own_batch.index(axis)]
             place = np.arange(outer[at]).reshape([-1 if i == at else 1 for i in range(len(outer))])
         elif axis in starts:
-            place = np.clip(index[..., starts.index(axis)], 0, shape[axis] - sizes[axis])
+            place = np.clip(index[..., starts.index(axis)], 0, shape[axis] - sizes[axis] if clips else None)
         place = place.reshape(place.shape + (1,) * len(kept))
         if axis in kept:
             place = place + np.arange(sizes[axis]).reshape([-1 if i == kept.index(axis) else 1 for i in range(len(kept))])
@@ -245,7 +244,7 @@ def _places(shape, index, sizes, collapsed, own_batch, index_batch, starts):
 def _gather(params, values, index):
     numbers = params['dimension_numbers']
     places, windows = _places(
-        values.shape, index, params['slice_sizes'], numbers.collapsed_slice_dims, numbers.operand_batching_dims,
+        params, values.shape, index, params['slice_sizes'], numbers.collapsed_slice_dims, numbers.operand_batching_dims,
         numbers.start_indices_batching_dims, numbers.start_index_map,
     )  # fmt: skip
     return np.moveaxis(values[places], windows, numbers.offset_dims)
@@ -260,7 +259,7 @@ def _scatter(how):
         sizes = np.ones(values.ndim, int)
         sizes[[axis for axis in range(values.ndim) if axis not in gone]] = [updates.shape[n] for n in numbers.update_window_dims]
         places, windows = _places(
-            values.shape, index, sizes, numbers.inserted_window_dims, numbers.operand_batching_dims,
+            params, values.shape, index, sizes, numbers.inserted_window_dims, numbers.operand_batching_dims,
             numbers.scatter_indices_batching_dims, numbers.scatter_dims_to_operand_dims,
         )  # fmt: skip
         how(values, places, np.moveaxis(updates, numbers.update_window_dims, windows))

@@ -38,6 +38,12 @@ def places(x):
     return order, moved, padded, batched, jax.lax.top_k(x, 2), jnp.cumsum(x[::-1], axis=1), x[jnp.array([1, 1, 0])]
 
 
+def outside(x):
+    far = jnp.array([1, 3, -9])
+    read = x.at[far].get(mode='fill', fill_value=-1.0), x.at[far].get(mode='clip')
+    return x.at[far].set(7.0, mode='drop'), x.at[far].add(1.0), read
+
+
 def slopes(x):
     weights = jnp.ones((4, 2)) / 3.0
     return jax.value_and_grad(lambda w: (jax.nn.gelu(x @ w) ** 3 + jax.nn.softmax(x @ w)).sum())(weights)
@@ -47,7 +53,9 @@ def unknown(x):
     return jnp.linalg.cholesky(x @ x.T + 5.0 * jnp.eye(3))
 
 
-@pytest.mark.parametrize(('function', 'argument'), [(draws, KEY), (loops, X), (places, X), (slopes, X), (unknown, X)])
+@pytest.mark.parametrize(
+    ('function', 'argument'), [(draws, KEY), (loops, X), (places, X), (outside, X), (slopes, X), (unknown, X)]
+)
 def test_the_numbers_are_those_of_the_compiled_program(function, argument):
     ours, theirs = interpreted(function)(argument), jax.jit(function)(argument)
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)

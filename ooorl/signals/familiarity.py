@@ -14,10 +14,12 @@ import optax
 
 from ooorl.errors import UsageError
 from ooorl.nn.networks import mlp
+from ooorl.signals.labelling import UNKNOWN
 from ooorl.signals.reversibility import Detector, check_columns, chosen
-from ooorl.types import Array, Params, Spec, Transition
-from ooorl.validation import check_not_negative, check_positive
+from ooorl.types import Array, Params, Spec, Transition, ignore_data
+from ooorl.validation import check_choice, check_not_negative, check_positive
 
+REMEMBERED = ('collected', 'sampled')
 NOWHERE = 1e15  # where nothing is: far from everything, and finite, as every number of a state is; its square fits, too
 
 
@@ -28,9 +30,11 @@ class NeighbourConfig:
     radius: float = 0.1  # distance that scores one half, in units of the columns (`usual_distance`)
     capacity: int = 4096  # observations remembered, the newest ones
     columns: tuple[int, ...] | None = None  # of the observation that are looked at; none given: all
+    remember: str = 'collected'  # 'collected' rows, as they enter the store; or 'sampled', those of the batches, data sets' too
 
     def __post_init__(self):
         check_positive(radius=self.radius, capacity=self.capacity)
+        check_choice(REMEMBERED, remember=self.remember)
 
 
 class NeighbourState(NamedTuple):
@@ -43,8 +47,9 @@ class NeighbourState(NamedTuple):
 def nearest_neighbour(spec: Spec, config: NeighbourConfig = NeighbourConfig()) -> Detector:
     """Distance d of s' to the nearest observation remembered: score = d / (d + radius).
 
-    Every successor that enters the store is remembered, but for those whose column `label` says that they are irreversible. Of
-    more rows than fit at once, evenly spread ones are kept.
+    'collected': every successor that enters the store is remembered, but for those whose column `label` says that they are
+    irreversible. 'sampled': those of every batch that is learnt from; where it has a column `label`, only what that says is
+    reversible, so that a place is not known because somebody stands in it. Of more rows than fit at once, evenly spread ones.
     """
     width = check_columns(config.columns, spec)
 
@@ -59,21 +64,27 @@ def nearest_neighbour(spec: Spec, config: NeighbourConfig = NeighbourConfig()) -
         # Where nothing is remembered there is no distance.
         return jnp.where(nearest < NOWHERE / 2, nearest / (nearest + config.radius), 0.0)
 
-    def observe(state, transitions):
+    def stored(state, transitions, least):
+        """The state with the rows that fit and whose label is at least `least` and not 1; the others take no place."""
         rows = transitions.reward.shape[0]
         kept = np.linspace(0, rows - 1, min(rows, config.capacity)).astype(int)
-        place = chosen(transitions.next_observation, config.columns)[kept]
-        if 'label' in transitions.extras:
-            place = jnp.where((transitions.extras['label'] == 1)[kept, None], NOWHERE, place)
-        slots = (state.stored + jnp.arange(len(kept))) % config.capacity
-        return NeighbourState(state.memory.at[slots].set(place), state.stored + len(kept))
+        label = transitions.extras.get('label', jnp.zeros(rows))[kept]
+        known = (label >= least) & (label < 1)
+        slots = (state.stored + jnp.cumsum(known) - 1) % config.capacity
+        places = chosen(transitions.next_observation, config.columns)[kept]
+        memory = state.memory.at[jnp.where(known, slots, config.capacity)].set(places, mode='drop')
+        return NeighbourState(memory, state.stored + known.sum(dtype=jnp.int32))
 
     def update(state, batch, key):
         del key
-        found = score(state, batch)
-        return state, found, {'fitted': (state.stored > 0) * 1.0}
+        if config.remember == 'sampled':
+            state = stored(state, batch, 0.0)
+        return state, score(state, batch), {'fitted': (state.stored > 0) * 1.0}
 
-    return Detector(init=init, update=update, score=score, observe=observe, fitted=lambda state: state.stored > 0)
+    return Detector(
+        init=init, update=update, score=score, fitted=lambda state: state.stored > 0,
+        observe=(lambda state, rows: stored(state, rows, UNKNOWN)) if config.remember == 'collected' else ignore_data,
+    )
 
 
 def usual_distance(observation: np.ndarray, quantile: float = 0.95) -> float:

@@ -175,12 +175,18 @@ class PrecedenceConfig:
     columns: tuple[int, ...] | None = None  # of the observation that are looked at; none given: all
     threshold: float = 0.7  # probability of the order from which on a step counts as irreversible
     min_updates: int = 1000  # before it says anything
+    reset: tuple[float, ...] = ()  # where episodes begin, in the columns looked at: scores are of states and not of steps
 
     def __post_init__(self):
         check_positive(learning_rate=self.learning_rate)
         check_not_negative(min_updates=self.min_updates)
         if not 0.5 <= self.threshold < 1:
             raise UsageError(f'threshold must lie in [0.5, 1), as 0.5 is what says nothing of the order; got {self.threshold}')
+
+
+def _check_reset(reset, width):
+    if len(reset) != width:
+        raise UsageError(f'reset must have a number for each of the {width} columns looked at; got {len(reset)}')
 
 
 class PrecedenceState(NamedTuple):
@@ -205,10 +211,15 @@ def precedence(spec: Spec, config: PrecedenceConfig = PrecedenceConfig()) -> Det
     g's difference makes both orders of a pair one row and psi(x, x) one half. It depends on who collected the data: steps that a
     policy never takes back look as if they could not be.
 
+    A step's score says nothing of a state in which somebody stands. With `reset` o the score is psi(o, s'): how sure it is that
+    s' comes after the reset and nobody ever came from it to the reset, of any state. Learning is the same.
+
     Source: Grinsztajn et al., "There Is No Turning Back", NeurIPS 2021, arXiv:2106.04480 (RAE), who draw the order of each pair.
     """
     network, optimizer = mlp(config.hidden, 1), optax.adam(config.learning_rate)
     width = check_columns(config.columns, spec)
+    if config.reset:
+        _check_reset(config.reset, width)
 
     def init(key):
         params = network.init(key, jnp.zeros((1, width)), jnp.zeros((1, width)))
@@ -221,7 +232,9 @@ def precedence(spec: Spec, config: PrecedenceConfig = PrecedenceConfig()) -> Det
         return state.updates >= config.min_updates
 
     def score(state, batch):
-        psi = jax.nn.sigmoid(order(state.network, batch.observation, batch.next_observation))
+        before, after = (chosen(seen, config.columns) for seen in (batch.observation, batch.next_observation))
+        before = jnp.broadcast_to(jnp.array(config.reset), after.shape) if config.reset else before
+        psi = jax.nn.sigmoid(_antisymmetric(network, state.network, before, after))
         return jnp.where(fitted(state) & (psi > config.threshold), psi, 0.0)
 
     def update(state, batch, key):
@@ -294,8 +307,7 @@ def reset_reachability(spec: Spec, config: ReachabilityConfig) -> Detector:
       UsageError: if the reset does not fit the columns.
     """
     width = check_columns(config.columns, spec)
-    if len(config.reset) != width:
-        raise UsageError(f'reset must have a number for each of the {width} columns looked at; got {len(config.reset)}')
+    _check_reset(config.reset, width)
     network, optimizer, reset = mlp(config.hidden, 1), optax.adam(config.learning_rate), jnp.asarray(config.reset, jnp.float32)
 
     def init(key):

@@ -219,7 +219,12 @@ def intervening(
     def observe(state, transitions):
         copy, life, told = (column(transitions.observation, name) for name in ('copy', 'life', 'told'))
         place = jnp.where(life > 0, life - 1, lives).astype(jnp.int32)
-        return state._replace(told=state.told.at[copy.astype(jnp.int32), place].set(told, mode='drop'))
+        state = state._replace(told=state.told.at[copy.astype(jnp.int32), place].set(told, mode='drop'))
+        rows = with_extras(own_columns(transitions), label=labels(state.told, transitions))
+        members = {'forward': forward, 'backward': backward, 'detector': detector, 'discriminator': discriminator}
+        return state._replace(
+            **{name: one.observe(getattr(state, name), rows) for name, one in members.items() if one is not None}
+        )
 
     def update(state, batch, key):
         keys = jax.random.split(key, 4)

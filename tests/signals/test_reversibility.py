@@ -1,5 +1,7 @@
 """Detectors of what cannot be taken back, on a line and with linear networks, where every number can be worked out."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -129,6 +131,26 @@ def test_the_nearest_neighbour_halves_at_its_radius_and_forgets_what_is_bad():
     state = interpreted(signal.observe)(state, _rows(np.zeros(9), np.linspace(10, 18, 9)))  # more than fit: evenly spread
     assert sorted(state.memory[:, 0].tolist()) == [10.0, 12.0, 15.0, 18.0]
     assert usual_distance(np.array([[0.0], [1.0], [3.0]]), 1.0) == 2.0
+
+
+def test_of_batches_the_nearest_neighbour_remembers_what_is_known_to_be_reversible():
+    signal = nearest_neighbour(SPEC, NeighbourConfig(radius=0.5, capacity=4, remember='sampled'))
+    state, score, _ = interpreted(signal.update)(signal.init(KEY), _rows([0, 0, 0], [1.0, 3.0, 5.0], label=[0, 1, -1]), KEY)
+    np.testing.assert_allclose(score, [0.0, 0.8, 8 / 9])  # where one stands, unjudged, is not known for that
+    assert int(state.stored) == 1
+    state, score, _ = interpreted(signal.update)(state, _rows([0], [3.0]), KEY)  # without labels nothing speaks against it
+    assert not score.any() and int(state.stored) == 2
+
+
+def test_the_order_of_states_is_that_of_the_reset_and_them():
+    config = PrecedenceConfig(hidden=(), min_updates=0, threshold=0.5, learning_rate=0.1)
+    steps, states = precedence(SPEC, config), precedence(SPEC, replace(config, reset=(0.0,)))
+    state, _, _ = _updated(steps, _rows(np.arange(4), np.arange(1, 5)), 100)
+    seen = visited(jnp.array([[3.0], [-3.0]]))  # after the reset; before it
+    assert not interpreted(steps.score)(state, seen).any()
+    assert interpreted(states.score)(state, seen)[0] > 0.9 and interpreted(states.score)(state, seen)[1] == 0
+    with pytest.raises(UsageError, match='reset must have a number for each of the 1 columns'):
+        precedence(SPEC, replace(config, reset=(0.0, 0.0)))
 
 
 def test_confidence_losses_and_classes():

@@ -13,14 +13,20 @@ from ooorl.agents.iql import IQLConfig, iql
 from ooorl.agents.steps import imitation
 from ooorl.agents.td3 import TD3Config, td3
 from ooorl.errors import UsageError
-from ooorl.signals import ClassifierConfig, reversibility_classifier
+from ooorl.signals import (
+    ClassifierConfig,
+    NeighbourConfig,
+    nearest_neighbour,
+    reversibility_classifier,
+    state_action_counts,
+)
 from ooorl.training import interventions
 from ooorl.training.interventions import InterveningState, intervening, labels, matching, returning, wandering, when_detected
 from ooorl.training.lives import COLUMNS, WIDTH, Rules, as_lives, column, endless
 from ooorl.training.phases import Setup, online
 from ooorl.training.run import iterate, run
 from ooorl.types import Agent, Spec, Task, Transition
-from ooorl.wrap import penalised
+from ooorl.wrap import bonus, penalised
 
 SPEC = Spec(observation_dim=1, action_dim=1)
 KEY = jax.random.key(0)
@@ -140,6 +146,16 @@ def test_rows_are_labelled_by_life_and_age_once_their_life_is_judged():
     assert labels(state.told, batch).tolist() == [0, 1, -1, 1, -1, -1]
     demonstrations = batch._replace(extras={'label': jnp.zeros(6)})
     assert labels(state.told, demonstrations).tolist() == [0, 1, -1, 1, -1, 0]
+
+
+def test_what_is_collected_is_told_to_every_member_in_the_tasks_own_columns():
+    counts = state_action_counts([-1.0], [1.0], (2,), (2,))
+    detector = nearest_neighbour(SPEC, NeighbourConfig(capacity=4))
+    agent = intervening(bonus(iql(SPEC, IQLConfig(hidden=())), counts, scale=1.0), detector=detector, lives=3)
+    # The last life fell with its first step, and the row that says so is one of the next.
+    state = agent.observe(agent.init(KEY), _rows(copy=[0, 0, 0], life=[0, 1, 1], age=[0, 0, 1], told=[0, 0, 0]))
+    assert int(state.forward.signal.visits.sum()) == 3
+    assert int(state.detector.stored) == 2 and state.detector.memory.shape == (4, 1)
 
 
 def test_backward_rewards():
