@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ooorl.errors import UsageError
 
-KEPT = ('gamma', 'polyak', 'learning_rate', 'hidden', 'normalise_observation', 'reward', 'bounds', 'sampling')
+KEPT = ('gamma', 'polyak', 'learning_rate', 'hidden', 'normalise_observation', 'reward', 'bounds', 'sampling', 'backup_steps')
 TABLES = ('exploit', 'climb', 'ooo', 'bonus')
 
 
