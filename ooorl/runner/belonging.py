@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -20,10 +21,14 @@ ROWS = 300  # that are replayed, a few hundred milliseconds at most
 
 
 class Place(NamedTuple):
-    """One copy of the environment that data are compared with: a `Task` or a gymnasium environment, under its `name`."""
+    """One copy of the environment that data are compared with: a `Task` or a gymnasium environment, under its `name`.
+
+    `settings` are those of the config's `[environment]`.
+    """
 
     name: str
     made: object
+    settings: Mapping = MappingProxyType({})
 
     @property
     def action_box(self) -> action_box.Box | None:
@@ -104,7 +109,7 @@ def opened(settings: Mapping):
         merged['observation_keys'] = settings['dataset']['observation_keys']
     made = envs.single(name, **{k: tuple(v) if isinstance(v, list) else v for k, v in merged.items()}) if name else None
     try:
-        yield None if made is None else Place(name, made)
+        yield None if made is None else Place(name, made, table['settings'])
     finally:
         if hasattr(made, 'close'):
             made.close()

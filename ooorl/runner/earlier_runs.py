@@ -123,10 +123,10 @@ def stores(settings: Mapping, seeds: Sequence[int]) -> tuple[dict[str, Collected
         return {}, ()
     found, own, line = load(text, seeds, 'run.store')
     with belonging.opened(settings) as place:
-        _belongs(own, place, text)
+        differing = _belongs(own, place, text)
         first = replace(as_dataset(found, text, seeds=(0,)), notes=())
         checked = belonging.compared(first, place, settings['dataset']['replay'])
-    return {ONLINE: found}, (line, *checked.notes)
+    return {ONLINE: found}, (line, *differing, *checked.notes)
 
 
 def dataset(text: str, table: Mapping, place: 'belonging.Place | None') -> 'data.Dataset':
@@ -143,8 +143,7 @@ def dataset(text: str, table: Mapping, place: 'belonging.Place | None') -> 'data
     if any(table.get(key) is not None for key in ('action_low', 'action_high')):
         raise UsageError(f'action_low and action_high are for files; the actions of run {text} lie in [-1, 1]; remove the keys')
     found, own, line = load(text, None, 'dataset.path')
-    _belongs(own, place, text)
-    return as_dataset(found, text, notes=(line,))
+    return as_dataset(found, text, notes=(line, *_belongs(own, place, text)))
 
 
 def as_dataset(found: Collected, name: str, *, seeds: Sequence[int] | None = None, notes: Sequence[str] = ()) -> 'data.Dataset':
@@ -170,9 +169,9 @@ def as_dataset(found: Collected, name: str, *, seeds: Sequence[int] | None = Non
 
 
 def _belongs(own, place, text):
-    """Refuses rows of another environment, or of the same with another box of actions."""
+    """Refuses rows of another environment, or of the same with another box of actions; a line about settings that differ."""
     if place is None:
-        return
+        return ()
     if own['environment']['id'] != place.name:
         given = own['environment']['id']
         raise UsageError(f'rows of {place.name} were needed; {text} was collected in {given}; name a run of this environment')
@@ -182,6 +181,21 @@ def _belongs(own, place, text):
                 f'actions in {action_box.shown(place.action_box)}, the box of {place.name} with these settings, were needed; '
                 f'those of {text} were made in {action_box.shown(other.action_box)}; collect anew'
             )
+        return _differing(other.settings, place.settings, text)
+
+
+def _differing(theirs, ours, text):
+    """A warning where rows were collected with other settings of their environment: its time limit, or how it moves and pays."""
+    told = [
+        f'{key} = {theirs.get(key, "its default")} there and {ours.get(key, "its default")} here'
+        for key in sorted({*theirs, *ours})
+        if _plain(theirs.get(key)) != _plain(ours.get(key))
+    ]
+    return (f'warning: {text} was collected with other settings of its environment: {", ".join(told)}',) if told else ()
+
+
+def _plain(value):
+    return list(value) if isinstance(value, tuple) else value
 
 
 def spec_of(found: Collected) -> Spec:

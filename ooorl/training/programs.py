@@ -206,11 +206,26 @@ def _answer(function):
         return None, error
 
 
+class _Part(NamedTuple):
+    """The last part of a phase: its steps, how long it took, and what of that no step is to blame for; None: not known yet."""
+
+    count: int
+    seconds: float
+    fixed: float | None
+
+
 @dataclass
 class Pace:
-    """How many steps make a part of `PART_SECONDS`, judged by the parts before. No number of a run depends on it."""
+    """How many steps make a part of `PART_SECONDS`, judged by the parts before. No number of a run depends on it.
 
-    seconds: dict[str, float] = field(default_factory=dict)  # of one step, by phase
+        seconds = fixed + count * each
+
+    A part costs something however short it is: seeds mapped in groups copy their stores once. Were that taken for the cost of a
+    step, parts of one step would follow one another for ever. So twice as many steps are tried once, and two parts, one at least
+    twice as long as the other, tell both; `fixed` is left out of the two seconds.
+    """
+
+    parts: dict[str, _Part] = field(default_factory=dict)  # by phase
 
     def count(self, phase, left: int) -> int:
         """Steps of the next part of a phase, of which `left` remain in the round; one where nothing is known yet.
@@ -219,9 +234,22 @@ class Pace:
         """
         if num_hosts() > 1:
             return left
-        known = self.seconds.get(phase.name)
-        return min(left, 1 if known is None else max(1, int(PART_SECONDS / max(known, 1e-9))))
+        last = self.parts.get(phase.name)
+        return min(left, 1 if last is None else max(1, int(_wanted(last))))
 
     def took(self, phase, count: int, seconds: float) -> None:
         """A part of `count` steps took so long."""
-        self.seconds[phase.name] = seconds / count
+        last = self.parts.get(phase.name)
+        fixed = None if last is None else last.fixed
+        if last is not None and max(count, last.count) >= 2 * min(count, last.count):
+            each = max(0.0, (seconds - last.seconds) / (count - last.count))
+            fixed = max(0.0, seconds - count * each)
+        self.parts[phase.name] = _Part(count, seconds, fixed)
+
+
+def _wanted(last):
+    """Steps that `PART_SECONDS` are for, at most twice as many as before where fixed costs alone speak for more."""
+    whole = PART_SECONDS * last.count / max(last.seconds, 1e-9)
+    if last.fixed is None:
+        return max(whole, 2 * last.count)
+    return min(PART_SECONDS * last.count / max(last.seconds - last.fixed, 1e-9), max(whole, 2 * last.count))

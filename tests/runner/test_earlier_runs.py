@@ -119,3 +119,14 @@ def test_seeds_that_diverged_while_collecting_are_refused():
     earlier_runs._refuse_diverged([3], [1], (3, 5), 'runs/a', '--store')
     with pytest.raises(UsageError, match='seed 3 of runs/a diverged'):
         earlier_runs._refuse_diverged([3], [0, 1], (3, 5), 'runs/a', '--store')
+
+
+def test_a_store_that_was_collected_with_another_time_limit_is_told(finished):
+    out, _ = finished
+    settings = {'run__store': str(out), 'ooo__retrain_at': [8], 'environment__settings': {'horizon': 13, 'start_noise': 0.0}}
+    lines = [line for line in prepare(changed(COLLECTING, **settings)).store_notes if line.startswith('warning')]
+    assert len(lines) == 1 and lines[0].endswith('horizon = 12 there and 13 here, start_noise = its default there and 0.0 here')
+    same = prepare(changed(COLLECTING, run__store=str(out), ooo__retrain_at=[8]))
+    assert not any('warning' in line for line in same.store_notes)
+    table = changed(COLLECTING, dataset={'path': str(out)}, environment__settings={'horizon': 13})
+    assert any('horizon = 12 there and 13 here' in line for line in prepare(table).dataset.notes)

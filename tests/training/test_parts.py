@@ -126,6 +126,16 @@ def test_a_part_is_as_long_as_the_ones_before_say():
     assert pace.count(phase, 1000) == 50 and pace.count(phase, 20) == 20
     pace.took(phase, 50, 100 * PART_SECONDS)  # two parts' time a step
     assert pace.count(phase, 1000) == 1
+    pace.took(phase, 1, 2 * PART_SECONDS)
+    assert pace.count(phase, 1000) == 1  # and two steps are not tried again and again
+
+
+def test_what_a_part_costs_however_short_it_is_does_not_make_it_short():
+    phase, pace, counts = setup_of('compiled').phases[0], Pace(), []
+    for _ in range(10):  # 3 parts' time before the first step, a hundredth of one for each
+        counts.append(pace.count(phase, 1000))
+        pace.took(phase, counts[-1], (3.0 + 0.01 * counts[-1]) * PART_SECONDS)
+    assert counts[:7] == [1, 2, 4, 8, 16, 32, 64] and all(99 <= count <= 100 for count in counts[7:])
 
 
 def test_a_stopwatch_counts_every_second_once():
