@@ -17,7 +17,6 @@ import numpy as np
 import tomli_w
 
 from ooorl.runner.cli import main
-from ooorl.runner.config import override
 
 TIME = {'hidden': [16], 'dropout': 0.0, 'num_time_features': 4, 'time_hidden': [8]}
 DIFFUSION = {'kind': 'diffusion', 'num_steps': 4, **TIME}
@@ -50,6 +49,29 @@ KINDS = {
     'PA-RL over a diffusion': {'agent': 'parl', 'num_candidates': 4, 'num_kept': 2, 'num_steps': 2, 'policy': DIFFUSION},
     'PRDC': {'agent': 'prdc', 'hidden': [16]},
     'O-DICE': {'agent': 'odice', 'hidden': [16], 'policy_hidden': [16]},
+    'PA-RL over tokens': {'agent': 'parl', 'num_candidates': 4, 'num_kept': 2, 'num_steps': 2, 'policy': BINS},
+}  # fmt: skip
+# Kinds that are a whole config, laid over the common one; `steered` needs the run of another kind.
+SMALL = {'hidden': [16], 'sampling': {'batch_size': 16}}
+CLONING = {'agent': 'bc', 'sampling': {'batch_size': 16}}
+ONLINE = {'num_env_steps': 40, 'num_updates': 10, 'random_steps': 8}
+WHOLE = {
+    'consistency': {
+        'run': {'scheme': 'distil'}, 'distil': {'teacher_updates': 10, 'return_updates': 10, 'num_updates': 10},
+        'teacher': {**CLONING, 'policy': {**EDM, 'sampler': 'heun', 'clip': 'end', 'network': 'mlp'}},
+        'returns': {'agent': 'returns', **SMALL},
+        'student': {**CLONING, 'agent': 'distil', 'policy': {'kind': 'consistency', 'num_levels': 4, 'network': 'mlp', **TIME}},
+    },
+    'SAC': {'run': {'scheme': 'online'}, 'online': ONLINE, 'agent': {'agent': 'sac', **SMALL}, 'dataset': None},
+    'steered flow': {
+        'run': {'scheme': 'online'}, 'online': ONLINE, 'agent': {'agent': 'sac', **SMALL}, 'dataset': None,
+        'steered': {'run': 'flow', 'bound': 1.5},
+    },
+    'OOO, retrained': {
+        'run': {'scheme': 'ooo'},
+        'ooo': {'pretrain_updates': 10, 'explore_updates': 10, 'retrain_updates': 10, 'num_env_steps': 40},
+        'explore': {'agent': 'iql', **SMALL, 'bonus': {'signal': 'rnd'}}, 'exploit': {'agent': 'iql', **SMALL},
+    },
 }  # fmt: skip
 WITHOUT_JAX = """
 import sys
@@ -73,15 +95,21 @@ def called(*words):
     return status, heard.getvalue().strip()
 
 
-def trained(folder, table, *options):
-    """A run of a few updates."""
+def trained(folder, name):
+    """A run of a few updates: None, or what it said where it failed."""
     config = {
         'name': folder.name, 'run': {'scheme': 'offline', 'seeds': '0:1', 'updates_per_round': 5},
         'dataset': {'scripted': 'u_maze', 'settings': {'num_episodes': 8}}, 'environment': {'id': 'ooorl/UMaze-v0'},
-        'evaluation': {'num_episodes': 0}, 'offline': {'num_updates': 10}, 'agent': {**table, 'sampling': {'batch_size': 16}},
+        'evaluation': {'num_episodes': 0},
     }  # fmt: skip
-    for option in options:
-        override(config, option)
+    own = WHOLE.get(name) or {'offline': {'num_updates': 10}, 'agent': {**KINDS[name], 'sampling': {'batch_size': 16}}}
+    for key, value in own.items():
+        config[key] = {**config.get(key, {}), **value} if value is not None else {}
+    if 'steered' in own:
+        base = folder.with_name('base')
+        config['steered']['run'] = str(base)
+        if told := trained(base, own['steered']['run']):
+            return told
     (folder.parent / f'{folder.name}.toml').write_text(tomli_w.dumps(config), encoding='utf-8')
     status, told = called('run', folder.parent / f'{folder.name}.toml', '--out', folder)
     return told.splitlines()[-1] if status else None
@@ -113,10 +141,10 @@ def everything(path, chosen):
     found = json.loads(path.read_text(encoding='utf-8')) if path.exists() else {'kinds': {}}
     found['versions'] = {name: version(name) for name in ('jax', 'numpy', 'onnxruntime')}
     with tempfile.TemporaryDirectory() as scratch:
-        for number, (name, table) in enumerate(KINDS.items()):
+        for number, name in enumerate([*KINDS, *WHOLE]):
             if name in chosen or (not chosen and name not in found['kinds']):
                 run = Path(scratch) / f'run{number}'
-                found['kinds'][name] = trained(run, table) or exported(run)
+                found['kinds'][name] = trained(run, name) or exported(run)
                 print(name, json.dumps(found['kinds'][name]), flush=True)
                 path.write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from ooorl.runner.build import build_agent
 from ooorl.runner.cli import main
 from ooorl.runner.deployed import Deployed
 from ooorl.runner.export import array_runner, draws, formats, parity, portable_of
+from ooorl.runner.export.operations import without_draws
 from ooorl.training import checkpoint
 from ooorl.types import Spec
 
@@ -133,7 +135,6 @@ KINDS = {
     },
     'chunks of a flow': {'agent': 'bc', 'chunk': 2, 'policy': {'kind': 'flow', 'num_steps': 3, 'hidden': [8]}},
 }  # fmt: skip
-BINS = {'kind': 'autoregressive', 'width': 8, 'num_heads': 1, 'num_layers': 1, 'num_bins': 5}
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -144,8 +145,9 @@ def test_files_act_as_the_policy_does(kind, tmp_path):
     expected = policy(observation, key)
     traced = draws.traced(policy.best_action, jnp.zeros((5, 3)), key)
     noise = [np.asarray(array) for array in draws.recorded(traced, [observation, key])[1]]
-    assert len(noise) == 1 and expected.shape == ((5, 2, 2) if 'chunks' in kind else (5, 2))
+    assert expected.shape == ((5, 2, 2) if 'chunks' in kind else (5, 2))
     act = formats.npz(portable, tmp_path)
+    assert [array.shape for array in noise] == act.noise_shapes(5) and noise
     np.testing.assert_allclose(act(observation, noise), expected, atol=2e-5)
     assert (expected[..., 0] >= -2).all() and (expected[..., 1] >= 0).all() and (expected[..., 1] <= 1).all()
     drawn = act(observation)
@@ -185,11 +187,37 @@ def test_what_cannot_leave_is_refused(tmp_path):
     given = deployed(agent='parl', imitate='nothing', num_steps=0, num_kept=2, num_candidates=2, critic=critic, policy=black_box)
     with pytest.raises(UsageError, match='calls a function of yours in Python'):
         portable_of(given, 'x')
-    drawing = deployed(agent='iql', hidden=[8], reranked={'num_candidates': 2}, policy=BINS)
-    with pytest.raises(UsageError, match="noise as an input, .* phase 'offline' draws otherwise"):
-        formats.npz(portable_of(drawing, 'x'), tmp_path)
-    with pytest.raises(UsageError, match="phase 'offline' draws otherwise"):
-        formats.stablehlo(portable_of(drawing, 'x'), tmp_path)
+    coins = draws.traced(lambda x, key: x + jax.random.randint(key, (), 0, 2), jnp.zeros(3), jax.random.key(0))
+    with pytest.raises(UsageError, match='draws that are normal or uniform; who draws otherwise'):
+        without_draws(coins, 'who', {})
+
+
+def drawing(observation, key):
+    """What tokens, re-ranking and climbing along gradients need: draws in a loop, writing into a cache, windows of arrays."""
+
+    def step(cache, inputs):
+        place, key = inputs
+        drawn = jax.random.uniform(key, (observation.shape[0], 1), minval=-3.0, maxval=-1.0)
+        written = jax.vmap(lambda row, new: jax.lax.dynamic_update_slice_in_dim(row, new, place, 0))(cache, drawn)
+        return jax.lax.dynamic_update_slice_in_dim(written, 2 * drawn, 2 - place, 1), jax.random.normal(key)
+
+    empty, keys = jnp.zeros((observation.shape[0], 3)), jax.random.split(key, 3)
+    cache, drawn = jax.lax.scan(step, empty, (jnp.arange(3), keys), reverse=True)
+    steep = jax.grad(lambda x: (x[jnp.arange(1)[0]] ** 2).sum())(observation.T).T
+    return jnp.tanh(jax.lax.dynamic_slice_in_dim(cache, 1, 2, 1) + steep[:, :2] + drawn[0])
+
+
+def test_draws_in_loops_and_places_written_to_become_inputs_and_operations(tmp_path):
+    policy = SimpleNamespace(best_action=drawing, interface=INTERFACE, chunk=1, phase='offline', seed=0)
+    portable = portable_of(policy, 'x')
+    assert portable.about['noise_kinds'] == ['uniform', 'normal'] * 3
+    observation, key = np.asarray(jax.random.normal(jax.random.key(2), (5, 3))), jax.random.key(3)
+    found, noise = draws.recorded(draws.traced(drawing, observation, key), [observation, key])
+    expected = drawing(observation, key)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+    act = formats.npz(portable, tmp_path)
+    assert [array.shape for array in noise] == act.noise_shapes(5)
+    np.testing.assert_allclose(act(observation, noise), expected, rtol=1e-5)
+    assert (act(observation) != act(observation)).any()
     pytest.importorskip('onnxruntime')
-    with pytest.raises(UsageError, match='has no word for dynamic_update_slice'):
-        formats.onnx(portable_of(deployed(agent='bc', policy=BINS), 'x'), tmp_path)
+    np.testing.assert_allclose(formats.onnx(portable, tmp_path)(observation, noise), expected, rtol=1e-5)

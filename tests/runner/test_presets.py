@@ -72,6 +72,10 @@ def test_what_a_task_changes():
     assert value('iql@finetune', 'pen-binary-v0', 'finetune.offline_updates') == 25_000
     assert value('iql@finetune', 'pen-binary-v0', 'offline.num_updates') is None
     assert value('prdc', 'halfcheetah-medium-v2', 'agent.q_normalisation') == 40.0
+    assert [value('rebrac', f'hopper-{kind}-v2', 'agent.cloning_weight') for kind in ('random', 'medium', 'medium-replay')] == [
+        0.001, 0.01, 0.05,
+    ]  # fmt: skip
+    assert [value('cql', task, 'run.scheme') for task in ('hopper-medium-v2', 'antmaze-umaze-v2')] == ['offline', 'finetune']
     like = presets.task_of('mine.hdf5', 'Hopper-v4', None, 'hopper-medium-expert-v2')  # that one of Hopper-v4's tasks
     assert presets.preset('rebrac', like).table['agent']['cloning_weight'] == 0.1
     assert presets.task_of(None, 'Hopper-v4').family == 'locomotion'
@@ -82,7 +86,7 @@ def test_what_a_task_changes():
     (('run', 'fql', '--dataset', 'hopper-medium-v2'),
      'fql@paper has settings for antmaze, adroit, ogbench; hopper-medium-v2 is locomotion; choose fql@small'),
     (('run', 'iql@mine', '--dataset', 'hopper-medium-v2'), "iql has the variants paper, finetune, corl, small, mild; got 'mine'"),
-    (('run', 'rebrac', '--dataset', 'hopper-random-v2'), 'rebrac knows no agent.cloning_weight for hopper-random-v2'),
+    (('run', 'rebrac', '--dataset', 'ant-medium-v2'), 'rebrac knows no agent.cloning_weight for ant-medium-v2'),
     (('run', 'iql', '--like', 'nothing-v0'), "--like needs an id of the catalogue; got 'nothing-v0'"),
     (('run', 'iql', '--env', 'Nowhere-v0'), 'needs the family of its task; Nowhere-v0 tells none'),
     (('run', 'iqll', '--dataset', 'x'), 'a config file or a preset is needed (bc, calql'),

@@ -1,7 +1,7 @@
 """Policies out of run directories, as files that need neither ooorl nor its data: `ooorl export`.
 
 A file holds one policy of one phase and seed, with normalisers, sampler, re-ranking and the action box inside: a function of raw
-observations and, where the policy draws, of standard-normal noise. It is traced from what `ooorl eval` plays with, so that every
+observations and, where the policy draws, of noise. It is traced from what `ooorl eval` plays with, so that every
 agent, policy and wrapper comes along; what a format cannot say is refused in a sentence.
 """
 
@@ -77,12 +77,12 @@ def portable_of(policy: Deployed, source: str) -> Portable:
     explicit = draws.explicit(traced)
     interface = {name: value for name, value in policy.interface.items() if name not in ('observation_mean', 'observation_std')}
     about = {
-        **interface, 'chunk': policy.chunk, 'noise': [[size(n) for n in aval.shape] for aval in noise],
-        'phase': policy.phase, 'seed': policy.seed, 'source': source,
+        **interface, 'chunk': policy.chunk, 'noise': [[size(n) for n in own.shape] for own in noise],
+        'noise_kinds': [own.kind for own in noise], 'phase': policy.phase, 'seed': policy.seed, 'source': source,
     }  # fmt: skip
     return Portable(
         function=lambda observation, *given: explicit([observation, key], given),
-        shapes=[observation, *(jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in noise)],
+        shapes=[observation, *(jax.ShapeDtypeStruct(own.shape, own.dtype) for own in noise)],
         about=json.loads(json.dumps(about)),
         who=who,
     )

@@ -5,7 +5,8 @@
     action = act(observation)              # [O] or [B, O], raw units -> [A] or [B, A], the environment's units
 
 A policy that draws its actions takes its noise from a generator, `load(path, seed=0)`, or as given: `act(observation, noise)`,
-one array for each of `act.noise_shapes(B)`. The file holds the network as a list of operations; this page knows each of them.
+one array for each of `act.noise_shapes(B)`, of the kinds `act.about['noise_kinds']`. The file holds the network as a list of
+operations; this page knows each of them.
 """
 
 import json
@@ -22,6 +23,7 @@ ELEMENTWISE = {
     'rsqrt': lambda x: 1 / np.sqrt(x), 'logistic': lambda x: 1 / (1 + np.exp(-x)),
     'clamp': lambda low, x, high: np.clip(x, low, high), 'select': lambda which, first, second: np.where(which, second, first),
 }  # fmt: skip
+NOISE = {'normal': lambda generator: generator.standard_normal, 'uniform': lambda generator: generator.random}
 
 
 def load(path, seed=0):
@@ -39,14 +41,15 @@ class Policy:
         self.generator = np.random.default_rng(seed)
 
     def noise_shapes(self, rows):
-        """Shapes of the standard-normal noise that actions for so many rows take."""
+        """Shapes of the noise, standard normal or uniform in [0, 1), that actions for so many rows take."""
         return [_shape(shape, rows) for shape in self.about['noise']]
 
     def __call__(self, observation, noise=None):
         observation = np.asarray(observation, np.float32)
         rows = observation.reshape(-1, self.about['observation_dim'])
         if noise is None:
-            noise = [self.generator.standard_normal(shape, np.float32) for shape in self.noise_shapes(len(rows))]
+            makers = [NOISE[kind](self.generator) for kind in self.about['noise_kinds']]
+            noise = [make(shape, np.float32) for make, shape in zip(makers, self.noise_shapes(len(rows)), strict=True)]
         action = run(self.about['program'], self.constants, [rows, *noise], len(rows))[0]
         return action.reshape(*observation.shape[:-1], *action.shape[1:])
 
@@ -166,12 +169,13 @@ def _gather(op, rows, x, index):
     return np.moveaxis(x[places], windows, op['offset'])
 
 
-def _scatter_add(op, rows, x, index, updates):
-    sizes, kept = np.ones(x.ndim, int), [axis for axis in range(x.ndim) if axis not in op['collapsed'] + op['batch'][0]]
-    sizes[kept] = [updates.shape[axis] for axis in op['offset']]
-    places, windows = _places(op, x.shape, index, sizes)
-    x = np.array(x)
-    np.add.at(x, places, np.moveaxis(updates, op['offset'], windows))
+def _scatter(op, rows, x, index, updates):
+    places, windows = _places(op, x.shape, index, _shape(op['sizes'], rows))
+    x, updates = np.array(x), np.moveaxis(updates, op['offset'], windows)
+    if op['op'] == 'scatter':
+        x[places] = updates
+    else:
+        np.add.at(x, places, updates)
     return x
 
 
@@ -191,7 +195,7 @@ STRUCTURAL = {
     'argmax': lambda op, rows, x: np.argmax(x, op['axis']).astype(op['dtype']),
     'argmin': lambda op, rows, x: np.argmin(x, op['axis']).astype(op['dtype']),
     'broadcast': _broadcast, 'slice': _slice, 'split': _split, 'iota': _iota, 'sort': _sort,
-    'gather': _gather, 'scatter_add': _scatter_add, 'dynamic_slice': _dynamic_slice,
+    'gather': _gather, 'scatter': _scatter, 'scatter_add': _scatter, 'dynamic_slice': _dynamic_slice,
     'dynamic_update_slice': _dynamic_update_slice,
 }  # fmt: skip
 

@@ -176,7 +176,10 @@ def _sort(graph, op, first, *others):
 
 
 def _gather(graph, op, x, index):
-    """Windows that take an axis whole or one place of it, which is all that indexing along axes needs."""
+    """A window, or many that take an axis whole or one place of it, which is all that indexing along axes needs."""
+    if not op['outer']:
+        window = _dynamic_slice(graph, op, x, *_starts(graph, op, index))
+        return graph.node('Squeeze', [window, graph.constant(op['collapsed'])]) if op['collapsed'] else window
     own, others = op['batch']
     kept = [axis for axis in range(len(op['of'])) if axis not in op['collapsed'] + own]
     if any(op['sizes'][axis] != op['of'][axis] for axis in kept):
@@ -198,6 +201,58 @@ def _gather(graph, op, x, index):
     back = [axis for axis in range(rank) if axis not in op['offset']]
     order = [len(outer) + op['offset'].index(axis) if axis in op['offset'] else back.index(axis) for axis in range(rank)]
     return graph.node('Transpose', [found], perm=order)
+
+
+def _starts(graph, op, index):
+    """Where a single window begins, for each axis, out of the vector that says so for some."""
+    found = [graph.constant(0)] * len(op['of'])
+    for place, axis in enumerate(op['starts']):
+        found[axis] = graph.node('Gather', [index, graph.constant(place)], axis=0)
+    return found
+
+
+def _scatter(graph, op, x, index, updates):
+    if op['outer']:
+        raise UsageError(f'export to onnx knows writing to one place; {graph.who} writes to many at once; export it as npz')
+    starts = _starts(graph, op, index)
+    window = graph.node('Unsqueeze', [updates, graph.constant(op['collapsed'])]) if op['collapsed'] else updates
+    if op['op'] == 'scatter_add':
+        window = graph.node('Add', [_dynamic_slice(graph, op, x, *starts), window])
+    return _dynamic_update_slice(graph, op, x, window, *starts)
+
+
+def _start(graph, op, starts, axis):
+    """Where a window along an axis begins and ends, as vectors of one place: held inside, as jax does."""
+    start = graph.node('Reshape', [graph.node('Cast', [starts[axis]], to=7), graph.constant([1])])
+    last = graph.node('Sub', [graph.sizes([op['of'][axis]]), graph.sizes([op['sizes'][axis]])])
+    start = graph.node('Max', [graph.node('Min', [start, last]), graph.constant([0])])
+    return start, graph.node('Add', [start, graph.sizes([op['sizes'][axis]])])
+
+
+def _parts(op):
+    """The axes that a window does not take whole."""
+    return [axis for axis, (whole, size) in enumerate(zip(op['of'], op['sizes'], strict=True)) if whole != size]
+
+
+def _dynamic_slice(graph, op, x, *starts):
+    for axis in _parts(op):
+        x = graph.node('Slice', [x, *_start(graph, op, starts, axis), graph.constant([axis])])
+    return x
+
+
+def _dynamic_update_slice(graph, op, x, update, *starts):
+    """What lies before the window, the window, what lies behind it: one axis after another, from the inside."""
+    axes = _parts(op)
+    if not axes:
+        return update
+    axis, ends, along = axes[0], _start(graph, op, starts, axes[0]), graph.constant([axes[0]])
+    if len(axes) > 1:
+        within = graph.node('Slice', [x, *ends, along])
+        of = [op['sizes'][axis] if place == axis else size for place, size in enumerate(op['of'])]
+        update = _dynamic_update_slice(graph, {**op, 'of': of}, within, update, *starts)
+    before = graph.node('Slice', [x, graph.constant([0]), ends[0], along])
+    after = graph.node('Slice', [x, ends[1], graph.sizes([op['of'][axis]]), along])
+    return graph.node('Concat', [before, update, after], axis=axis)
 
 
 def _scan(graph, op, *reads):
@@ -232,4 +287,5 @@ _WRITERS = {
     'astype': _astype, 'broadcast': _broadcast, 'slice': _slice, 'split': _split, 'stack': _stack,
     'unstack': _unstack, 'flip': _flip, 'reduce': _reduce, 'argmax': _extreme('ArgMax'), 'argmin': _extreme('ArgMin'),
     'iota': _iota, 'sort': _sort, 'gather': _gather, 'scan': _scan,
+    'scatter': _scatter, 'scatter_add': _scatter, 'dynamic_slice': _dynamic_slice, 'dynamic_update_slice': _dynamic_update_slice,
 }  # fmt: skip

@@ -177,14 +177,36 @@ def _gather(equation, lowering):
     }  # fmt: skip
 
 
-def _scatter(equation, lowering):
+def _scatter(op):
+    """Scatter and scatter-add: where windows of `sizes` begin, which `updates` hold without the collapsed axes."""
+
+    def settings(equation, lowering):
+        if op == 'scatter' and equation.params['update_jaxpr'] is not None:
+            return _unknown(equation, lowering)
+        numbers = equation.params['dimension_numbers']
+        operand, index, updates = (atom.aval.shape for atom in equation.invars)
+        own = [*numbers.inserted_window_dims, *numbers.operand_batching_dims]
+        window = iter([updates[axis] for axis in numbers.update_window_dims])
+        return op, {
+            'offset': _ints(numbers.update_window_dims), 'collapsed': _ints(numbers.inserted_window_dims),
+            'starts': _ints(numbers.scatter_dims_to_operand_dims),
+            'batch': [_ints(numbers.operand_batching_dims), _ints(numbers.scatter_indices_batching_dims)],
+            'of': _sizes(operand), 'sizes': _sizes(1 if axis in own else next(window) for axis in range(len(operand))),
+            'outer': _sizes(index[:-1]),
+        }  # fmt: skip
+
+    return settings
+
+
+def _dynamic_slice(equation, lowering):
     del lowering
-    numbers = equation.params['dimension_numbers']
-    return 'scatter_add', {
-        'offset': _ints(numbers.update_window_dims), 'collapsed': _ints(numbers.inserted_window_dims),
-        'starts': _ints(numbers.scatter_dims_to_operand_dims),
-        'batch': [_ints(numbers.operand_batching_dims), _ints(numbers.scatter_indices_batching_dims)],
-    }  # fmt: skip
+    return 'dynamic_slice', {'of': _sizes(equation.invars[0].aval.shape), 'sizes': _sizes(equation.params['slice_sizes'])}
+
+
+def _update_slice(equation, lowering):
+    del lowering
+    of, sizes = (_sizes(atom.aval.shape) for atom in equation.invars[:2])
+    return 'dynamic_update_slice', {'of': of, 'sizes': sizes}
 
 
 def _scan(equation, lowering):
@@ -242,14 +264,15 @@ _SPECIAL = {
     'iota': _setting('iota', shape=('shape', _sizes), axis=('dimension', int), dtype=('dtype', _dtype)),
     'argmax': _setting('argmax', axis=('axes', lambda axes: int(axes[0])), dtype=('index_dtype', _dtype)),
     'argmin': _setting('argmin', axis=('axes', lambda axes: int(axes[0])), dtype=('index_dtype', _dtype)),
-    'dynamic_slice': _setting('dynamic_slice', sizes=('slice_sizes', _sizes)),
-    'dynamic_update_slice': _setting('dynamic_update_slice'),
+    'dynamic_slice': _dynamic_slice,
+    'dynamic_update_slice': _update_slice,
     'slice': _slice,
     'sort': _sort,
     'dot_general': _dot,
     'gather': _gather,
-    'scatter-add': _scatter,
-    'scatter_add': _scatter,
+    'scatter': _scatter('scatter'),
+    'scatter-add': _scatter('scatter_add'),
+    'scatter_add': _scatter('scatter_add'),
     'scan': _scan,
 }
 for _name, _by in REDUCTIONS.items():
