@@ -54,7 +54,7 @@ KINDS = {
 # Kinds that are a whole config, laid over the common one; `steered` needs the run of another kind.
 SMALL = {'hidden': [16], 'sampling': {'batch_size': 16}}
 CLONING = {'agent': 'bc', 'sampling': {'batch_size': 16}}
-ONLINE = {'num_env_steps': 40, 'num_updates': 10, 'random_steps': 8}
+ONLINE = {'num_env_steps': 40, 'num_updates': 40, 'random_steps': 8}
 WHOLE = {
     'consistency': {
         'run': {'scheme': 'distil'}, 'distil': {'teacher_updates': 10, 'return_updates': 10, 'num_updates': 10},
@@ -69,7 +69,7 @@ WHOLE = {
     },
     'OOO, retrained': {
         'run': {'scheme': 'ooo'},
-        'ooo': {'pretrain_updates': 10, 'explore_updates': 10, 'retrain_updates': 10, 'num_env_steps': 40},
+        'ooo': {'pretrain_updates': 10, 'explore_updates': 40, 'retrain_updates': 10, 'num_env_steps': 40},
         'explore': {'agent': 'iql', **SMALL, 'bonus': {'signal': 'rnd'}}, 'exploit': {'agent': 'iql', **SMALL},
     },
 }  # fmt: skip

@@ -6,7 +6,7 @@ import json
 import os
 
 from ooorl import catalogue
-from ooorl.data import action_box, arrays, d4rl, fixups, hdf5, lerobot, minari
+from ooorl.data import action_box, arrays, d4rl, fixups, hdf5, lerobot, minari, tabular
 from ooorl.data.action_box import Box
 from ooorl.data.arrays import from_arrays
 from ooorl.data.dataset import Columns, Dataset, assemble
@@ -249,6 +249,11 @@ def _recognised(path):
     if head == hdf5.SIGNATURE or hdf5.h5py.is_hdf5(path):
         with hdf5.opened(path) as file:
             return "minari" if minari.is_minari(hdf5.names(file)) else "d4rl"
+    if tabular.is_table(path):
+        raise UsageError(
+            f"The columns of a log need names; {path} is one; make a data set of it with `ooorl data convert {path} mine.npz"
+            " --observations A,B --actions C --reward D --episode E`, --terminal and --timeout where it says these."
+        )
     what = "empty" if not head else "one npy array" if head[:6] == b"\x93NUMPY" else "neither"
     raise UsageError(
         f"An HDF5 or npz file is needed; {path} is {what}; convert it to an npz file with arrays"

@@ -1,7 +1,9 @@
 """Logs as tables, CSV or Parquet, one row a step: read by the names of their columns into the arrays that `from_arrays` takes.
 
-Names may be patterns (`x_*`), in the order of the numbers in them. Episodes end at a terminal row, at a time-out row, and where
-the column `episode` changes: then the last row counts as cut off, unless it is terminal.
+Cells are parted by commas, semicolons, tabs or bars, whichever the header has; where it is not commas, numbers may have a decimal
+comma. Columns of a Parquet file may be lists of numbers. Names may be patterns (`x_*`), in the order of the numbers in them.
+Episodes end at a terminal row, at a time-out row, and where the column `episode` changes: then the last row counts as cut off,
+unless it is terminal.
 """
 
 import csv
@@ -14,7 +16,9 @@ import numpy as np
 
 from ooorl.errors import UsageError
 
-ENDINGS = (".csv", ".parquet")
+ENDINGS = (".csv", ".tsv", ".parquet")
+_DELIMITERS = ",;\t|"
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 _FLAGS = {"true": 1.0, "false": 0.0}
 
 
@@ -37,7 +41,7 @@ def read(
     """The arrays of a log.
 
     Args:
-      path: a `.csv` file with a header, or a `.parquet` file (which needs pyarrow).
+      path: a `.csv` or `.tsv` file with a header, or a `.parquet` file (which needs pyarrow).
       observations: columns, or patterns of them, in this order.
       actions: likewise.
       reward: a column.
@@ -77,14 +81,17 @@ def _columns(path) -> Mapping[str, list]:
 
 def _csv(path):
     with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = csv.reader(file)
-        header = [name.strip() for name in next(rows, [])]
-        cells = [row for row in rows if row]
+        first = file.readline()
+        delimiter = max(_DELIMITERS, key=first.count)
+        header = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+        cells = [row for row in csv.reader(file, delimiter=delimiter) if row]
     if len(set(header)) != len(header) or not cells:
         raise UsageError(f"A CSV file with a header of different names and with rows is needed; {path} has none; mend it.")
     wrong = next((number for number, row in enumerate(cells) if len(row) != len(header)), None)
     if wrong is not None:
         raise UsageError(f"{len(header)} cells a row are needed; row {wrong + 2} of {path} has {len(cells[wrong])}; mend it.")
+    if delimiter != ",":
+        cells = [[cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell.strip()) else cell for cell in row] for row in cells]
     return dict(zip(header, zip(*cells, strict=True), strict=True))
 
 
@@ -108,7 +115,22 @@ def _matrix(columns, names, path):
         if not found:
             _column(columns, name, path)
         chosen += found
-    return np.stack([_numbers(columns, name, path) for name in chosen], axis=-1).astype(np.float32)
+    parts = [_vectors(_column(columns, name, path), name, path) for name in chosen]
+    parts = [_numbers(columns, name, path)[:, None] if own is None else own for name, own in zip(chosen, parts, strict=True)]
+    return np.concatenate(parts, axis=-1).astype(np.float32)
+
+
+def _vectors(cells, name, path):
+    """A column of lists as `[rows, numbers]`; None where its cells are no lists."""
+    if not isinstance(cells[0], list):
+        return None
+    try:
+        found = np.asarray(cells, np.float64)
+        if found.ndim == 2:
+            return found
+    except (TypeError, ValueError):
+        pass
+    raise UsageError(f"Lists of as many numbers in every row are needed in column {name!r}; {path} has others; mend it.")
 
 
 def _natural(name):

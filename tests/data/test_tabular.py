@@ -53,6 +53,29 @@ def test_parquet_is_read_alike():
         np.testing.assert_array_equal(tabular.read('log.parquet', **COLUMNS)[name], array)
 
 
+@pytest.mark.parametrize('delimiter', ';\t|')
+def test_other_delimiters_and_decimal_commas_are_read_alike(delimiter):
+    with open('other.csv', 'w') as file:
+        file.write(ROWS.replace(',', delimiter).replace('0.5', '0,5'))
+    for name, array in tabular.read('log.csv', **COLUMNS).items():
+        np.testing.assert_array_equal(tabular.read('other.csv', **COLUMNS)[name], array)
+
+
+def test_columns_of_lists():
+    pyarrow = pytest.importorskip('pyarrow')
+    from pyarrow import parquet
+
+    names = {'observations': ['state', 'x'], 'actions': ['a'], 'reward': 'r', 'terminal': 'r'}
+    state = [[1.0, 2.0], [3.0, 4.0]]
+    parquet.write_table(pyarrow.table({'state': state, 'x': [5, 6], 'a': [[0.5], [1]], 'r': [0, 1]}), 'log.parquet')
+    arrays = tabular.read('log.parquet', **names)
+    np.testing.assert_array_equal(arrays['observations'], [[1, 2, 5], [3, 4, 6]])
+    np.testing.assert_array_equal(arrays['actions'], [[0.5], [1]])
+    parquet.write_table(pyarrow.table({'state': [[1.0], [3.0, 4.0]], 'x': [5, 6], 'a': [[1], [1]], 'r': [0, 1]}), 'log.parquet')
+    with pytest.raises(UsageError, match="Lists of as many numbers in every row are needed in column 'state'"):
+        tabular.read('log.parquet', **names)
+
+
 @pytest.mark.parametrize(('changed', 'text', 'told'), [
     ({'reward': 'profit'}, ROWS, "Column 'profit' is needed; log.csv has run, x_10, x_2, force, gain, done"),
     ({'observations': ['y_*']}, ROWS, r"Column 'y_\*' is needed"),
@@ -72,3 +95,5 @@ def test_what_is_wrong_is_said(changed, text, told):
 def test_columns_must_be_named(capsys):
     assert main(['data', 'convert', 'log.csv', 'log.npz', '--actions', 'force']) == 2
     assert '--observations, --reward of log.csv were not named' in capsys.readouterr().err
+    assert main(['data', 'check', 'log.csv']) == 2
+    assert 'make a data set of it with `ooorl data convert log.csv mine.npz' in capsys.readouterr().err
