@@ -155,10 +155,16 @@ def as_network(module: nn.Module) -> Network:
     """A module whose call takes `train`, which is on where `apply` is given a key for dropout."""
 
     def apply(params, *inputs, key: Key | None = None):
-        rngs = None if key is None else {'dropout': key}
-        return module.apply(params, *inputs, train=key is not None, rngs=rngs)
+        return _applied(module, params, inputs, key)
 
     return Network(init=functools.partial(_initial, module), apply=apply)
+
+
+# Traced once for all members of an ensemble, targets, agents and losses; inlined, it leaves nothing of its own in a program.
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _applied(module, params, inputs, key):
+    rngs = None if key is None else {'dropout': key}
+    return module.apply(params, *inputs, train=key is not None, rngs=rngs)
 
 
 @functools.partial(jax.jit, static_argnums=0)  # traced once for all members of an ensemble and all agents with such a network

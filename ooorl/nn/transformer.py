@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ooorl.errors import UsageError
+from ooorl.nn.networks import as_network
 from ooorl.types import Array, Params
 
 # GPT-2's, and its projections onto the residual stream divided by the root of their number.
@@ -148,14 +149,10 @@ def causal_transformer(
     if width % num_heads:
         raise UsageError(f'width must be a multiple of num_heads, {num_heads}; got {width}')
     module = _TokenModel(num_tokens, num_bins, num_layers, num_heads, width, dropout)
-
-    def apply(params, observation, tokens, key=None):
-        rngs = None if key is None else {'dropout': key}
-        return module.apply(params, observation, tokens, train=key is not None, rngs=rngs)
-
+    whole = as_network(module)
     return TokenNetwork(
-        init=module.init,
-        apply=apply,
+        init=whole.init,
+        apply=whole.apply,
         first=lambda params, observation: module.apply(params, observation, method='first'),
         following=lambda params, *args: module.apply(params, *args, method='following'),
     )

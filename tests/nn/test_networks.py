@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ooorl.nn.networks import mlp, unit_length
+from ooorl.nn.networks import ACTIVATIONS, mlp, unit_length
 
 
 def test_unit_length_by_hand():
@@ -25,3 +25,16 @@ def test_a_network_divides_its_last_hidden_layer_by_its_norm():
     for unit, expected in ((False, [[22.0], [0.0]]), (True, [[2.2], [0.0]])):
         output = mlp((2, 2), 1, unit_features=unit).apply({'params': layers}, given)
         np.testing.assert_allclose(output, expected, rtol=1e-6)
+
+
+def test_equal_networks_are_traced_once_and_leave_only_their_operations(monkeypatch):
+    given, traces = jnp.ones((1, 2)), []
+    relu = ACTIVATIONS['relu']
+    monkeypatch.setitem(ACTIVATIONS, 'relu', lambda x: (traces.append(None), relu(x))[1])
+    params = {'params': {f'Dense_{n}': {'kernel': jnp.ones((2, 2)), 'bias': jnp.zeros(2)} for n in range(2)}}
+
+    def loss(params):
+        return mlp((2,), 2).apply(params, given).sum() + mlp((2,), 2).apply(params, 2.0 * given).sum()
+
+    program = jax.make_jaxpr(jax.grad(loss))(params)
+    assert len(traces) <= 1 and not any('_applied' in str(one.params.get('name', '')) for one in program.eqns)
