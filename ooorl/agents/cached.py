@@ -140,3 +140,16 @@ def refreshed(agent: Agent, policy: Policy, states: Array, *, every: int, num: i
 
     reads = tuple(name for name in agent.reads if name not in COLUMNS)
     return nested(agent, init=init, update=update, reads=(*reads, *PLACES))
+
+
+def beside_kept(agent: Agent, keeper: Agent) -> Agent:
+    """The agent, which draws anew for every batch, with the states of `keeper`, its `refreshed` form, whose draws stay.
+
+    So a phase on rows for which nothing is kept goes on with what a phase that kept its draws has learnt.
+    """
+
+    def update(state, batch, key):
+        own, metrics = agent.update(state.agent, batch, key)
+        return state._replace(agent=own), metrics
+
+    return nested(agent, init=keeper.init, update=update)

@@ -34,7 +34,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ooorl.agents.cached import COLUMNS, refreshed
+from ooorl.agents.cached import COLUMNS, beside_kept, refreshed
 from ooorl.agents.calql import calql_critic
 from ooorl.agents.search import CHOICES, SearchConfig, choose, members_value, search
 from ooorl.agents.steps import descend_policy, imitation, learner, over_critic
@@ -56,14 +56,13 @@ class PARLConfig(Scheduled, SearchConfig):
     distil_choice: str = 'softmax'  # of what the search found: 'softmax' (antmaze, kitchen) or 'best' (CALVIN)
     acting: str = 'best'  # of what the search found: 'best' or 'softmax'
     cached: bool = False  # draws to learn from are kept for every row of the data (agents.cached): drawn once, or
-    refresh_every: int | None = None  # drawn anew from the policy, each within so many updates; for policies that learn
+    refresh_every: int | None = None  # drawn anew from the policy, each within so many updates; for policies that learn.
+    # With cached = false, in [agent.online]: all draws are made anew, and the kept ones stay as they were.
 
     def __post_init__(self):
         Scheduled.__post_init__(self)
         SearchConfig.__post_init__(self)
         check_positive(learning_rate=self.learning_rate, refresh_every=self.refresh_every)
-        if self.refresh_every and not self.cached:
-            raise UsageError(f'refresh_every is for draws that are kept; got {self.refresh_every} with cached = false; set it')
         check_choice(IMITATED, imitate=self.imitate)
         check_choice(CHOICES, distil_choice=self.distil_choice, acting=self.acting)
 
@@ -133,7 +132,8 @@ def parl(
 ) -> Agent:
     """PA-RL over any critic (Cal-QL's where none is given) and any policy (diffusion where none is given).
 
-    `states` `[U, O]` are the data's (`cached.states_of`), as the agent sees them, where kept draws are refreshed.
+    `states` `[U, O]` are the data's (`cached.states_of`), as the agent sees them, where kept draws are refreshed. An agent with
+    the same `refresh_every` and `cached = false` goes on with such a state and draws anew, on whatever rows.
 
     Raises:
       UsageError: if draws are to be refreshed and no states are given.
@@ -184,4 +184,5 @@ def parl(
         return agent
     if states is None:
         raise UsageError('refresh_every draws anew for every state of the data; got none; name a data set')
-    return refreshed(agent, policy, states, every=config.refresh_every, num=config.num_candidates)
+    keeper = refreshed(agent, policy, states, every=config.refresh_every, num=config.num_candidates)
+    return keeper if config.cached else beside_kept(agent, keeper)

@@ -19,10 +19,19 @@ def with_kept_draws(config: Mapping, spec: Spec, dataset: Transition) -> Transit
     Raises:
       UsageError: if the policy learns and its draws are never refreshed, or rows are collected, of which no draws are kept.
     """
-    for table in (config[name] for name in AGENT_TABLES if config.get(name, {}).get('cached')):
+    for table in (config[name] for name in AGENT_TABLES if 'cached' in config.get(name, {})):
+        if not table['cached']:
+            _refuse_nothing_kept(table)
+            continue
         _refuse_other_rows(config['run'], table)
         dataset = with_places(dataset) if table.get('refresh_every') else _drawn_once(table, spec, dataset)
     return dataset
+
+
+def _refuse_nothing_kept(table):
+    if table.get('refresh_every'):
+        given = table['refresh_every']
+        raise UsageError(f'refresh_every is for draws that are kept; got {given} with cached = false; set cached = true')
 
 
 def _refuse_other_rows(run, table):
@@ -30,10 +39,9 @@ def _refuse_other_rows(run, table):
     if run['store']:
         raise UsageError(f'cached keeps draws for the rows of the data set; got others in run.store, {run["store"]}; remove one')
     if scheme not in QUIET_SCHEMES and (online_table(table) or table)['cached']:
-        # Draws that are refreshed are a part of the state, which goes on as it is.
-        instead = 'without refresh_every' if table.get('refresh_every') else 'in [agent.online] where it is to be kept offline'
         raise UsageError(
-            f'cached keeps draws for the rows of the data set; scheme {scheme!r} collects others; set cached = false, {instead}'
+            f'cached keeps draws for the rows of the data set; scheme {scheme!r} collects others; set cached = false, in '
+            '[agent.online] where it is to be kept offline'
         )
 
 

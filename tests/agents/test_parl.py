@@ -210,6 +210,19 @@ def test_draws_refreshed_in_every_update_are_those_of_no_cache():
     assert {'place', 'next_place'} <= set(agents[0].reads) and 'candidates' not in agents[0].reads
 
 
+def test_a_phase_that_draws_anew_goes_on_with_a_state_that_kept_draws_and_leaves_them():
+    policy, critic = deterministic_policy(SPEC, (8,), exploration_std=0.0), iql_critic(SPEC, IQLConfig(hidden=(8,)))
+    data = row_data()._replace(**{name: jnp.ones(7) for name in ('reward', 'discount')})  # no places: rows of another store
+    keeping, plain = (refreshing(every, critic, policy, data) for every in (1, None))
+    settings = {'num_candidates': 2, 'num_kept': 2, 'num_steps': 0, 'learning_rate': 0.1, 'distil_choice': 'best'}
+    after = parl(SPEC, PARLConfig(**settings, refresh_every=1), critic=critic, policy=policy, states=states_of(data))
+    state = interpreted(keeping.init)(KEYS[0])
+    new, _ = interpreted(after.update)(state, data, KEYS[1])
+    own, _ = interpreted(plain.update)(state.agent, data, KEYS[1])
+    assert trees_equal(new.agent, own) and trees_equal(new.kept, state.kept) and not trees_equal(new.agent, state.agent)
+    assert set(after.reads) == set(plain.reads)
+
+
 def test_every_draw_is_made_anew_within_so_many_updates():
     """Nine states and `every = 4`: three in each update, so that the fourth begins the second round."""
     counting = replace(
@@ -231,8 +244,6 @@ def test_every_draw_is_made_anew_within_so_many_updates():
 
 
 def test_refreshing_needs_kept_draws_and_states():
-    with pytest.raises(UsageError, match='refresh_every is for draws that are kept; got 5 with cached = false'):
-        PARLConfig(refresh_every=5)
     with pytest.raises(UsageError, match='refresh_every must be greater than 0'):
         PARLConfig(cached=True, refresh_every=0)
     with pytest.raises(UsageError, match='draws anew for every state of the data; got none; name a data set'):

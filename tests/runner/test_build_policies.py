@@ -115,6 +115,11 @@ def test_a_given_policy_sees_raw_observations_and_is_asked_once_for_each_row():
     assert with_kept_draws(config.resolve(tables | {'agent': agent | {'cached': False}}), SPEC, data) is data
     places = with_kept_draws(config.resolve(tables | {'agent': agent | {'refresh_every': 5}}), SPEC, data).extras
     assert set(places) == {'place', 'next_place'}
+    with pytest.raises(UsageError, match='refresh_every is for draws that are kept; got 5 with cached = false'):
+        with_kept_draws(config.resolve(tables | {'agent': agent | {'cached': False, 'refresh_every': 5}}), SPEC, data)
+    fresh = {'cached': True, 'refresh_every': 5, 'online': {'cached': False}}
+    tuned = config.resolve({'run': {'scheme': 'finetune'}, 'agent': agent | fresh})
+    assert set(with_kept_draws(tuned, SPEC, data).extras) == set(places)
     collecting = {'run': {'scheme': 'online'}, 'agent': agent}
     with pytest.raises(UsageError, match="cached keeps draws for the rows of the data set; scheme 'online' collects others"):
         with_kept_draws(config.resolve(collecting), SPEC, data)
