@@ -9,7 +9,8 @@ A cell is task:part, `configs/distil/small.toml` on one of `TASKS`. Part `studen
 one teacher, which is then also asked in fewer steps. A part named after an entry of `ABLATION` is another student of the same
 teacher, from the run directory of `students`, with the same keys, in which one detail that paper and released code disagree on is
 another. `fql` and `ofql` (one-step mean flow) learn values instead, with the student's network and as many updates as teacher and
-student together; `gaussian` is plain cloning. Nothing was tuned for any of them.
+student together; `gaussian` is plain cloning, `mean_flow` OFQL's policy without values, `_fast` the same at the teacher's rates.
+Nothing was tuned for any of them.
 """
 
 import argparse
@@ -42,8 +43,15 @@ TASKS = {
     'halfcheetah': ('HalfCheetah-v4', ''),
     'maze2d': ('ooorl/Maze2dUmaze-v0', 'maze2d-umaze-v1'),
     'pointmaze': ('pointmaze-medium-navigate-singletask-task1-v0', ''),
+    'pointmaze3': ('pointmaze-medium-navigate-singletask-task3-v0', ''),
+    'hopper16': ('Hopper-v4', ''),
 }
-WHOLE = ('hopper', 'halfcheetah')  # the data's episodes are whole ones, from the environment's starts
+# What a task's tables of agents have beside the config's: plans of several steps.
+PLANS = {
+    'pointmaze3': dict.fromkeys(('teacher', 'returns', 'student'), {'chunk': 25}),
+    'hopper16': dict.fromkeys(('teacher', 'student'), {'chunk': 16, 'chunk_executed': 1}),
+}
+WHOLE = ('hopper', 'halfcheetah', 'hopper16')  # the data's episodes are whole ones, from the environment's starts
 # What is another than in RACTD, of the student that is trained.
 PLAIN = {'reward_weight': 0.0}
 ABLATION = {
@@ -72,7 +80,10 @@ RIVALS = {
         'policy': {'kind': 'mean_flow', 'ema_rate': 0.005},
     },
     'gaussian': {'agent': 'bc', 'policy': {'kind': 'gaussian'}, 'learning_rate': 1e-3, 'schedule': 'cosine'},
+    'mean_flow': {'agent': 'bc', 'policy': {'kind': 'mean_flow', 'ema_rate': 0.005}, 'learning_rate': 3e-4},
 }  # fmt: skip
+FAST = {'learning_rate': 1e-3, 'schedule': 'cosine'}  # the teacher's
+RIVALS |= {f'{name}_fast': RIVALS[name] | FAST for name in ('ofql', 'fql', 'mean_flow')}
 PARTS = ('students', *RIVALS, *ABLATION)
 CALLS, SECONDS = 200, 3.0  # of one latency: so many calls, or as many as fit
 WIDE = (512, 512, 512)
@@ -82,6 +93,8 @@ def settings_of(task, part, overrides):
     """The config of a cell."""
     settings = config.read(SMALL, overrides)
     settings['name'], (settings['environment']['id'], settings['evaluation']['task']) = f'ractd-{task}-{part}', TASKS[task]
+    for table, plan in PLANS.get(task, {}).items():
+        settings[table] |= plan
     if part not in RIVALS:
         return settings
     student, updates = settings['student'], settings.pop('distil')
@@ -90,9 +103,9 @@ def settings_of(task, part, overrides):
     agent = copy.deepcopy(RIVALS[part])
     held = agent['policy'] if 'policy' in agent else agent
     held['hidden'] = agent['hidden'] = student['policy']['hidden']
-    if part == 'gaussian':
+    if agent['agent'] == 'bc':
         del agent['hidden']
-    agent |= {name: student[name] for name in ('normalise_observation', 'sampling')}
+    agent |= {name: student[name] for name in ('normalise_observation', 'sampling', 'chunk', 'chunk_executed') if name in student}
     return settings | {
         'run': settings['run'] | {'scheme': 'offline'}, 'agent': agent,
         'offline': {'num_updates': updates['teacher_updates'] + updates['num_updates']},
