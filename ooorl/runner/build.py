@@ -237,8 +237,9 @@ def _distil_phases(config, spec, dataset, settings):
         bare = {**judge, 'normalise_observation': False, 'chunk': 1, 'chunk_executed': None}
         per_step = Spec(observation_dim=spec.observation_dim, action_dim=judge['chunk'] * spec.action_dim)
         learns_from |= {'returns': build_agent(bare, per_step, dataset), 'return_dim': per_step.action_dim}
+    earlier, _ = settings.pop('teacher'), settings.pop('digest')
     return schemes.distil(
-        build_agent(teacher, spec, dataset),
+        None if earlier else build_agent(teacher, spec, dataset),
         build_agent(student, spec, dataset, learns_from=learns_from),
         returns=judge and build_agent(judge, spec, dataset),
         **settings,

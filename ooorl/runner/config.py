@@ -86,6 +86,9 @@ def resolve(table: Mapping) -> dict:
     Raises:
       UsageError: naming the table, the key and the nearest known key.
     """
+    from ooorl.runner import taught  # which reads configs
+
+    table = taught.with_table(table)
     name = table.get('name', 'run')
     rest = {key: value for key, value in table.items() if key != 'name'}
     _refuse_unknown(rest, (*TABLES, *AGENT_TABLES), 'the config')

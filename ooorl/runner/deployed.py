@@ -5,8 +5,9 @@ deviation of the observations that it was trained on. Runs without it (killed be
 another session, with their data and environment.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from ooorl.runner import build, run_directory, steering
 from ooorl.runner.prepare import Prepared, prepare
 from ooorl.runner.seed_list import parse_seeds
 from ooorl.training import checkpoint
-from ooorl.types import Spec, Transition
+from ooorl.types import Agent, Spec, State, Transition
 
 INTERFACE = 'interface'  # its key in summary.json
 
@@ -91,30 +92,64 @@ def load(run_dir: str | Path, *, phase: str | None = None, seed: int | None = No
       >>> policy = ooorl.load('runs/demo')  # doctest: +SKIP
       >>> action = policy(observation)  # doctest: +SKIP
     """
-    directory = Path(run_dir)
-    settings = run_directory.read_config(directory, 'load')
-    summary = _summary(directory)
+    found = finished(Path(run_dir), phase, 'load')
+    seed = found.seeds[0] if seed is None else seed
+    state = jax.tree.map(lambda leaf: leaf[0], found.of_seeds((seed,)))
+    agent = steering.outward(found.agent, found.steers)
+    return Deployed(agent, state, found.interface, phase=found.phase, seed=seed)
+
+
+class Finished(NamedTuple):
+    """A phase that a run has finished: its agent and the final states `[S]` of all of the run's seeds."""
+
+    agent: Agent
+    states: State
+    seeds: tuple[int, ...]
+    phase: str
+    interface: Mapping
+    steers: 'steering.Frozen | None'
+    purpose: str
+
+    def of_seeds(self, seeds: Sequence[int]) -> State:
+        """The states `[len(seeds)]` of some of its seeds.
+
+        Raises:
+          UsageError: where the run has no such seed, or one that diverged.
+        """
+        for seed in seeds:
+            if seed not in self.seeds:
+                held = ', '.join(map(str, self.seeds))
+                raise UsageError(f'{self.purpose} needs a seed of the run; it has {held}; got {seed}')
+            own = jax.tree.map(lambda leaf, number=self.seeds.index(seed): leaf[number], self.states)
+            if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(own) if np.issubdtype(leaf.dtype, np.floating)):
+                raise UsageError(
+                    f'{self.purpose} needs finite parameters; those of seed {seed} in phase {self.phase!r} are not; name another'
+                )
+        rows = np.asarray([self.seeds.index(seed) for seed in seeds])
+        return jax.tree.map(lambda leaf: leaf[rows], self.states)
+
+
+def finished(directory: Path, phase: str | None, purpose: str) -> Finished:
+    """The phase of a run directory (None: the one that the run is about), for somebody's `purpose`.
+
+    Raises:
+      UsageError: if there is no such run or no such finished phase.
+    """
+    settings, summary = run_directory.read_config(directory, purpose), _summary(directory)
     interface = _checked(summary[INTERFACE], directory) if INTERFACE in summary else of_prepared(prepare(settings))
     steers = steering.frozen(settings)
     nothing = None if steers else stand_in(interface)
     phases = build.build_phases(settings, steers.spec if steers else spec_of(interface), nothing)
-    chosen = _chosen(phases, phase, summary)
-    seeds = parse_seeds(settings['run']['seeds'])
-    if seed is not None and seed not in seeds:
-        raise UsageError(f'load needs a seed of the run; it has {settings["run"]["seeds"]}; got {seed}')
+    chosen, seeds = _chosen(phases, phase, summary, purpose), tuple(parse_seeds(settings['run']['seeds']))
     keys = jax.eval_shape(lambda: jax.vmap(jax.random.key)(jnp.zeros(len(seeds), jnp.uint32)))
     shapes = jax.eval_shape(jax.vmap(chosen.agent.init), keys)
     states = _restored(directory / 'checkpoint', chosen.name, shapes)
     if states is None:
         raise UsageError(
-            f'load needs a finished phase; the checkpoints of {directory} hold no policy of {chosen.name!r}; let the run get '
-            'further, or name another phase'
+            f'{purpose} needs a finished phase; the checkpoints of {directory} hold no policy of {chosen.name!r}; let the run '
+            'get further, or name another phase'
         )
-    seed = seeds[0] if seed is None else seed
-    state = jax.tree.map(lambda leaf: leaf[seeds.index(seed)], states)
-    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state) if np.issubdtype(leaf.dtype, np.floating)):
-        raise UsageError(f'load needs finite parameters; those of seed {seed} in phase {chosen.name!r} are not; name another')
-    return Deployed(steering.outward(chosen.agent, steers), state, interface, phase=chosen.name, seed=seed)
+    return Finished(chosen.agent, states, seeds, chosen.name, interface, steers, purpose)
 
 
 def _restored(directory, phase, shapes):
@@ -192,11 +227,11 @@ def stand_in(interface):
     return Transition(observation, action, zero, zero, observation, {'boundary': zero})
 
 
-def _chosen(phases, name, summary):
+def _chosen(phases, name, summary, purpose):
     by_name = {phase.name: phase for phase in phases if phase.num_updates}
     if name is None:
         lead = arms.leading(summary) if summary.get('phases') else None
         return by_name.get(lead) or list(by_name.values())[-1]
     if name not in by_name:
-        raise UsageError(f'load needs a phase that trained a policy; there are {", ".join(by_name)}; got {name!r}')
+        raise UsageError(f'{purpose} needs a phase that trained a policy; there are {", ".join(by_name)}; got {name!r}')
     return by_name[name]

@@ -16,7 +16,7 @@ from ooorl.data.pull import pull
 from ooorl.data.splits import Combinations
 from ooorl.errors import UsageError
 from ooorl.mapping import num_cores, num_shares
-from ooorl.runner import belonging, build, config, earlier_runs, hosts, memory, run_directory, steering, without_resets
+from ooorl.runner import belonging, build, config, earlier_runs, hosts, memory, run_directory, steering, taught, without_resets
 from ooorl.runner.head_support import check_heads
 from ooorl.runner.kept_draws import with_kept_draws
 from ooorl.runner.return_range import with_return_ranges
@@ -69,6 +69,7 @@ def prepare(settings: Mapping, *, fits: bool = True) -> Prepared:
     settings, environment, evaluation = _with_steering(settings, environment, evaluation, box)
     evaluation = _by_combination(evaluation, settings['dataset'], dataset)
     stores, notes = earlier_runs.stores(settings, seeds)
+    settings, given = taught.given(settings, seeds, dataset)
     spec = _spec(dataset, environment, settings['environment']['id'], stores)
     settings, dataset = with_return_ranges(settings, dataset)
     transitions = None if dataset is None else with_kept_draws(settings, spec, dataset.transitions)
@@ -86,6 +87,7 @@ def prepare(settings: Mapping, *, fits: bool = True) -> Prepared:
         seed_group=run['seed_group'] or seed_group(settings, -(-len(seeds) // num_shares(len(seeds)))),
         score_range=build.score_range(settings),
         stores=stores,
+        given=given,
     )
     if 'lives' in settings:
         bare = {key: value for key, value in settings['agent'].items() if key != 'cautious'}

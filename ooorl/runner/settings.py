@@ -166,6 +166,8 @@ class OOOConfig:
 class DistilSchemeConfig:
     """The `[distil]` table, scheme 'distil': all on the data set."""
 
+    teacher: str = ''  # RUN_DIR or RUN_DIR:phase of an earlier run, whose policy teaches; empty: [teacher] is trained first
+    digest: str = ''  # of that policy's parameters, filled in, so that a resumed run finds the same one
     teacher_updates: int = 1_000_000  # of the agent in [teacher]
     return_updates: int = 100_000  # of the one in [returns], where there is such a table
     num_updates: int = 100_000  # of the student

@@ -13,7 +13,7 @@ import numpy as np
 
 from ooorl.envs.steered import steered
 from ooorl.errors import UsageError
-from ooorl.types import Agent, Environment, Spec
+from ooorl.types import Agent, Environment, Spec, State
 from ooorl.validation import check_positive
 
 SCHEMES = ('online', 'ooo')
@@ -89,7 +89,7 @@ def frozen(settings: Mapping) -> Frozen | None:
         )
     if agent.chunk > 1:
         raise UsageError(f'[steered] needs a policy of single steps; that of {table["run"]} decides on {agent.chunk}; use dsrl')
-    digest = _digest(state)
+    digest = digest_of(state)
     if table['digest'] not in ('', digest):
         raise UsageError(f'[steered] needs the policy that this run began with; {table["run"]} has another now; restore it')
     return Frozen(
@@ -98,7 +98,8 @@ def frozen(settings: Mapping) -> Frozen | None:
     )
 
 
-def _digest(state):
+def digest_of(state: State) -> str:
+    """The beginning of the SHA-256 of a state's arrays."""
     leaves = (np.ascontiguousarray(leaf) for leaf in jax.tree.leaves(state))
     return hashlib.sha256(b''.join(leaf.tobytes() for leaf in leaves)).hexdigest()[:16]
 

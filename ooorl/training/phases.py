@@ -16,7 +16,7 @@ from ooorl.training.evaluate import ScoreRange
 from ooorl.training.lengths import Rounds, divided
 from ooorl.training.replay import ReplayState
 from ooorl.training.sampling import Sampling
-from ooorl.types import Agent, Environment, Transition
+from ooorl.types import Agent, Environment, State, Transition
 from ooorl.validation import check_not_negative, check_positive
 
 
@@ -31,7 +31,8 @@ class Phase:
       num_env_steps: environment steps collected in this phase, per seed, over all copies; 0 means offline.
       cycle_steps: steps of every copy between two blocks of updates.
       start: name of an earlier phase whose final agent state is continued; None means freshly initialised.
-      sources: names of earlier phases whose final agent states the new agent is given (`Agent.inherit`).
+      sources: names of earlier phases, or of states of earlier runs (`Setup.given`), whose final agent states the new agent
+        is given (`Agent.inherit`).
       fresh_optimizers: begin with new optimiser states where `start` continues an agent; parameters are kept.
       store: the online store this phase adds to or reads from; None means the data set only.
       online_limit: read only the first so many rows of the store; None means all.
@@ -90,6 +91,7 @@ class Setup:
       seed_group: seeds mapped together on a CPU (see `mapping.map_seeds`).
       score_range: which score normalises to 0 and 100 and where, or None.
       stores: what earlier runs have collected, by name; phases may read them and add nothing.
+      given: final agent states `[S]` of earlier runs, by the names that `Phase.sources` has for them.
       devices: what several devices share out: 'seeds', or the rows of each 'batch' (`spread.over_batches` makes such a setup).
     """
 
@@ -103,6 +105,7 @@ class Setup:
     seed_group: int | None = None
     score_range: ScoreRange | None = None
     stores: Mapping[str, Collected] = field(default_factory=dict)
+    given: Mapping[str, State] = field(default_factory=dict)
     devices: str = 'seeds'
 
     def streams(self, store: str | None) -> dict[str, int]:

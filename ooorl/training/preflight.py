@@ -14,13 +14,13 @@ def check(setup: Setup) -> None:
       UsageError: naming the phase and what to change.
     """
     names = [phase.name for phase in setup.phases]
-    if len(set(names)) != len(names):
-        raise UsageError(f'phases need names of their own; got {names}')
+    if len({*names, *setup.given}) != len(names) + len(setup.given):
+        raise UsageError(f'phases need names of their own; got {[*setup.given, *names]}')
     for number, phase in enumerate(setup.phases):
         if phase.start is not None and phase.start not in names[:number]:
             raise UsageError(f'phase {phase.name!r} starts from {phase.start!r}, which is not an earlier phase of this run')
         _check_continued(phase, setup.phases[:number])
-        _check_sources(phase, names[:number])
+        _check_sources(phase, (*setup.given, *names[:number]))
         if phase.num_env_steps and setup.environment is None:
             raise UsageError(f'phase {phase.name!r} collects data and needs an environment; none was given')
         _check_store(phase, number, setup)

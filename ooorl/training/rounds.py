@@ -66,7 +66,8 @@ def begin(programs: Programs, state: RunState, phase) -> RunState:
         agent = _fresh(programs, state, phase)
     if phase.sources:
         # Copies, because what is given stays while the agent's own state is donated.
-        given = _copied(tuple(state.finished[name] for name in phase.sources))
+        held = {**setup.given, **state.finished}
+        given = _copied(tuple(held[name] for name in phase.sources))
         agent = _distinct(programs.call(('inherit', phase.agent), jax.vmap(phase.agent.inherit), agent, given, rare=True))
     state = state._replace(stores=stores, collectors=collectors)
     return state._replace(agent=_observe_stored(programs, state, phase, agent))

@@ -7,11 +7,11 @@ from ooorl.types import Agent
 
 
 def distil(
-    teacher: Agent,
+    teacher: Agent | None,
     student: Agent,
     *,
-    teacher_updates: int,
     num_updates: int,
+    teacher_updates: int = 0,
     returns: Agent | None = None,
     return_updates: int = 0,
     sampling: Sampling = Sampling(),
@@ -24,13 +24,17 @@ def distil(
     2. `returns`: the model of returns on the same data; none where the student takes no account of them.
     3. `distil`: the student, given the final states of both.
 
-    To distil the agent of any other phase, write the last one by hand: `Phase(..., agent=student, sources=(its name,))`.
+    Without a teacher the first is left out, and the student takes from `Setup.given['teacher']`, an earlier run's. To distil the
+    agent of any other phase, write the last one by hand: `Phase(..., agent=student, sources=(its name,))`.
     """
+    learning = () if teacher is None else (
+        Phase(name='teacher', agent=teacher, num_updates=teacher_updates, sampling=sampling),
+    )
     helping = () if returns is None else (
         Phase(name='returns', agent=returns, num_updates=return_updates, sampling=return_sampling or sampling),
     )
     return (
-        Phase(name='teacher', agent=teacher, num_updates=teacher_updates, sampling=sampling),
+        *learning,
         *helping,
         Phase(
             name='distil', agent=student, num_updates=num_updates, sources=('teacher', *(phase.name for phase in helping)),

@@ -1,0 +1,71 @@
+"""Students of a policy that an earlier run has trained: whose weights teach, and what is refused."""
+
+import jax
+import numpy as np
+import pytest
+from tiny_configs import OFFLINE, TINY, changed
+
+import ooorl
+from ooorl.errors import UsageError
+from ooorl.runner.prepare import prepare
+from ooorl.runner.session import execute
+
+SHARED = {'environment': TINY['environment'], 'evaluation': {'num_episodes': 0}, 'dataset': TINY['dataset']}
+OWN = {'normalise_observation': True, 'sampling': {'batch_size': 8}}
+FLOW = {'kind': 'flow', 'hidden': [8], 'num_steps': 2, 'ema_rate': 0.5}
+BASE = SHARED | OFFLINE | {'offline': {'num_updates': 5}, 'agent': {'agent': 'bc', 'policy': FLOW, **OWN}}
+STUDENT = SHARED | {
+    'name': 'student',
+    'run': OFFLINE['run'] | {'scheme': 'distil'},
+    'distil': {'num_updates': 2},
+    'student': {
+        'agent': 'distil', 'reward_weight': 0.0, 'policy': {'kind': 'consistency', 'hidden': [8], 'num_levels': 4}, **OWN,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+    """A cloned flow and its student."""
+    base, out = (tmp_path_factory.mktemp('runs') / name for name in ('base', 'student'))
+    execute(prepare(BASE), base, quiet=True)
+    table = changed(STUDENT, distil__teacher=str(base))
+    execute(prepare(table), out, quiet=True)
+    return base, out, table
+
+
+def test_each_seed_learns_from_the_earlier_runs_same_seed(runs):
+    base, out, table = runs
+    prepared = prepare(table)
+    assert [phase.name for phase in prepared.setup.phases] == ['distil']
+    for number, seed in enumerate(prepared.setup.seeds):
+        taught, teacher = ooorl.load(out, seed=seed).state, ooorl.load(base, seed=seed).state
+        jax.tree.map(np.testing.assert_array_equal, taught.agent.teacher, teacher.agent.policy)
+        given = jax.tree.map(lambda leaf, number=number: leaf[number], prepared.setup.given['teacher'])
+        jax.tree.map(np.testing.assert_array_equal, given.agent.policy, teacher.agent.policy)
+    # What stands in the student's directory is a whole config, with which it goes on.
+    kept = prepared.config
+    assert kept['teacher']['policy']['kind'] == 'flow' and len(kept['distil']['digest']) == 16
+    assert prepare(kept).config == kept
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'dataset__settings': {'num_episodes': 3}}, 'learns from the data of its teacher, scripted .* got scripted'),
+        ({'run__seeds': '7'}, 'distil.teacher needs a seed of the run; it has 0; got 7'),
+        ({'distil__digest': '0' * 16}, 'needs the policy that this run began with'),
+        ({'teacher': {'agent': 'bc', 'policy': FLOW}}, 'brings the table .teacher. of its run'),
+        ({'student__chunk': 2}, 'chunk in .student. must be that of .teacher., 1; got 2'),
+        ({'distil__teacher': 'nowhere'}, 'distil.teacher needs the directory of a run'),
+    ],
+)
+def test_teachers_of_other_data_seeds_or_plans_are_refused(runs, changes, words):
+    with pytest.raises(UsageError, match=words):
+        prepare(changed(runs[2], **changes))
+
+
+def test_an_earlier_run_needs_the_phase_that_is_named(runs):
+    base, _, table = runs
+    with pytest.raises(UsageError, match="distil.teacher needs a phase that trained a policy; there are offline; got 'explore'"):
+        prepare(changed(table, distil__teacher=f'{base}:explore'))
