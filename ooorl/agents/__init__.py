@@ -140,7 +140,7 @@ def algorithm(name: str) -> Algorithm:
     try:
         builder = getattr(importlib.import_module(module), attribute)
         hints = typing.get_type_hints(builder)
-    except Exception as error:  # noqa: BLE001 - importing somebody's module may raise anything
+    except (Exception, SystemExit) as error:  # importing somebody's module may raise anything
         raise UsageError(f'agent {name!r} could not be imported ({error!r}); install the module, or mend the name') from None
     config = next((kind for parameter, kind in hints.items() if parameter not in ('spec', 'return')), None)
     if not hasattr(config, '__dataclass_fields__'):

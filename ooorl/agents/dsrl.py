@@ -173,10 +173,11 @@ def _num_members(critic, spec):
 
 def _parts(spec: Spec, config: DSRLConfig, critic: Critic, policy: Policy, optimizer, grad_transform) -> _Parts:
     noisy = Spec(observation_dim=spec.observation_dim, action_dim=policy.noise_dim)
-    steering = tanh_gaussian_policy(noisy, config.hidden, activation='gelu')
+    steering = tanh_gaussian_policy(noisy, config.hidden, activation='gelu', kernel_init='xavier_uniform')
     network = ensemble_q(
-        config.hidden, 1, num_members=_num_members(critic, spec), layer_norm=config.noise_layer_norm, activation='gelu'
-    )
+        config.hidden, 1, num_members=_num_members(critic, spec), layer_norm=config.noise_layer_norm, activation='gelu',
+        kernel_init='xavier_uniform',
+    )  # fmt: skip
     noise_optimizer = scheduled_adam(
         config, 'critic', config.learning_rate, grad_transform, steps_per_update=config.noise_steps
     )

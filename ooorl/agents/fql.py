@@ -54,6 +54,7 @@ class FQLConfig(Scheduled):
     hidden: tuple[int, ...] = (512, 512, 512, 512)  # widths of all networks
     num_critics: int = 2  # ensemble members E
     critic_layer_norm: str | None = 'after'  # None, or 'before' / 'after' the activation
+    kernel_init: str = 'xavier_uniform'  # of Q and the one-step policy, as of `networks.mlp`
     num_steps: int = 10  # Euler steps of the default policy
 
     def __post_init__(self):
@@ -106,8 +107,9 @@ class CriticParts(NamedTuple):
 def critic_parts(spec: Spec, config: FQLConfig, head: ValueHead, grad_transform) -> CriticParts:
     """The critic of `fql` in pieces, for agents that put its loss beside others (QAM)."""
     network = ensemble_q(
-        config.hidden, head.num_outputs, num_members=config.num_critics, layer_norm=config.critic_layer_norm, activation='gelu'
-    )
+        config.hidden, head.num_outputs, num_members=config.num_critics, layer_norm=config.critic_layer_norm, activation='gelu',
+        kernel_init=config.kernel_init,
+    )  # fmt: skip
     optimizer = scheduled_adam(config, 'critic', config.learning_rate, grad_transform)
 
     def init(key):
@@ -156,7 +158,7 @@ def fql(
     policy = policy or flow_policy(spec, FlowConfig(hidden=config.hidden, num_steps=config.num_steps))
     require_decode(policy, 'fql', 'distils what the policy makes of its noise')
     critic = critic_parts(spec, config, head or scalar_head(), grad_transform)
-    network = mlp(config.hidden, spec.action_dim, activation='gelu')
+    network = mlp(config.hidden, spec.action_dim, activation='gelu', kernel_init=config.kernel_init)
     optimizer = scheduled_adam(config, 'policy', config.learning_rate, grad_transform)
     policy_step = cloning_step(policy, optimizer, spec.action_dim)
 

@@ -80,6 +80,7 @@ class IQLConfig(Scheduled):
     rho: float = 0.5  # of 'lower'
     activation: str = 'relu'  # of V and Q, as of `networks.mlp`; IFQL 'gelu'
     layer_norm: bool | str = False  # in V and Q: false, 'before' (or true) / 'after' the activation (IFQL); not in the paper
+    kernel_init: str = 'orthogonal'  # of V and Q, likewise; IFQL 'xavier_uniform'
     at_once: bool = False  # all losses read the parameters from before the update, target_q follows the q from before: IFQL
     q_loss: str = 'sum'  # over members: 'sum' (official) or 'mean' (OOO)
 
@@ -126,7 +127,8 @@ class _CriticParts(NamedTuple):
 
 
 def _critic_parts(spec: Spec, config: IQLConfig, head: ValueHead, grad_transform) -> _CriticParts:
-    body = {'layer_norm': LAYER_NORMS.get(config.layer_norm, config.layer_norm), 'activation': config.activation}
+    layer_norm = LAYER_NORMS.get(config.layer_norm, config.layer_norm)
+    body = {'layer_norm': layer_norm, 'activation': config.activation, 'kernel_init': config.kernel_init}
     value_network = mlp(config.hidden, 1, **body)
     q_network = ensemble_q(config.hidden, head.num_outputs, num_members=config.num_critics, **body)
     optimizer = scheduled_adam(config, 'critic', config.learning_rate, grad_transform)

@@ -271,7 +271,7 @@ def _ogbench():
             task_id,
             (facts.observation_dim, facts.action_dim, facts.horizon),
             (0.0, 1.0),
-            rows=(length * episodes, "inferred"),
+            rows=(length * episodes, "inferred" if facts.scripted else "recalled"),
             family="ogbench",
             environment=ogbench.environment(family, task),
             scored="success",

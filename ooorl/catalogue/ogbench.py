@@ -1,4 +1,4 @@
-"""OGBench's environments whose data its own controllers make, as plain facts. Imports nothing."""
+"""OGBench's environments of single tasks, as plain facts. Imports nothing."""
 
 from typing import NamedTuple
 
@@ -15,13 +15,15 @@ CONVENTIONS = (
 class Family(NamedTuple):
     """One environment: sizes, time limit, and the published data as kind -> (rows of an episode, episodes).
 
-    The first kind of data is the one that tables of single tasks use.
+    The first kind of data is the one that tables of single tasks use. Where `scripted`, the package's own controllers make it;
+    walkers need trained ones, which it does not hold, and sizes of their data are from memory.
     """
 
     observation_dim: int
     action_dim: int
     horizon: int
     data: dict[str, tuple[int, int]]
+    scripted: bool = True
 
 
 def _hand(observation_dim, horizon, episodes=1000):
@@ -31,6 +33,13 @@ def _hand(observation_dim, horizon, episodes=1000):
 def _maze(navigate=(1001, 1000)):
     return Family(2, 2, 1000, {"navigate": navigate, "stitch": (201, 5000)})
 
+
+def _walker(sizes, navigate, stitch=(201, 5000), explore=None):
+    kinds = {"navigate": navigate, "stitch": stitch} | ({"explore": explore} if explore else {})
+    return Family(*sizes, kinds, scripted=False)
+
+
+_ANT, _SOCCER = (29, 8, 1000), (42, 8, 1000)
 
 FAMILIES: dict[str, Family] = {
     "cube-single": _hand(28, 200),
@@ -46,6 +55,15 @@ FAMILIES: dict[str, Family] = {
     "pointmaze-large": _maze(),
     "pointmaze-giant": _maze((2001, 500)),
     "pointmaze-teleport": _maze(),
+    "antmaze-medium": _walker(_ANT, (1001, 1000), explore=(501, 10_000)),
+    "antmaze-large": _walker(_ANT, (1001, 1000), explore=(501, 10_000)),
+    "antmaze-giant": _walker(_ANT, (2001, 500)),
+    "antmaze-teleport": _walker(_ANT, (1001, 1000), explore=(501, 10_000)),
+    "humanoidmaze-medium": _walker((69, 21, 2000), (2001, 1000), (401, 5000)),
+    "humanoidmaze-large": _walker((69, 21, 2000), (2001, 1000), (401, 5000)),
+    "humanoidmaze-giant": _walker((69, 21, 4000), (4001, 1000), (401, 10_000)),
+    "antsoccer-arena": _walker(_SOCCER, (1001, 1000)),
+    "antsoccer-medium": _walker(_SOCCER, (1001, 4000), (401, 8000)),
 }
 
 

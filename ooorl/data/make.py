@@ -142,6 +142,11 @@ def named(recipe: str) -> str:
       UsageError: where there is none, with those of the most similar names.
     """
     short = re.sub(r'(-singletask(-task[1-5])?)?-v[0-9]+$', '', recipe)
+    if short in ogbench_recipes.TRAINED:
+        raise UsageError(
+            f'{recipe} needs trained controllers, which OGBench does not hold; fetch its file: '
+            f'ooorl data pull {short}-singletask-v0'
+        )
     if short not in RECIPES:
         near = ', '.join(difflib.get_close_matches(short, RECIPES, n=6, cutoff=0.0))
         raise UsageError(f'recipe must be one of {near}, or another of the {len(RECIPES)} in docs/data.md; got {recipe!r}')

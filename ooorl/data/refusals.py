@@ -13,8 +13,8 @@ def columns(given, source):
     """
     if given.rewards is None:
         raise UsageError(
-            f"Rewards are needed; {source} is in OGBench's layout and holds none, because they are a task's; name the task's"
-            " environment with --env (of data check, info and convert: --environment)."
+            f"Rewards are needed; {source} is in OGBench's layout and holds none, because they are a task's; name a single task"
+            " of OGBench, NAME-singletask-task1-v0, with --env (of data check, info and convert: --environment)."
         )
     observations = _matrix(given.observations, "observations", source)
     actions = _matrix(given.actions, "actions", source)

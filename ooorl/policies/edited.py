@@ -74,7 +74,7 @@ def edited_policy(spec: Spec, base: Policy, config: EditConfig = EditConfig()) -
       >>> policy = edited_policy(spec, flow_policy(spec), EditConfig(edit_scale=0.3))
     """
     seen = Spec(observation_dim=spec.observation_dim + spec.action_dim, action_dim=spec.action_dim)
-    editor = tanh_gaussian_policy(seen, config.hidden, activation='gelu')
+    editor = tanh_gaussian_policy(seen, config.hidden, activation='gelu', kernel_init='xavier_uniform')
 
     def edit(params, observation, action, key):
         moves, log_prob = editor.sample_and_log_prob(params, jnp.concatenate([observation, action], axis=-1), key, 1)

@@ -112,9 +112,12 @@ def _checked(function, observation, num, seed, spec):
     wanted = (num, len(observation), spec.action_dim)
     needed = f'a given policy must answer observations {observation.shape} with {num} actions each, {wanted} finite numbers'
     try:
-        action = np.asarray(function(observation, num, seed), np.float32)
-    except Exception as error:  # noqa: BLE001 - it is somebody's function and may raise anything
+        answer = np.asarray(function(observation, num, seed))
+        action = answer.real.astype(np.float32)
+    except (Exception, SystemExit) as error:  # it is somebody's function and may raise anything
         raise UsageError(f'{needed}; it raised {error!r}; mend it') from None
+    if np.iscomplexobj(answer):
+        raise UsageError(f'{needed}; it gave numbers of type {answer.dtype}; mend it')
     if action.shape != wanted:
         raise UsageError(f'{needed}; it gave the shape {action.shape}; mend it')
     if not np.isfinite(action).all():
@@ -131,7 +134,7 @@ def named_policy(spec: Spec, config: OpaqueConfig, **units) -> Policy:
     module, _, name = config.function.partition(':')
     try:
         function = getattr(importlib.import_module(module), name)
-    except Exception as error:  # noqa: BLE001 - importing somebody's module may raise anything
+    except (Exception, SystemExit) as error:  # importing somebody's module may raise anything
         raise UsageError(
             f'function of a given policy must be "module:function"; got {config.function!r} ({error!r}); install or mend it'
         ) from None

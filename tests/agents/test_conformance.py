@@ -83,7 +83,7 @@ SCHEDULE_CHANGES = {
 IQL_CHANGES = SCHEDULE_CHANGES | {
     'gamma': 0.5, 'expectile': 0.9, 'inverse_temperature': 1.0, 'max_weight': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3,
     'hidden': (9,), 'dropout': 0.5, 'log_std_min': 0.5, 'num_critics': 3, 'layer_norm': True,
-    'activation': 'gelu', 'at_once': True,
+    'activation': 'gelu', 'kernel_init': 'xavier_uniform', 'at_once': True,
     # Adam hides the factor of a loss except from gradients as small as its epsilon.
     'q_loss': 'mean', 'aggregate': 'mean', 'rho': Given(0.1, {'aggregate': 'lower'}), 'extraction': 'ddpg_bc',
     'cloning_weight': Given(0.5, {'extraction': 'ddpg_bc'}), 'q_normalisation': Given(2.0, {'extraction': 'ddpg_bc'}),
@@ -122,6 +122,7 @@ FQL_CHANGES = SCHEDULE_CHANGES | {
     'gamma': 0.5, 'polyak': 0.5, 'learning_rate': 1e-3, 'distil_weight': 3.0, 'normalise_q': True, 'aggregate': 'min',
     'num_candidates': 3,
     'rho': Given(0.1, {'aggregate': 'lower'}), 'hidden': (9,), 'num_critics': 3, 'critic_layer_norm': None, 'num_steps': 2,
+    'kernel_init': 'orthogonal',
 }  # fmt: skip
 PARL = {'num_candidates': 4, 'num_kept': 3, 'num_steps': 2, 'step_size': 0.1}
 PARL_CHANGES = SCHEDULE_CHANGES | {

@@ -1,11 +1,15 @@
-"""FQL: what no recording shows."""
+"""FQL and its rivals on the same benchmark: what no recording shows."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from small import random_batch
 
-from ooorl.agents.fql import FQLConfig, fql
+from ooorl.agents.dsrl import DSRLConfig, dsrl
+from ooorl.agents.expo import EXPOConfig, expo
+from ooorl.agents.fql import FQLConfig, fql, fql_critic
+from ooorl.agents.qam import QAMConfig, qam
 from ooorl.interpreted import interpreted
 from ooorl.types import Spec
 
@@ -44,3 +48,18 @@ def test_the_action_of_a_given_noise_is_the_draw_that_it_makes():
     made = interpreted(agent.decode)(state, BATCH.observation, noise)
     np.testing.assert_allclose(made, interpreted(agent.sample_action)(state, BATCH.observation, KEY), rtol=1e-6)
     assert fql(SPEC, FQLConfig(hidden=(8,), num_candidates=2)).decode is None  # one noise makes no choice among draws
+
+
+@pytest.mark.parametrize(
+    ('builder', 'config'), [(fql, FQLConfig), (expo, EXPOConfig), (dsrl, DSRLConfig), (qam, QAMConfig)], ids=lambda x: x.__name__
+)
+def test_weights_begin_within_the_bounds_of_the_released_codes(builder, config):
+    """Xavier's uniform numbers: at most sqrt(6 / (I + O)), which orthogonal columns of length sqrt 2 exceed."""
+    small = {'hidden': (8, 8)} | ({'num_critics': 2} if builder is qam else {})
+    critic = {'critic': fql_critic(SPEC, FQLConfig(hidden=(8, 8)))} if builder in (expo, dsrl) else {}
+    state = interpreted(builder(SPEC, config(**small), **critic).init)(KEY)
+    named = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
+    kernels = [leaf for name, leaf in named if name.endswith("['kernel']") and np.any(leaf)]
+    assert len(kernels) >= 9
+    for kernel in kernels:
+        assert abs(kernel).max() <= np.sqrt(6.0 / sum(kernel.shape)) + 1e-6

@@ -18,7 +18,7 @@ def test_every_family_is_complete():
         counts[entry.family] = counts.get(entry.family, 0) + 1
     assert counts == {
         "gym_mujoco": 24, "antmaze": 13, "maze2d": 7, "adroit": 13, "adroit_binary": 3, "kitchen": 6,
-        "sparse": 2, "ogbench": 156
+        "sparse": 2, "ogbench": 282
     }  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """A given function as a policy, and what it is refused for."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,6 +75,8 @@ def raises(observation, num, seed):
         (lambda observation, num, seed: np.zeros((len(observation), 2)), r'gave the shape \(2, 2\)'),
         (lambda observation, num, seed: np.full((num, len(observation), 2), np.nan), 'gave nan'),
         (lambda observation, num, seed: 'left', 'could not convert'),
+        (lambda observation, num, seed: sys.exit('asleep'), r"raised SystemExit\('asleep'\)"),
+        (lambda observation, num, seed: np.zeros((num, len(observation), 2), complex), 'of type complex128'),
     ],
 )
 def test_wrong_answers_are_refused_when_built(function, message):

@@ -1,4 +1,4 @@
-"""Names of OGBench's data sets that its own scripted controllers make, with the published settings."""
+"""Names of OGBench's data sets: those that its own scripted controllers make, with the published settings, and the others."""
 
 from ooorl.catalogue.ogbench import FAMILIES, environment
 from ooorl.envs.d4rl.recipes import Recipe
@@ -19,4 +19,8 @@ RECIPES: dict[str, Recipe] = {
     )
     for family, facts in FAMILIES.items()
     for kind in facts.data
+    if facts.scripted
 }
+
+# Made by trained controllers, which the package does not hold.
+TRAINED = tuple(f'{family}-{kind}' for family, facts in FAMILIES.items() for kind in facts.data if not facts.scripted)
