@@ -126,6 +126,8 @@ def test_a_recipe_keeps_what_belongs_to_the_problem(claims):
     assert climbing['exploit']['agent'] == 'td3' and 'expectile' not in climbing['exploit'] and 'bounds' in climbing['exploit']
     for table in (own, climbing):
         config.resolve(table)
+    far = {**cells['umaze:iql:counts'], 'exploit': {'agent': 'iql', 'backup_steps': 10}}
+    assert all(claims.recipes.applied(far, recipe, name)['exploit']['backup_steps'] == 10 for name in ('exploit', 'climb'))
     table = {**cells['umaze:iql:counts'], 'exploit': {'agent': 'iql', 'sampling': {'mix': 'union'}}}
     kept = claims.recipes.applied(table, recipe)
     assert kept['exploit']['sampling'] == {'mix': 'union'}
