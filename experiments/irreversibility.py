@@ -30,8 +30,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -41,6 +41,7 @@ from irreversibility_methods import (
     BUDGETS,
     FIRST,
     PLACES,
+    STAGES,
     backward_demonstrations,
     demonstrations,
     detectors,
@@ -73,7 +74,7 @@ METHODS = (
 EPISODES = 20
 
 
-def setup_of(name: str, place_name: str, seeds, planned: dict | None) -> tuple[Setup, Transition]:
+def setup_of(name: str, place_name: str, seeds, planned: tuple | None, rounds: int = 4) -> tuple[Setup, Transition]:
     """The run of a cell and its demonstrations."""
     place, rows = PLACES[place_name], demonstrations(place_name)
     agent, rules, more = method(name, place, rows, planned)
@@ -88,7 +89,7 @@ def setup_of(name: str, place_name: str, seeds, planned: dict | None) -> tuple[S
     evaluation = batched(place.task(horizon=place.episode), EPISODES)
     setup = Setup(
         phases=phases, seeds=seeds, dataset=_as_data_set(rows, backward_demonstrations(place)), environment=environment,
-        evaluation=evaluation, updates_per_round=place.updates // 4, evaluate_every=place.updates // 4,
+        evaluation=evaluation, updates_per_round=place.updates // rounds, evaluate_every=place.updates // 4,
     )
     return setup, rows
 
@@ -101,8 +102,20 @@ def _as_data_set(forward, backward):
     return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]), *parts)
 
 
-def run_cell(name: str, place_name: str, seeds, planned: dict | None) -> tuple[dict, dict]:
-    """The result of a cell, and what its run tells a plan (paint only)."""
+def log_of(name: str, place_name: str, seeds) -> tuple:
+    """What a run without a budget tells a plan (`logged`)."""
+    setup, rows = setup_of(name, place_name, seeds, None, STAGES)
+    kept, event = [], None
+    for event in iterate(setup):
+        if event.round_done and event.phase.name == 'online':
+            state = event.state.finished.get('online', event.state.agent)
+            kept.append(jax.tree.map(lambda leaf: np.array(leaf), state))
+            print(f'  log of {place_name}:{name} {event.updates}', flush=True)
+    return logged(name, PLACES[place_name], rows, kept, event.state.stores['online'])
+
+
+def run_cell(name: str, place_name: str, seeds, planned: tuple | None) -> dict:
+    """The result of a cell."""
     began, found, event = time.monotonic(), [], None
     setup, rows = setup_of(name, place_name, seeds, planned)
     for event in iterate(setup):
@@ -118,7 +131,7 @@ def run_cell(name: str, place_name: str, seeds, planned: dict | None) -> tuple[d
     if name in ('paint', 'oracle'):
         result['calibration'], result['risk'] = _calibration(place, rows, event), _risk(place, event)
     result['wall_seconds'] = time.monotonic() - began
-    return result, logged(place, rows, event) if name == 'paint' else {}
+    return result
 
 
 def run_ooo(name: str, place_name: str, seeds) -> dict:
@@ -221,16 +234,17 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.first:
         PLACES.update(FIRST)
     cells = arguments.cells.split(',') if arguments.cells else [f'{place}:{name}' for name in METHODS for place in PLACES]
-    plans: dict[str, Mapping] = {}
+    plans: dict[tuple, tuple] = {}
     for cell in () if arguments.table else cells:
         if cell in _read(arguments.out):
             continue
         place, name = cell.split(':')
-        if name.startswith('plan@') and place not in plans:
+        kind, seeds = name.partition('@')[0], range(*arguments.seeds)
+        if kind in ('plan', 'plan_neighbour') and (place, kind) not in plans:
             # A run of its own, on other seeds: the plan must not have seen the lives that it is measured on.
-            plans[place] = run_cell('paint', place, range(2000, 2004), None)[1]
-        seeds = range(*arguments.seeds)
-        result = run_ooo(name, place, seeds) if name.startswith('ooo') else run_cell(name, place, seeds, plans.get(place))[0]
+            plans[place, kind] = log_of('paint' if kind == 'plan' else 'paint_neighbour', place, range(2000, 2004))
+        run = run_ooo if name.startswith('ooo') else partial(run_cell, planned=plans.get((place, kind)))
+        result = run(name, place, seeds)
         writers.write_json(arguments.out, {**_read(arguments.out), cell: result})
     print(table(_read(arguments.out)))
     return 0

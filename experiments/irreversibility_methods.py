@@ -25,7 +25,8 @@ from ooorl.types import Agent, Transition
 
 HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get('OOORL_SHARED_DATA', HERE.parent.parent / 'shared' / 'data')) / 'earl'
-GAMMA, RISK_EDGES = 0.97, (0.2, 0.5, 0.8)
+GAMMA, RISK_EDGES, RANK_EDGES = 0.97, (0.2, 0.5, 0.8), (0.1, 0.6)
+EVERY, STAGES = 10, 8  # steps of a decision; stages of the run that a plan is made from
 BUDGETS = (1, 2, 5, 10, 20)
 
 
@@ -169,7 +170,7 @@ def detectors(place: Place, rows: Transition | None) -> dict:
     }
 
 
-def method(name: str, place: Place, rows: Transition | None, planned: dict | None) -> tuple[Agent, Rules, dict]:
+def method(name: str, place: Place, rows: Transition | None, planned: tuple | None) -> tuple[Agent, Rules, dict]:
     """(agent, rules, further settings of `endless`) of a method; `planned` holds the trigger of `plan@b`."""
     agent, known = learner(place), detectors(place, rows)
     kind, _, most = name.partition('@')
@@ -197,6 +198,11 @@ def method(name: str, place: Place, rows: Transition | None, planned: dict | Non
         )
         return made, replace(turns, wish='switch'), {'returned': home}
 
+    novel = known['neighbour']
+
+    def pays(detector):
+        return _planned(planned, agent, detector, _reference(rows), place, int(most))
+
     def kept(forward):
         """Another forward agent, reset as paint's is, without a floor."""
         return intervening(forward, **{**paint.keywords, 'floor': None})
@@ -210,7 +216,10 @@ def method(name: str, place: Place, rows: Transition | None, planned: dict | Non
         'oracle': lambda: (paint(trigger=interventions.when_true(make_task(place.id).irreversible)), at_once, {}),
         'paint': lambda: (paint(), rules, {}),
         'fixed': lambda: (paint(), rules, {}),
-        'plan': lambda: (paint(trigger=_planned(planned, agent, known['classifier'], place, int(most))), at_once, {}),
+        'plan': lambda: (paint(trigger=pays(known['classifier'])), at_once, {}),
+        'paint_neighbour': lambda: (paint(detector=novel, trigger=interventions.when_detected(novel)), rules, {}),
+        'fixed_neighbour': lambda: (paint(detector=novel, trigger=interventions.when_detected(novel)), rules, {}),
+        'plan_neighbour': lambda: (paint(detector=novel, trigger=pays(novel)), at_once, {}),
         'paint_without_floor': lambda: (paint(floor=None), rules, {}),
         'value': lambda: (paint(trigger=interventions.when_worthless(agent, 0.02)), rules, {}),
         'drop': lambda: (paint(trigger=interventions.when_value_drops(agent, start, 0.3)), rules, {}),
@@ -233,29 +242,41 @@ def _at_start(place):
     return lambda seen: jnp.sum((seen - jnp.broadcast_to(start, seen.shape)) ** 2, axis=-1) <= 0.15**2
 
 
-def _cell(agent, detector, edges, state, observation, key):
+def _cell(agent, detector, reference, state, observation, key):
+    """Bins of the risk and of the value, that of an observation being its rank among the demonstrations' at this moment: early
+    agents value everything low, and a bin must mean the same to all of them."""
     flat = observation.reshape(-1, observation.shape[-1])
-    value = value_of(agent, state.forward, flat, key, draws=4)
-    return budget.cells(value, detector.score(state.detector, visited(flat)), edges, RISK_EDGES).reshape(observation.shape[:-1])
+    value, usual = (value_of(agent, state.forward, seen, key, draws=4) for seen in (flat, jnp.asarray(reference)))
+    rank = (value[:, None] > usual).mean(axis=-1)
+    risk = detector.score(state.detector, visited(flat))
+    return budget.cells(rank, risk, RANK_EDGES, RISK_EDGES).reshape(observation.shape[:-1])
 
 
-def _planned(planned, agent, detector, place, most):
-    cell_of = partial(_cell, agent, detector, planned['edges'])
-    made = budget.plan(planned['log'], place.steps // planned['every'], most)
-    return budget.when_it_pays(made, cell_of, total_steps=place.steps, decision_steps=planned['every'])
+def _reference(rows):
+    """Some observations of the demonstrations."""
+    return rows.observation[:: max(1, len(rows.reward) // 32)][:32]
 
 
-def logged(place: Place, rows: Transition, event, every: int = 10) -> dict:
-    """What a finished run of paint tells a plan: its decisions, one every so many steps, in cells of the final value and risk."""
-    agent, known = learner(place), detectors(place, rows)['classifier']
-    state, store = event.state.finished['online'], event.state.stores['online']
-    told, columns = jax.vmap(interventions.labels)(state.told, store.storage), store.storage.observation
-    seen = columns[..., :-WIDTH]
-    values = jax.vmap(lambda s, o: value_of(agent, s.forward, o, jax.random.key(0), draws=4))(state, seen)
-    edges = tuple(float(x) for x in np.quantile(values, (0.33, 0.67)))
-    cell = jax.vmap(lambda s, o: _cell(agent, known, edges, s, o, jax.random.key(0)))(state, seen)
-    due = np.asarray((column(columns, 'age') % every == 0) & (told >= 0))
-    life = np.asarray(column(columns, 'life')) + 1e6 * np.arange(len(seen))[:, None]
-    num = (len(edges) + 1) * (len(RISK_EDGES) + 1)
-    log = budget.count(np.asarray(cell)[due], life[due], (np.asarray(told)[due] == 0).astype(float), num)
-    return {'log': log, 'edges': edges, 'every': every}
+def _planned(planned, agent, detector, reference, place, most):
+    cell_of = partial(_cell, agent, detector, reference)
+    total = place.steps + place.seed_steps
+    made = budget.plan(planned, total // EVERY, most)
+    return budget.when_it_pays(made, cell_of, total_steps=total, decision_steps=EVERY)
+
+
+def logged(name: str, place: Place, rows: Transition, kept: list, store) -> tuple:
+    """What a run tells a plan: its decisions, one every `EVERY` steps, stage by stage, each in the cells of the agent that was
+    there at the end of its stage (`kept`)."""
+    agent, known = learner(place), detectors(place, rows)['neighbour' if 'neighbour' in name else 'classifier']
+    columns, last = store.storage.observation, kept[-1]
+    told = np.asarray(jax.vmap(interventions.labels)(last.told, store.storage))
+    life = np.asarray(column(columns, 'life')) + 1e6 * np.arange(len(columns))[:, None]
+    stage = np.asarray(column(columns, 'elapsed')) * len(kept) // (place.steps + place.seed_steps)
+    due = np.asarray(column(columns, 'age') % EVERY == 0) & (told >= 0)
+    cell_of = jax.jit(jax.vmap(lambda s, o: _cell(agent, known, _reference(rows), s, o, jax.random.key(0))))
+    num, logs = (len(RANK_EDGES) + 1) * (len(RISK_EDGES) + 1), []
+    for number, state in enumerate(kept):
+        mine = due & (np.minimum(stage, len(kept) - 1) == number)
+        cell = np.asarray(cell_of(state, columns[..., :-WIDTH]))
+        logs.append(budget.count(cell[mine], life[mine], (told[mine] == 0).astype(float), num))
+    return budget.staged(logs, 0.1)

@@ -39,7 +39,7 @@ class _Case(NamedTuple):
 
 def remedies(summary: Mapping, rows: Sequence[Mapping]) -> list[Remedy]:
     """What could be set better, phase by phase; empty where the rows say nothing against the settings."""
-    tables, last = _tables(summary), {}
+    tables, last = settings_of(summary), {}
     for row in rows:
         if row.get('kind') in ('train', 'diagnostics'):
             last.setdefault((row['phase'], row['seed']), {}).update(row)
@@ -55,7 +55,8 @@ def remedies(summary: Mapping, rows: Sequence[Mapping]) -> list[Remedy]:
     return found
 
 
-def _tables(summary):
+def settings_of(summary):
+    """The tables of a run's config, empty where there are none to read."""
     try:
         return tomllib.loads(summary.get('config_text') or '')
     except tomllib.TOMLDecodeError:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ooorl.errors import UsageError
-from ooorl.reporting import arms, diagnostics, figures, maps, page, paths, remedies, series, tables, writers
+from ooorl.reporting import arms, assistance, diagnostics, figures, maps, page, paths, remedies, series, tables, writers
 from ooorl.reporting.intervals import score_difference
 from ooorl.reporting.stored import load
 from ooorl.reporting.tables import headline, phase_table, phase_text, primary_metric
@@ -109,7 +109,7 @@ def _run(summary, rows, states, metric):
         parts += ["<h2>Learning curves</h2>", page.panels(drawn, _CURVES)]
         text = "Means over seeds of all arms against environment steps; a single mark is the result of training without steps."
         parts.append(page.panels(figures.against_steps(summary, rows, metric), text))
-    parts += [_online(summary, rows, metric), _settings(summary, rows)]
+    parts += [_online(summary, rows, metric), _settings(summary, rows), _help(summary, rows)]
     states = states or {}
     text = "States in the data set and states visited online."
     text += " Black lines are walls." * ("walls" in states) + " The star is the goal." * ("goal" in states)
@@ -216,6 +216,13 @@ def _settings(summary, rows):
         for one in found
     ]
     return "\n".join(["<h2>Settings to look at</h2>", *lines]) if lines else ""
+
+
+def _help(summary, rows):
+    """What asking for help cost, and how reliable the detector was that asked."""
+    table, drawn = assistance.detector(summary, rows)
+    parts = [assistance.costs(summary, rows), table, page.panels(drawn, assistance.DETECTOR)]
+    return "\n".join(["<h2>Asking for help</h2>", *parts]) if any(parts) else ""
 
 
 def _finding(finding, summary):

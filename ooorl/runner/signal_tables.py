@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ooorl import signals, wrap
 from ooorl.errors import UsageError
+from ooorl.signals.calibration import tallied
 from ooorl.signals.fading import fading
 from ooorl.types import Agent, Spec
 from ooorl.validation import check_choice, check_not_negative, check_unit
@@ -90,7 +91,7 @@ def with_bonus(agent: Agent, table: Mapping, spec: Spec) -> Agent:
 
 def detector(table: Mapping, spec: Spec) -> signals.Detector:
     """The detector of a resolved sub-table `cautious`."""
-    return _signal(table, spec, DETECTORS)
+    return tallied(_signal(table, spec, DETECTORS))
 
 
 def with_caution(agent: Agent, table: Mapping, spec: Spec) -> Agent:

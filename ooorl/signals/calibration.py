@@ -1,14 +1,19 @@
 """How far a detector's probabilities can be believed: reliability, AUROC, and false alarms at a threshold.
 
-All functions take `score` `[n]` and `label` `[n]` (1 irreversible, 0 reversible; rows with any other label are left out) and
-return plain numbers; NaN where a class is missing.
+`tallied` makes a signal count the same while it learns, for reports. All other functions take `score` `[n]` and `label` `[n]` (1
+irreversible, 0 reversible; rows with any other label are left out) and return plain numbers; NaN where a class is missing.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from ooorl.errors import UsageError
+from ooorl.types import Array, Signal
+
+BINS = 10  # of `tally`
 
 
 class Reliability(NamedTuple):
@@ -90,3 +95,24 @@ def calibration(score: np.ndarray, label: np.ndarray, threshold: float = 0.5, bi
     curve = reliability(score, label, bins)
     error = float(np.average(np.abs(curve.observed - curve.predicted), weights=curve.rows)) if curve.rows.size else float('nan')
     return Calibration(auroc(score, label), error, *alarm_rates(score, label, threshold), curve)
+
+
+def tally(score: Array, label: Array) -> dict[str, Array]:
+    """Shares of a batch's rows by class and bin of the score, `reversible_in_0` to `irreversible_in_9`, as metrics.
+
+    Their means over updates are a histogram of all rows with a known label, from which `reporting.assistance` draws the curve.
+    """
+    place = jnp.clip((score * BINS).astype(jnp.int32), 0, BINS - 1)
+    classes = {'reversible': label == 0, 'irreversible': label == 1}
+    return {f'{name}_in_{k}': ((place == k) & rows).mean() for name, rows in classes.items() for k in range(BINS)}
+
+
+def tallied(signal: Signal) -> Signal:
+    """The signal with `tally` among its metrics, where a batch has a column `label`."""
+
+    def update(state, batch, key):
+        state, score, metrics = signal.update(state, batch, key)
+        label = batch.extras.get('label')
+        return state, score, metrics if label is None else metrics | tally(score, label)
+
+    return replace(signal, update=update)

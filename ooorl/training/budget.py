@@ -13,7 +13,7 @@ Source of the idea: "Self-Regulation and Requesting Interventions", arXiv:2502.0
 plan into a classifier; here its table is small enough to be the policy itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -73,31 +73,48 @@ def _steps_of(log):
     return move, log.fresh / log.fresh.sum()
 
 
+def staged(logs: Sequence[Log], pooled: float) -> tuple[Log, ...]:
+    """Logs of consecutive stages of a run, each helped out by `pooled` times the counts of all together.
+
+    A policy that learns has other lives early than late; a stage alone has few. A cell that a stage never left has the worth that
+    it has in all.
+    """
+    check_not_negative(pooled=pooled)
+    steps, fresh = (pooled * np.sum([getattr(log, name) for log in logs], axis=0) for name in ('steps', 'fresh'))
+    visits = np.stack([log.steps.sum(axis=1) + 1e-9 for log in logs])
+    worth = (visits * [log.worth for log in logs]).sum(axis=0) / visits.sum(axis=0)
+    return tuple(
+        Log(log.steps + steps, log.fresh + fresh, np.where(log.steps.any(axis=1), log.worth, worth)) for log in logs
+    )
+
+
 def _backwards(log, horizon, budget, asking):
     """Tables of `Plan` for `asking(stay, reset) -> [C + 1, Z]` bool, both of them the worth of what would follow."""
     check_positive(horizon=horizon)
     check_not_negative(budget=budget)
-    move, fresh = _steps_of(log)
-    worth = np.zeros((horizon + 1, budget + 1, len(fresh)))
+    logs = (log,) if isinstance(log, Log) else tuple(log)
+    moves, worth = [_steps_of(one) for one in logs], np.zeros((horizon + 1, budget + 1, len(logs[0].fresh)))
     ask = np.zeros_like(worth, bool)
     for left in range(1, horizon + 1):
+        stage = (horizon - left) * len(logs) // horizon
+        move, fresh = moves[stage]
         stay = worth[left - 1] @ move.T
         reset = np.full_like(stay, -np.inf)
         reset[1:] = (worth[left - 1, :-1] @ fresh)[:, None]
         ask[left] = asking(stay, reset)
-        worth[left] = log.worth + np.where(ask[left], reset, stay)
+        worth[left] = logs[stage].worth + np.where(ask[left], reset, stay)
     return Plan(ask, worth)
 
 
-def plan(log: Log, horizon: int, budget: int) -> Plan:
+def plan(log: Log | Sequence[Log], horizon: int, budget: int) -> Plan:
     """The best use of `budget` requests over `horizon` decisions; a cell that was never left is taken to stay as it is.
 
-    Ties do not ask.
+    Several logs are those of equal consecutive parts of the horizon (`staged`). Ties do not ask.
     """
     return _backwards(log, horizon, budget, lambda stay, reset: reset > stay + 1e-9)
 
 
-def judged(log: Log, asks: np.ndarray, horizon: int, budget: int) -> Plan:
+def judged(log: Log | Sequence[Log], asks: np.ndarray, horizon: int, budget: int) -> Plan:
     """What a fixed rule is worth by the same log, for comparison with `plan`: in cells `asks` `[Z]` bool it asks as long as there
     are requests."""
     asks = np.asarray(asks, bool)

@@ -167,7 +167,9 @@ def _looking(watch, judge):
         judging, _, judged = judge.update(state.discriminator, with_extras(rows, label=visits), keys[1])
         metrics = {f'detector/{name}': value for name, value in seen.items()}
         metrics |= {f'discriminator/{name}': value for name, value in judged.items()}
-        metrics |= {'labelled': (rows.extras['label'] >= 0).mean(), 'irreversible': (rows.extras['label'] == 1).mean()}
+        known = rows.extras['label'] >= 0
+        metrics |= {'privileged_labels': ((life < 0) & known).sum()}  # of data sets: nobody was asked for them
+        metrics |= {'labelled': known.mean(), 'irreversible': (rows.extras['label'] == 1).mean()}
         return state._replace(detector=watching, discriminator=judging), rows, score, metrics
 
     return look
