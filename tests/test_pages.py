@@ -44,6 +44,14 @@ def test_commands_that_are_shown_are_commands(page):
             assert not variant or variant in presets.read(name)['variants'], line
 
 
+def test_settings_that_take_the_place_of_others_exist():
+    known = set(re.findall(r'^\| `(\w+)`', (ROOT / 'docs' / 'config.md').read_text(encoding='utf-8'), re.MULTILINE))
+    text = (ROOT / 'docs' / 'migration.md').read_text(encoding='utf-8')
+    named = re.findall(r'`(?:agent|dataset|offline|finetune|evaluation|run)\.([a-z_.]+)', text)
+    tables = {'sampling', 'online_sampling', 'reward'}
+    assert len(named) > 30 and {part for name in named for part in name.split('.')} <= known | tables
+
+
 def test_links_into_pages_lead_to_headings():
     for page in PAGES:
         for target, anchor in re.findall(r'\]\((?:docs/)?(\w*\.?m?d?)#([\w\-]+)\)', (ROOT / page).read_text(encoding='utf-8')):
