@@ -1,14 +1,14 @@
 """Tasks as data: files, sizes, horizons, reference scores, conventions. Imports nothing else of the project.
 
-The facts are those of the D4RL and OGBench benchmarks and of the incomplete-data tasks of OOO. No checksum is known yet: a
-file's checksum is recorded when it is first seen and compared from then on (see `ooorl.data.pull`).
+The facts are those of the D4RL and OGBench benchmarks and of the incomplete-data tasks of OOO. A file's checksum is the one that
+others have recorded (`checksums`), or it is recorded when the file is first seen, and compared from then on (`ooorl.data.pull`).
 """
 
 import difflib
 import fnmatch
 from dataclasses import dataclass, replace
 
-from ooorl.catalogue import conventions, ogbench
+from ooorl.catalogue import checksums, conventions, ogbench
 
 HOST = "https://rail.eecs.berkeley.edu/datasets/offline_rl/"
 
@@ -23,7 +23,7 @@ class Entry:
       environment: the id of the environment to evaluate in.
       address: where the file can be fetched; None where there is none.
       file: the file's name; None for a task without data.
-      checksum: the file's SHA-256; None until known.
+      checksum: the file's SHA-256; None where nobody has recorded it.
       rows: rows in the file; None where not known.
       rows_known: verified or inferred (from a published size), recalled (not checked) or unknown.
       observation_dim, action_dim: O and A.
@@ -69,6 +69,7 @@ def _task(task_id, sizes, references=(None, None), folder=None, file=None, rows=
         id=task_id,
         address=None if folder is None else f"{HOST}{folder}/{file}",
         file=file,
+        checksum=checksums.KNOWN.get(f"{folder}/{file}"),
         rows=rows[0],
         rows_known=rows[1],
         observation_dim=sizes[0],

@@ -37,7 +37,7 @@ def read(path, observation_keys=None) -> Columns:
 
     Args:
       path: `meta/info.json` of the folder.
-      observation_keys: features to put one behind the other; None: the states (`OBSERVATIONS`) that are there.
+      observation_keys: features to put one behind the other; none: the states (`OBSERVATIONS`) that are there.
 
     Raises:
       UsageError: where the folder is of another version, lacks files, holds no vectors to observe, or its files disagree.
@@ -172,7 +172,7 @@ def _array(column, key, feature, name):
 
 def _observed(features, keys, path):
     vectors = [name for name in features if name.startswith("observation") and features[name].get("dtype") not in _PICTURES]
-    chosen = [name for name in OBSERVATIONS if name in vectors] if keys is None else list(keys)
+    chosen = list(keys or (name for name in OBSERVATIONS if name in vectors))
     wrong = [name for name in chosen if name not in vectors]
     if wrong or not chosen:
         given = f"{wrong[0]!r} is none of them" if wrong else "there is no observation.state"

@@ -221,12 +221,10 @@ def _download(address, part, progress, seconds):
 
 
 def _accept(task, part, address, by_hand):
-    """Refuses what is no HDF5 file, such as a sign-in page, or has another checksum than the catalogue's."""
+    """Refuses what is no whole HDF5 or npz file, such as a sign-in page, or has another checksum than the catalogue's."""
     try:
-        if not hdf5.h5py.is_hdf5(part):
-            raise UsageError("it is no HDF5 file")
-        with hdf5.opened(part) as file:
-            hdf5.names(file)
+        if not _is_whole(part):
+            raise UsageError("it is no whole HDF5 or npz file")
         if task.checksum is not None and sha256(part) != task.checksum:
             raise UsageError("its checksum is not the catalogue's")
     except UsageError as error:
@@ -244,10 +242,10 @@ def _verify(task, path):
         read_columns(path)
         _write_json(path, {"id": task.id, "sha256": found, "bytes": _size(path), "address": task.address})
     elif known != found:
-        raise UsageError(
-            f"The file with SHA-256 {known[:12]} is needed for {task.id}; {path} has {found[:12]}; it has"
-            " changed since it was first seen: remove it and pull again."
-        )
+        why = "it has changed since it was first seen: remove it and pull again"
+        if known == task.checksum:
+            why = f"it is another file: name it by its path, with --like {task.id}, or remove it and pull again"
+        raise UsageError(f"The file with SHA-256 {known[:12]} is needed for {task.id}; {path} has {found[:12]}; {why}.")
 
 
 def _recorded(path):

@@ -91,6 +91,7 @@ def test_a_folder_goes_through_the_commands(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder(tmp_path / 'push')
     assert main(['data', 'check', 'push']) == 0 and 'pictures are not read' in capsys.readouterr().out
+    assert data.load('push', observation_keys=()).transitions.observation.shape[-1] > 1  # what a config says where it names none
     assert main(['data', 'convert', 'push', 'push.npz', '--observation-keys', 'observation.effort']) == 0
     np.testing.assert_array_equal(data.load('push.npz').transitions.observation[:, 0], [0, 0.125, 0.25, 0.375, 0, 0.125])
 

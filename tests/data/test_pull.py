@@ -1,5 +1,6 @@
 """Fetching against a server of our own: resume, mirrors, refusals, and what is left on disk."""
 
+import dataclasses
 import functools
 import http.server
 import json
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from ooorl import catalogue, data
+from ooorl.catalogue import checksums
 from ooorl.data import pull as puller
 from ooorl.data.convert import convert
 from ooorl.errors import UsageError
@@ -65,6 +67,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *arguments):
         del arguments
+
+
+@pytest.fixture(autouse=True)
+def _unrecorded(monkeypatch):
+    """The file here is a small one of that name, which nobody has recorded."""
+    monkeypatch.setitem(catalogue.ENTRIES, TASK, dataclasses.replace(catalogue.ENTRIES[TASK], checksum=None))
 
 
 @pytest.fixture
@@ -136,10 +144,31 @@ def test_what_is_no_hdf5_file_is_removed(server, content):
 
 
 def test_a_known_checksum_must_match(server, monkeypatch):
-    entry = catalogue.ENTRIES[TASK]
-    changed = type(entry)(**{**entry.__dict__, "checksum": "0" * 64})
+    changed = dataclasses.replace(catalogue.ENTRIES[TASK], checksum="0" * 64)
     monkeypatch.setitem(catalogue.ENTRIES, TASK, changed)
     refused("checksum is not the catalogue's")
+    (server["folder"] / FILE).write_bytes(server["content"])
+    refused(f"it is another file: name it by its path, with --like {TASK}")
+
+
+def test_checksums_that_others_have_recorded():
+    known = {entry.id: entry.checksum for entry in catalogue.ENTRIES.values() if entry.checksum}
+    assert {key.rpartition("/")[2] for key in checksums.KNOWN} <= {entry.file for entry in catalogue.ENTRIES.values()}
+    assert known["hopper-medium-v2"].startswith("5bdf1bc4") and known["antmaze-umaze-v2"].startswith("5ef15257")
+    assert known["hammer-truncated-expert-v1"] == known["hammer-expert-v1"]
+    assert all(set(own) <= set("0123456789abcdef") and len(own) == 64 for own in known.values())
+
+
+def test_ogbenchs_files_are_npz(server, tmp_path):
+    task = "cube-single-play-singletask-v0"
+    columns = {"observations": np.ones((6, 28)), "actions": np.zeros((6, 5)), "qpos": np.ones((6, 21))}
+    np.savez(tmp_path / "made.npz", **columns, terminals=np.arange(6) == 5)
+    whole = (tmp_path / "made.npz").read_bytes()
+    server["content"] = whole[:-30]
+    with pytest.raises(UsageError, match="no whole HDF5 or npz file"):
+        puller.pull(task)
+    server["content"] = whole
+    assert puller.pull(task).endswith("cube-single-play-v0.npz") and puller.verified(task)[0][1]
 
 
 def test_a_file_that_changed_since_it_was_first_seen_is_refused(server):
