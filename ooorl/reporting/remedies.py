@@ -2,7 +2,7 @@
 
 Thresholds are rules of thumb. A sentence needs half of the seeds, and numbers in it are means over those.
 
-* few rows: weighted imitation, or weights of whole episodes, come down to fewer than 10 rows
+* few rows: weighted imitation, weights of whole episodes, or windows that fit into episodes come down to fewer than 10 rows
 * dominant bonus: more than five times the size of a reward; constant bonus: larger than a reward, and its deviation below a
   tenth of its size
 * too little time: values move one step in about 1 / polyak updates, so that updates * polyak steps are fewer than the longest
@@ -100,6 +100,18 @@ def _selection(case):
     )
 
 
+def _windows(case):
+    weight, rows = case.row.get('chunk/weight'), case.table.get('sampling', {}).get('batch_size', 256)
+    if weight is None or weight * rows >= min(FEW, rows / 2):
+        return None
+    longest = max(case.table.get('backup_steps') or 1, case.table.get('chunk', 1))
+    return (
+        'Windows must fit into episodes, since one that a time-out cuts weighs nothing; those of {phase}, {longest:.0f} steps '
+        'long, weigh {weight:.0%} on average; lower backup_steps or chunk.',
+        {'longest': longest, 'weight': weight},
+    )
+
+
 def _dominant(case):
     size, reward = case.row.get('bonus/size'), case.row.get('bonus/reward_size')
     if size is None or not size > DOMINANT * max(reward, 1e-6):
@@ -153,6 +165,7 @@ def _nothing(case):
 RULES: tuple[tuple[str, Callable], ...] = (
     ('few rows', _weights),
     ('few rows', _selection),
+    ('few rows', _windows),
     ('dominant bonus', _dominant),
     ('constant bonus', _constant),
     ('too little time', _time),

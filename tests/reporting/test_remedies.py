@@ -36,6 +36,13 @@ def test_few_rows_of_a_selection():
     assert told('retrain@20', {'mix/effective_rows': 10.0}) == []
 
 
+def test_windows_that_no_episode_is_long_enough_for():
+    exploit = {'sampling': {'batch_size': 64}, 'backup_steps': 40}
+    ((name, sentence),) = told('retrain@20', {'chunk/weight': 0.02}, kind='train', exploit=exploit)
+    assert name == 'few rows' and '40 steps long, weigh 2% on average' in sentence and 'lower backup_steps' in sentence
+    assert told('retrain@20', {'chunk/weight': 0.16}, kind='train', exploit=exploit) == []  # 10.2 rows
+
+
 def test_a_bonus_that_hides_the_reward_and_is_a_constant():
     found = dict(told('explore', {'bonus/size': 12.0, 'bonus/spread': 0.5, 'bonus/reward_size': 1.0}))
     assert 'from 10 to 0.83' in found['dominant bonus'] and 'normaliser = "none"' in found['constant bonus']
