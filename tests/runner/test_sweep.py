@@ -180,6 +180,23 @@ def test_directories_of_other_versions_are_refused(capsys):
     assert 'holds no sweep.json' in capsys.readouterr().err
 
 
+def test_two_engines_may_begin_a_directory_at_the_same_moment(monkeypatch):
+    cell = cells.Cell('a', 'bc', 'task', '0', {})
+    Path('new').mkdir()
+    Path('new/.sweep.json.1.tmp').touch()  # what another one is writing
+    write, seen = cells.writers.write_json, []
+
+    def look(path, table):
+        write(path, table)
+        seen.append(path.name)
+        if len(seen) == 1:
+            cells.prepare(Path('new'), 'first', [cell])
+
+    monkeypatch.setattr(cells.writers, 'write_json', look)
+    cells.prepare(Path('new'), 'first', [cell])
+    assert seen == ['sweep.json', 'sweep.json', 'cell.json', 'cell.json'] and cells.listed(Path('new')) == [cell]
+
+
 def test_a_real_sweep_half_of_which_fails_makes_its_table(capsys):
     data_file()
     sizes = {'run.updates_per_round': 5, 'offline.num_updates': 10}

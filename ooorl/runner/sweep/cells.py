@@ -158,14 +158,16 @@ def prepare(directory: Path, name: str, cells: list[Cell]) -> None:
       UsageError: if it holds something else, or a sweep of another version.
     """
     directory = Path(directory)
-    if directory.exists() and any(directory.iterdir()):
+    if directory.exists() and any(not own.name.startswith('.') for own in directory.iterdir()):
         listed(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    entries = [{key: value for key, value in cell._asdict().items() if key != 'table'} for cell in cells]
+    # The list comes first: another engine that begins now finds a sweep here, or nothing but what is being written.
+    writers.write_json(directory / LISTING, {'version': VERSION, 'name': name, 'cells': entries})
     for cell in cells:
         folder = directory / 'cells' / cell.id
         folder.mkdir(parents=True, exist_ok=True)
         writers.write_json(folder / 'cell.json', cell._asdict())
-    entries = [{key: value for key, value in cell._asdict().items() if key != 'table'} for cell in cells]
-    writers.write_json(directory / LISTING, {'version': VERSION, 'name': name, 'cells': entries})
 
 
 def listed(directory: Path) -> list[Cell]:

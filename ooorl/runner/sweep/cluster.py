@@ -39,7 +39,8 @@ def run(
         ray.init(address=address, log_to_driver=False, ignore_reinit_error=True)
     except (ConnectionError, ValueError, RuntimeError) as error:
         first = (str(error).splitlines() or [''])[0]
-        raise UsageError(f'--address needs a Ray cluster that answers; {address} does not ({first}); start one') from None
+        told = f'--address needs a Ray cluster that answers; {address} does not ({first})'
+        raise UsageError(f'{told}; start one, with the same RAY_AUTH_MODE, and token where it asks for one, as here') from None
     # A process for each cell: programs, devices and memory of one are gone before the next. A killed one is run again by Ray.
     task = ray.remote(num_cpus=cores, max_calls=1, max_retries=claims.ATTEMPTS)(_cell)
     pending = {task.remote(str(folder), command, again, do): Path(folder) for folder in folders}
