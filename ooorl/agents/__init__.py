@@ -124,6 +124,12 @@ CRITICS = {
 }
 
 
+SETTINGS_OF = {  # methods that are settings of others
+    'cql': 'calql with calibrate = false', 'rebrac': 'td3 with cloning_weight and critic_cloning_weight',
+    'td3bc': 'td3 with cloning_weight', 'rlpd': 'sac with utd, num_critics and a mix of both sources',
+}  # fmt: skip
+
+
 def algorithm(name: str) -> Algorithm:
     """The algorithm of that name, or for `module:builder` the one that an installed module of yours holds.
 
@@ -136,7 +142,9 @@ def algorithm(name: str) -> Algorithm:
         return ALGORITHMS[name]
     module, colon, attribute = name.partition(':')
     if not colon:
-        raise UsageError(f'agent must be one of {", ".join(ALGORITHMS)}, or module:builder for one of yours; got {name!r}')
+        known = f'{", ".join(ALGORITHMS)}, or module:builder for one of yours'
+        told = f', which is {SETTINGS_OF[name]}' if name in SETTINGS_OF else ''
+        raise UsageError(f'agent must be one of {known}; got {name!r}{told}')
     try:
         builder = getattr(importlib.import_module(module), attribute)
         hints = typing.get_type_hints(builder)

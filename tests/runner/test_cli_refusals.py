@@ -34,6 +34,7 @@ BAD_SETTINGS = [
     ({'explore__sampling': 4}, '[explore.sampling] must be a table; got 4'),
     ({'explore__critic': 4}, '[explore.critic] must be a table; got 4'),
     ({'explore__agent': 'iqll'}, "agent must be one of bc, iql"),
+    ({'exploit__agent': 'rebrac'}, "got 'rebrac', which is td3 with cloning_weight and critic_cloning_weight"),
     ({'explore__bonus': {'signal': 'rdn'}}, "signal must be one of 'rnd'"),
     ({'run__scheme': 'oo'}, "scheme must be one of 'offline', 'finetune', 'online', 'ooo', 'distil', 'wsrl'; got 'oo'"),
     ({'exploit': None}, "scheme 'ooo' needs the table [exploit]"),
