@@ -26,7 +26,7 @@ from ooorl.types import Agent, Transition
 HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get('OOORL_SHARED_DATA', HERE.parent.parent / 'shared' / 'data')) / 'earl'
 GAMMA, RISK_EDGES, RANK_EDGES = 0.97, (0.2, 0.5, 0.8), (0.1, 0.6)
-EVERY, STAGES = 10, 8  # steps of a decision; stages of the run that a plan is made from
+EVERY, STAGES = 10, 10  # steps of a decision; stages of the run that a plan is made from
 BUDGETS = (1, 2, 5, 10, 20)
 
 
