@@ -220,9 +220,10 @@ def _never_bound(results, place, name, seeds):
     """Paint's result for a budget that it never spent: the same run, bit for bit; None where it was not."""
     kind, _, most = name.partition('@')
     found = results.get(f'{place}:paint')
-    if kind != 'fixed' or found is None or found['seeds'] != list(seeds) or max(found['help']) > int(most):
+    if kind != 'fixed' or found is None or found['seeds'] != list(seeds) or max(found['help']) >= int(most):
         return None
-    return {**{key: value for key, value in found.items() if key not in ('calibration', 'risk')}, 'method': name, 'same_as': 'paint'}
+    shared = {key: value for key, value in found.items() if key not in ('calibration', 'risk')}
+    return {**shared, 'method': name, 'same_as': 'paint'}
 
 
 def _arguments(argv):

@@ -166,14 +166,16 @@ class _Live:
         self._hold(flat)
 
     def step(self, action: np.ndarray) -> tuple[HostState, TimeStep]:
-        """Steps from the state that `bring_to` was given; actions `[*shape, A]`."""
+        """Steps from the state that `bring_to` was given; actions `[*shape, A]`, or one number more, see `host`."""
         block, held, flat = self._block, self.held, self.flat
         self.held = self.flat = None
+        action = action.reshape(len(self._every), -1)
+        action, ends = action[:, : block.action.shape[1]], action[:, block.action.shape[1] :]
         # What is no number becomes -1: an agent that has diverged must not harm an environment.
-        np.fmax(action.reshape(block.action.shape), -1.0, out=block.action)
+        np.fmax(action, -1.0, out=block.action)
         np.minimum(block.action, 1.0, out=block.action)
         elapsed = flat.elapsed + np.int32(1)
-        np.greater_equal(elapsed, self._horizon, out=block.at_limit)
+        np.logical_or(elapsed >= self._horizon, (ends > 0).any(axis=1), out=block.at_limit)
         try:
             self._pool.ask('step')
         except EnvironmentFailure as failure:
@@ -265,7 +267,7 @@ def host(
     Actions in [-1, 1] are clipped and mapped onto the action bounds; observations become float32. An episode that
     reaches the time limit without terminating is truncated, and one that does both is terminated. `success` is
     `info['success']`, `info['is_success']` or `info['goal_achieved']`, else False. There are no extra steps at
-    resets.
+    resets. Actions may have one number more than the environment's: where it is above 0 the step is the episode's last.
 
     Args:
       make_env: `() -> gymnasium.Env`, or a gymnasium id, also as `module:Id`.

@@ -24,13 +24,13 @@ class OneWay(NamedTuple):
 
 def is_flipped(observation: np.ndarray) -> np.ndarray:
     """Whether the half-cheetah lies on its back: its pitch, column 1, wrapped to [-pi, pi), is beyond two thirds of pi."""
-    pitch = np.asarray(observation)[..., 1]
-    return np.abs((pitch + np.pi) % (2.0 * np.pi) - np.pi) > FLIPPED
+    pitch = observation[..., 1]
+    return abs((pitch + np.pi) % (2.0 * np.pi) - np.pi) > FLIPPED
 
 
 def is_lost(observation: np.ndarray) -> np.ndarray:
     """Whether the peg's head, columns 4 to 6, is below the table's top."""
-    return np.asarray(observation)[..., 6] < 0.0
+    return observation[..., 6] < 0.0
 
 
 _HERE = 'ooorl.envs.one_way_mujoco'

@@ -1,11 +1,12 @@
 """The `[lives]` table: a run whose environment is not reset after episodes, and whose agent asks for help instead."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ooorl import envs
+from ooorl.envs import one_way
 from ooorl.errors import UsageError
 from ooorl.runner import browser, signal_tables
 from ooorl.runner.interruption import obeying
@@ -56,11 +57,33 @@ def refuse_elsewhere(settings: Mapping) -> None:
 
 
 def _task(settings) -> Task:
-    name = settings['environment']['id']
+    name, horizon = settings['environment']['id'], settings['lives']['horizon']
+    if name in one_way.IRREVERSIBLE:
+        known = one_way.IRREVERSIBLE[name]
+        return asking.outcomes(_host(settings, 1).spec, horizon, known.test, known.absorbing)
     if name not in envs.TASKS:
-        raise UsageError(f'[lives] needs a compiled task; {name} is none; use another or remove the table')
+        known = ', '.join(one_way.IRREVERSIBLE)
+        raise UsageError(f'[lives] needs a compiled task, or one of {known}; got {name}; use another or remove the table')
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in settings['environment']['settings'].items()}
     return envs.make_task(name, **given)
+
+
+def _host(settings, num_seeds) -> Environment:
+    """The environment on the host, whose episodes are as long as lives may be."""
+    table = settings['environment']
+    shape = (num_seeds, table['num_envs'])
+    return envs.host(table['id'], shape, workers=table['workers'], horizon=settings['lives']['horizon'], **table['settings'])
+
+
+def _labelled(settings, setup, expert: Callable) -> Environment:
+    """Lives whose labels come from an expert, made of the task: the expert answers for its truth."""
+    task, more = _task(settings), {}
+    if settings['environment']['id'] not in envs.TASKS:
+        mode = 'bisect' if task.absorbing else 'exhaustive'  # what may be left again is asked about state by state
+        more = {'host': _host(settings, len(setup.seeds)), 'mode': mode}
+    return asking.asked(
+        task, _rules(settings['lives']), expert, seeds=tuple(setup.seeds), num_envs=settings['environment']['num_envs'], **more
+    )
 
 
 def _rules(table) -> lives.Rules:
@@ -90,7 +113,10 @@ def living(settings: Mapping, setup: Setup, plain: Agent) -> Setup:
       UsageError: if the environment cannot have lives.
     """
     task = _task(settings)
-    environment = lives.endless(task, _rules(settings['lives']), num_envs=settings['environment']['num_envs'])
+    if settings['environment']['id'] in envs.TASKS:
+        environment = lives.endless(task, _rules(settings['lives']), num_envs=settings['environment']['num_envs'])
+    else:
+        environment = _labelled(settings, setup, asking.scripted(task.irreversible))
     agent, wander = _intervening(plain, settings, task), interventions.wandering(environment.spec)
     phases = tuple(dataclasses.replace(p, agent=agent if p.num_updates else wander) for p in setup.phases)
     dataset = None if setup.dataset is None else lives.as_lives(setup.dataset)
@@ -125,6 +151,4 @@ def _asking(settings, setup, folder, place, port) -> Environment:
     task, folder = _task(settings), Path(folder)
     asker = browser.announced(task, port) if place == 'web' else asking.terminal(task, picture=folder / 'question.png')
     expert = asking.remembered(obeying(asker), folder / 'answers.jsonl')
-    return asking.asked(
-        task, _rules(settings['lives']), expert, seeds=tuple(setup.seeds), num_envs=settings['environment']['num_envs']
-    )
+    return _labelled(settings, setup, expert)

@@ -23,7 +23,7 @@ from ooorl.errors import UsageError
 from ooorl.mapping import host_scan
 from ooorl.signals.labelling import MODES, UNKNOWN, label_life
 from ooorl.training.lives import LifeState, Parts, Rules, life_spec, totals
-from ooorl.types import Environment, Task
+from ooorl.types import Environment, Spec, State, Task
 from ooorl.validation import check_choice
 
 
@@ -42,13 +42,34 @@ Expert = Callable[[Question], bool | None]
 
 
 class AskedState(NamedTuple):
-    """All copies `[S, N]` as numpy arrays: their lives, the successors of the lives under way `[S, N, horizon, O]`, and totals of
-    answers that contradict one another and of lives that nobody judged."""
+    """All copies `[S, N]` as numpy arrays: their lives, the successors of the lives under way `[S, N, horizon, O]`, totals of
+    answers that contradict one another and of lives that nobody judged, and the state of the environment on the host, if any."""
 
     lives: LifeState
     past: np.ndarray
     contradictions: np.ndarray
     unlabelled: np.ndarray
+    inner: State = ()
+
+
+class Outcome(NamedTuple):
+    """What came of a step on the host; `fresh` is the observation of the next episode where this one ended."""
+
+    successor: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    success: np.ndarray
+    fresh: np.ndarray
+
+
+def outcomes(spec: Spec, horizon: int, irreversible: Callable | None, absorbing: bool = True) -> Task:
+    """The task of an environment on the host as `asked` needs it: its state is the `Outcome` of its last step."""
+    nothing, no = np.zeros(spec.observation_dim, np.float32), np.zeros((), bool)
+    blank = Outcome(nothing, np.zeros((), np.float32), no, no, nothing)
+    return Task(
+        spec=spec, horizon=horizon, reset=lambda key: (blank, blank.fresh), step=lambda state, action, key: (state, *state[:4]),
+        irreversible=irreversible, absorbing=absorbing,
+    )
 
 
 class _Unanswered(Exception):
@@ -147,6 +168,7 @@ def asked(
     audits: int = 0,
     new_goal: Callable | None = None,
     returned: Callable | None = None,
+    host: Environment | None = None,
 ) -> Environment:
     """`lives.endless` on the host, whose lives an expert labels.
 
@@ -164,10 +186,17 @@ def asked(
       audits: further questions within the bound, see `label_life`.
       new_goal: as for `endless`.
       returned: as for `endless`.
+        host: `envs.host` of shape `(S, N)`, whose horizon is that of the rules, in the place of a compiled task; `task` is then
+            made by `outcomes`. What ends its episodes ends lives; turns, goals and `end_at_success` are not for it.
+
+    Raises:
+      UsageError: if the rules are not for environments on the host.
     """
+    if host is not None and (rules.end_at_success or rules.switch_every or new_goal or returned):
+        raise UsageError('an environment on the host has lives of one policy that success does not end; got other rules')
     check_choice(MODES, mode=mode)
     truth = task.irreversible or (lambda observation: jnp.zeros(observation.shape[:-1], bool))
-    parts, shape = Parts(replace(task, irreversible=truth), rules, new_goal, returned), (len(seeds), num_envs)
+    parts, shape = Parts(replace(task, irreversible=truth), rules, new_goal, returned, host is not None), (len(seeds), num_envs)
     lived_, closed_, born_ = [jax.jit(jax.vmap(jax.vmap(function))) for function in (parts.lived, parts.closed, parts.born)]
 
     def keys(key):
@@ -177,11 +206,24 @@ def asked(
     def reset(key):
         copies = np.broadcast_to(np.arange(num_envs, dtype=np.int32), shape)
         lives, observation = jax.tree.map(np.array, born_(copies, keys(key)))
-        past = np.zeros((*shape, rules.horizon, task.spec.observation_dim), np.float32)
-        return AskedState(lives, past, np.zeros(shape, np.int32), np.zeros(shape, np.int32)), observation
+        past, inner = np.zeros((*shape, rules.horizon, task.spec.observation_dim), np.float32), ()
+        if host is not None:
+            inner, first = host.reset(key)
+            lives = lives._replace(observation=first)
+            observation = np.concatenate([first, observation[..., first.shape[-1] :]], axis=-1)
+        return AskedState(lives, past, np.zeros(shape, np.int32), np.zeros(shape, np.int32), inner), observation
+
+    def played(state, action, key):
+        """The step on the host: whether it is the last of a life does not depend on what comes of it."""
+        ends = np.asarray(lived_(state.lives, action, keys(key))[1].hard, np.float32)
+        inner, step = host.step(state.inner, np.concatenate([action[..., :-1], ends[..., None]], axis=-1), key)
+        outcome = Outcome(step.next_observation, step.reward, step.terminated, step.success, step.observation)
+        return state._replace(inner=inner, lives=state.lives._replace(task=outcome))
 
     def step(state, action, key):
-        moved, lived = jax.tree.map(np.array, lived_(state.lives, np.asarray(action, np.float32), keys(key)))
+        action = np.asarray(action, np.float32)
+        state = state if host is None else played(state, action, key)
+        moved, lived = jax.tree.map(np.array, lived_(state.lives, action, keys(key)))
         past, contradictions, unlabelled = state.past.copy(), state.contradictions.copy(), state.unlabelled.copy()
         first, queries = np.full(shape, UNKNOWN, np.int32), np.zeros(shape, np.int32)
         for place in np.ndindex(shape):
@@ -193,7 +235,8 @@ def asked(
                 contradictions[place] += more
                 unlabelled[place] += first[place] < 0
         after, timestep = jax.tree.map(np.array, closed_(moved, lived, first, queries, keys(key)))
-        return AskedState(after, past, contradictions, unlabelled), timestep
+        over = after.task._replace(terminated=np.zeros(shape, bool)) if host is not None else after.task
+        return AskedState(after._replace(task=over), past, contradictions, unlabelled, state.inner), timestep
 
     def counts(state):
         more = {'contradictions': state.contradictions.sum(axis=-1), 'unlabelled_lives': state.unlabelled.sum(axis=-1)}

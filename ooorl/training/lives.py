@@ -180,12 +180,17 @@ class Lived(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The functions that a step of one copy is made of."""
+    """The functions that a step of one copy is made of.
+
+    `elsewhere`: the task is stepped and reset by somebody else, who puts what comes of it into `LifeState.task`; what ends
+    the task then ends the life, and `fresh` in it is the observation where the next one begins.
+    """
 
     task: Task
     rules: Rules
     new_goal: Callable | None
     returned: Callable | None
+    elsewhere: bool = False
 
     def born(self, copy: Array, key: Key) -> tuple[LifeState, Array]:
         """The first life of a copy and its first observation."""
@@ -243,6 +248,8 @@ class Parts(NamedTuple):
         last = state.age >= self.rules.horizon
         if self.rules.end_at_success:
             last = last | success
+        if self.elsewhere:
+            last = last | terminated
         if self.rules.seed_steps:
             last = last | (state.elapsed == self.rules.seed_steps)
         hard = help_ | last
@@ -279,7 +286,7 @@ class Parts(NamedTuple):
 
     def begun(self, state: LifeState, first: Array, queries: Array, help_: Array, key: Key) -> LifeState:
         """The first state of the next life."""
-        task, observation = self.task.reset(key)
+        task, observation = (state.task, state.task.fresh) if self.elsewhere else self.task.reset(key)
         bound = 1 + jnp.ceil(jnp.log2(jnp.maximum(state.age, 1))).astype(jnp.int32)
         counts = state.counts._replace(
             help=state.counts.help + help_,

@@ -3,15 +3,16 @@
 import io
 import json
 
+import gymnasium
 import jax
 import numpy as np
 import pytest
 from small import trees_equal
-from test_lives import line
+from test_lives import SPEC, line
 
-from ooorl.envs import make_task
+from ooorl.envs import host, make_task
 from ooorl.errors import UsageError
-from ooorl.training.asking import Question, asked, remembered, scripted, terminal
+from ooorl.training.asking import Question, asked, outcomes, remembered, scripted, terminal
 from ooorl.training.interventions import wandering
 from ooorl.training.lives import Rules, column, endless
 from ooorl.training.phases import Phase, Setup
@@ -21,9 +22,9 @@ KEY = jax.random.key(0)
 FALL = [[1, -1], [0.5, -1], [1, -1], [0, 1], [0, -1], [0, -1], [0, -1]]  # as in test_lives: lost with the third step
 
 
-def _played(expert, actions, rules, **settings):
+def _played(expert, actions, rules, task=None, **settings):
     """Time steps of the one copy, and what it cost."""
-    environment = asked(line(), rules, expert, **settings)
+    environment = asked(task or line(), rules, expert, **settings)
     state, _ = environment.reset(KEY)
     steps = []
     for action in actions:
@@ -43,6 +44,38 @@ def test_the_scripted_expert_is_the_compiled_one():
         jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b), ours, jax.tree.map(np.asarray, theirs))
     expected = {name: int(value) for name, value in compiled.counts(state).items()}
     assert counts == {**expected, 'contradictions': 0, 'unlabelled_lives': 0} and counts['label_queries'] == 3
+
+
+class _Line(gymnasium.Env):
+    """`test_lives.line` for gymnasium."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = np.zeros(1, np.float32)
+        return self.place, {}
+
+    def step(self, action):
+        self.place = self.place if self.place[0] >= 2 else self.place + np.float32(action)
+        success = bool(self.place[0] <= -2)
+        return self.place, float(success), success, False, {'success': success}
+
+
+def test_lives_on_the_host_are_those_of_the_compiled_task_until_it_ends_itself():
+    rules, bad = Rules(horizon=10, patience=2), line().irreversible
+    actions = [*FALL, [-1, -1], [-1, -1], [0.5, -1]]
+    ours = _played(scripted(bad), actions, rules, task=outcomes(SPEC, 10, bad), host=host(_Line, (1, 1), horizon=10))
+    theirs = _played(scripted(bad), actions, rules)
+    for mine, other in zip(ours[0][:-2], theirs[0], strict=False):
+        jax.tree.map(np.testing.assert_array_equal, mine, other)
+    # The compiled task's success ends a value; where the host begins again by itself a life is over.
+    assert ours[0][-2].terminated.item() and ours[0][-2].observation[0, 0, 0] == 0 and theirs[0][-2].observation[0, 0, 0] == -2
+    assert column(ours[0][-1].observation, 'life').item() == 2 and ours[0][-1].next_observation[0, 0, 0] == 0.5
+    assert ours[1]['horizon'] == theirs[1]['horizon'] + 1
+    with pytest.raises(UsageError, match='lives of one policy that success does not end'):
+        asked(line(), Rules(horizon=10, end_at_success=True), scripted(bad), host=host(_Line, (1, 1), horizon=10))
 
 
 def test_a_person_who_never_answers_loses_nothing():
