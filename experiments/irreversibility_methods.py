@@ -26,7 +26,7 @@ from ooorl.types import Agent, Transition
 HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get('OOORL_SHARED_DATA', HERE.parent.parent / 'shared' / 'data')) / 'earl'
 GAMMA, RISK_EDGES, RANK_EDGES = 0.97, (0.2, 0.5, 0.8), (0.1, 0.6)
-EVERY, STAGES = 10, 10  # steps of a decision; stages of the run that a plan is made from
+EVERY, STAGES = 10, 4  # steps of a decision; stages of the run that a plan is made from
 BUDGETS = (1, 2, 5, 10, 20)
 
 
@@ -260,7 +260,7 @@ def _reference(rows):
 def _planned(planned, agent, detector, reference, place, most):
     cell_of = partial(_cell, agent, detector, reference)
     total = place.steps + place.seed_steps
-    made = budget.plan(planned, total // EVERY, most)
+    made = budget.plan(planned, total // EVERY, most, learning=True)
     return budget.when_it_pays(made, cell_of, total_steps=total, decision_steps=EVERY)
 
 
@@ -279,4 +279,4 @@ def logged(name: str, place: Place, rows: Transition, kept: list, store) -> tupl
         mine = due & (np.minimum(stage, len(kept) - 1) == number)
         cell = np.asarray(cell_of(state, columns[..., :-WIDTH]))
         logs.append(budget.count(cell[mine], life[mine], (told[mine] == 0).astype(float), num))
-    return budget.staged(logs, 0.1)
+    return budget.staged(logs, 0.5)

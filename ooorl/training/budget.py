@@ -88,7 +88,7 @@ def staged(logs: Sequence[Log], pooled: float) -> tuple[Log, ...]:
     )
 
 
-def _backwards(log, horizon, budget, asking):
+def _backwards(log, horizon, budget, asking, learning=False):
     """Tables of `Plan` for `asking(stay, reset) -> [C + 1, Z]` bool, both of them the worth of what would follow."""
     check_positive(horizon=horizon)
     check_not_negative(budget=budget)
@@ -102,16 +102,18 @@ def _backwards(log, horizon, budget, asking):
         reset = np.full_like(stay, -np.inf)
         reset[1:] = (worth[left - 1, :-1] @ fresh)[:, None]
         ask[left] = asking(stay, reset)
-        worth[left] = logs[stage].worth + np.where(ask[left], reset, stay)
+        weight = left / horizon if learning else 1.0
+        worth[left] = weight * logs[stage].worth + np.where(ask[left], reset, stay)
     return Plan(ask, worth)
 
 
-def plan(log: Log | Sequence[Log], horizon: int, budget: int) -> Plan:
+def plan(log: Log | Sequence[Log], horizon: int, budget: int, *, learning: bool = False) -> Plan:
     """The best use of `budget` requests over `horizon` decisions; a cell that was never left is taken to stay as it is.
 
-    Several logs are those of equal consecutive parts of the horizon (`staged`). Ties do not ask.
+    Several logs are those of equal consecutive parts of the horizon (`staged`). Ties do not ask. `learning` weighs a decision by
+    the share of the run that is left, in which it is learnt from: of two requests of equal worth the earlier one brings more.
     """
-    return _backwards(log, horizon, budget, lambda stay, reset: reset > stay + 1e-9)
+    return _backwards(log, horizon, budget, lambda stay, reset: reset > stay + 1e-9, learning)
 
 
 def judged(log: Log | Sequence[Log], asks: np.ndarray, horizon: int, budget: int) -> Plan:

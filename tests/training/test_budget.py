@@ -7,7 +7,7 @@ import pytest
 
 from ooorl.errors import UsageError
 from ooorl.training import budget
-from ooorl.training.budget import Log, cells, count, judged, plan, when_it_pays
+from ooorl.training.budget import Log, cells, count, judged, plan, staged, when_it_pays
 from ooorl.training.lives import COLUMNS, WIDTH
 
 # Cell 0 is worth 1 a decision and falls into cell 1 with a chance of one half; cell 1 is worth nothing and is never left.
@@ -39,6 +39,19 @@ def test_requests_are_kept_for_where_they_pay_most():
     harmless = Log(np.eye(2), np.ones(2), np.ones(2))
     assert not plan(harmless, 9, 3).ask.any()  # a life without anything irreversible never asks
     assert plan(TRAP, 3, 0).ask.shape == (4, 1, 2)
+
+
+def test_stages_have_their_own_lives_and_learners_ask_early():
+    calm = Log(np.array([[4.0, 0.0], [0.0, 1.0]]), np.array([1.0, 0.0]), np.array([1.0, 0.0]))
+    found = plan((TRAP, calm), 4, 1)  # decisions 4 and 3 fall as often as not, 2 and 1 never
+    np.testing.assert_allclose(found.worth[2, 0], [2, 0])
+    np.testing.assert_allclose(found.worth[3, 0], [1 + 0.5 * 2, 0])
+    # Two left count 2/4 and 1/4: of what is left to learn from.
+    np.testing.assert_allclose(plan((TRAP, calm), 4, 1, learning=True).worth[2, 0], [0.75, 0])
+    pooled = staged((TRAP, calm), 0.5)
+    assert pooled[0].steps.tolist() == [[3.5, 1.5], [0, 6.5]] and pooled[1].fresh.tolist() == [3, 0]
+    empty = Log(np.zeros((2, 2)), np.zeros(2), np.zeros(2))
+    np.testing.assert_allclose(staged((TRAP, empty), 1.0)[1].worth, [1, 0], atol=1e-6)  # what was never seen is as in all
 
 
 def test_dynamic_programming_is_the_best_of_all_policies():
