@@ -41,18 +41,22 @@ def _eval(arguments):
 
 
 def _fqe(arguments):
-    from ooorl.runner.fqe import fqe_runs
+    from ooorl.runner.fqe import fqe_runs, highest
 
     try:
         hidden = tuple(int(width) for width in arguments.hidden.split(','))
     except ValueError:
         raise UsageError(f'--hidden takes whole numbers, 256,256; got {arguments.hidden!r}') from None
-    for one in fqe_runs(arguments.run_dirs, num_updates=arguments.updates, hidden=hidden, phase=arguments.phase):
+    found = fqe_runs(arguments.run_dirs, num_updates=arguments.updates, hidden=hidden, phase=arguments.phase)
+    for one in found:
         mean = sum(one.values) / len(one.values)
         ends = f' [{one.low:.4g}, {one.high:.4g}]' if one.low == one.low else ', no interval'
         doubt = '' if one.believable else '; NOT BELIEVABLE: more than the rewards of the data can add up to'
         print(f'{one.run}: estimated value {mean:.4g}{ends} over {len(one.values)} seeds, data {one.data_return:.4g}{doubt}')
     print('An estimate from data alone: discounted, of the first states of the data; it ranks policies of the same data.')
+    best, num = highest(found)
+    if num > 1:
+        print(f'Highest of {num} policies, which flatters it: `ooorl export {best[0]} --phase {best[1]} --seed {best[2]}`')
 
 
 def _choose(arguments):

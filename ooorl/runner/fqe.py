@@ -81,6 +81,16 @@ def fqe_runs(directories, *, num_updates: int = 20_000, hidden=(256, 256), phase
     return sorted(found, key=lambda one: -float(np.mean(one.values)))
 
 
+def highest(estimates: list[Estimate]) -> tuple[tuple[str, str, int], int]:
+    """`((run, phase, seed), number)`: the policy of the highest believable estimate, and of how many; `((), 0)` of none."""
+    ranked = [
+        (value, (one.run, one.phase, seed))
+        for one in estimates if one.believable
+        for value, seed in zip(one.values, one.seeds, strict=True)
+    ]  # fmt: skip
+    return max(ranked)[1] if ranked else (), len(ranked)
+
+
 def _gamma(settings, policy):
     tables = [settings[name] for name in ('exploit', 'agent', 'explore') if name in settings]
     if policy.chunk > 1:

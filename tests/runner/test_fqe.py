@@ -13,7 +13,7 @@ from conftest import PATIENCE, ROOT
 from ooorl.agents.bc import BCConfig, bc
 from ooorl.runner.cli import main
 from ooorl.runner.deployed import Deployed
-from ooorl.runner.fqe import of_policies
+from ooorl.runner.fqe import Estimate, highest, of_policies
 from ooorl.types import Spec, Transition
 
 INTERFACE = {'observation_dim': 1, 'action_dim': 1, 'action_low': [-1.0], 'action_high': [1.0]}
@@ -47,6 +47,13 @@ SHORT = {
             '--seeds', '0:1'],
     'fqe': ['--updates', '20', '--hidden', '8'],
 }  # fmt: skip
+
+
+def test_the_highest_believable_estimate_is_chosen():
+    more = {'phase': 'offline', 'low': 0.0, 'high': 1.0, 'data_return': 0.0}
+    one = Estimate(run='a', seeds=[3, 5], values=[1.0, 2.0], believable=True, **more)
+    other = Estimate(run='b', seeds=[3], values=[9.0], believable=False, **more)
+    assert highest([other, one]) == (('a', 'offline', 5), 2) and highest([other]) == ((), 0)
 
 
 def test_the_page_on_own_data_leads_from_a_log_to_a_policy(tmp_path, monkeypatch, capsys):
