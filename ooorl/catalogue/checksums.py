@@ -1,6 +1,7 @@
 """SHA-256 of D4RL's files as somebody else has recorded them, by their place below `offline_rl/`. Imports nothing.
 
-Source: checksums.tsv of tensorflow/datasets, tensorflow_datasets/d4rl. No file was fetched here to compare with.
+Source: checksums.tsv of tensorflow/datasets, tensorflow_datasets/d4rl. No file was fetched here to compare with; those of
+hopper_medium-v2 and of antmaze-umaze-v2 agree with what other projects recorded of the server's files in 2026.
 """
 
 KNOWN = {
