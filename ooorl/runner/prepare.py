@@ -276,7 +276,10 @@ def _spec(dataset, environment_or_none, name, stores) -> Spec:
     if dataset is None and given:
         return given[0]
     if dataset is None:
-        raise UsageError('a run needs a data set or an environment; the config names neither; give --dataset or environment.id')
+        raise UsageError(
+            'a run needs a data set, or an environment that it collects in; the config has neither; give --dataset, without '
+            'which nothing trains offline, or environment.id'
+        )
     return dataset.spec
 
 

@@ -136,7 +136,7 @@ def test_a_file_that_holds_no_data_set(capsys):
 
 
 def test_a_run_without_data_and_environment_is_refused(capsys):
-    assert 'needs a data set or an environment' in refusal(capsys, 'run', written(OFFLINE))
+    assert 'needs a data set, or an environment that it collects in' in refusal(capsys, 'run', written(OFFLINE))
     without = changed(OFFLINE, environment__id='ooorl/UMaze-v0')
     assert 'needs a data set' in refusal(capsys, 'run', written(without))
     normalised = changed(TINY, dataset=None, explore__normalise_observation=True)
