@@ -11,6 +11,8 @@ of the data could add up to are marked.
 Source: Le, Voloshin & Yue, "Batch Policy Learning under Constraints", ICML 2019, arXiv:1903.08738.
 """
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,7 +77,9 @@ def fqe_runs(directories, *, num_updates: int = 20_000, hidden=(256, 256), phase
         policies = [load(directory, phase=phase, seed=seed) for seed in parse_seeds(settings['run']['seeds'])]
         gamma = _gamma(settings, policies[0])
         sizes = {'gamma': gamma, 'num_updates': num_updates}
-        found.append(of_policies(policies, dataset.transitions, **sizes, hidden=hidden, run=str(directory)))
+        with writers.progress(f'fqe of {directory}', num_updates * len(policies), file=sys.stderr) as advance:
+            more = {'hidden': hidden, 'run': str(directory), 'advance': advance}
+            found.append(of_policies(policies, dataset.transitions, **sizes, **more))
         told = 'an estimate from data alone (fitted Q evaluation): discounted, of the first states of the data'
         writers.write_json(directory / 'fqe.json', {**found[-1]._asdict(), **sizes, 'what': told})
     return sorted(found, key=lambda one: -float(np.mean(one.values)))
@@ -99,7 +103,14 @@ def _gamma(settings, policy):
 
 
 def of_policies(
-    policies: list[Deployed], data: Transition, *, gamma: float, num_updates: int, hidden=(256, 256), run: str = ''
+    policies: list[Deployed],
+    data: Transition,
+    *,
+    gamma: float,
+    num_updates: int,
+    hidden=(256, 256),
+    run: str = '',
+    advance: Callable[[int], None] = lambda num: None,
 ) -> Estimate:
     """The estimate of one policy's seeds, each with a critic of its own from the same program.
 
@@ -110,6 +121,7 @@ def of_policies(
       num_updates: of every critic, batches of 256.
       hidden: widths of the critics.
       run: what it is called.
+      advance: told of updates as they are made.
     """
     scale = float(np.std(data.reward)) or float(np.abs(data.reward).max()) or 1.0
     mean, std = np.mean(data.observation, axis=0), np.std(data.observation, axis=0) + 1e-3
@@ -125,7 +137,9 @@ def of_policies(
         key = jax.random.key(policy.seed)
         state = _State(policy.state, evaluator.init(key).critic)
         for number, done in enumerate(range(0, num_updates, steps)):
-            state, _ = learn(state, store, jax.random.fold_in(key, number), 0, min(steps, num_updates - done))
+            num = min(steps, num_updates - done)
+            state, _ = jax.block_until_ready(learn(state, store, jax.random.fold_in(key, number), 0, num))
+            advance(num)
         values.append(scale * float(value(state, states, key)))
     ends = interval(values)
     most = [bound / (1.0 - gamma) for bound in (min(0.0, float(data.reward.min())), max(0.0, float(data.reward.max())))]
