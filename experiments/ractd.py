@@ -179,7 +179,7 @@ def run_cell(task, part, overrides, work):
     """Runs a cell, or what is left of it, and scores everything that acts in it."""
     prepared, out = prepared_of(settings_of(task, part, overrides), part), work / f'{task}-{part}'
     summary = execute(prepared, out, resume=out.exists())
-    finished, rows = _finished(prepared, out), {}
+    finished, rows = finished_of(prepared, out), {}
     scored = {phase['name']: phase['scores'] for phase in summary['phases']}
     for name, (agent, phase, calls) in acting(prepared, part).items():
         as_trained = agent is next(one.agent for one in prepared.setup.phases if one.name == phase)
@@ -199,7 +199,7 @@ def run_ablation(task, variant, overrides, work):
     if not (out / 'summary.json').exists():
         raise UsageError(f'{task}:{variant} needs the teacher of {task}:students; got no finished run in {out}; run that first')
     began, prepared = time.monotonic(), prepared_of(settings_of(task, 'students', overrides), 'students')
-    taught = {name: state for name, state in _finished(prepared, out).items() if name in HELPING}
+    taught = {name: state for name, state in finished_of(prepared, out).items() if name in HELPING}
     helping = tuple(phase for phase in prepared.setup.phases if phase.name in HELPING)
     student = dataclasses.replace(_phase(prepared, 'student', ABLATION[variant]), name=variant)
     own = _with_phases(prepared, (*helping, student))
@@ -218,7 +218,8 @@ def _row(scores, calls):
     return {'scores': kept, 'network_evaluations': calls}
 
 
-def _finished(prepared, out):
+def finished_of(prepared, out):
+    """The final states of all phases of a run directory."""
     return checkpoint.restore(out / 'checkpoint', place.template_of(prepared.setup))[0][1]
 
 
@@ -246,7 +247,7 @@ def latencies_of(out):
     settings = run_directory.read_config(out, 'eval')
     settings['evaluation']['num_episodes'] = 1
     prepared = prepared_of(settings, part)
-    finished = _finished(prepared, out)
+    finished = finished_of(prepared, out)
     return {
         name: latencies(agent, finished[phase], prepared.spec.observation_dim)
         for name, (agent, phase, _) in acting(prepared, part).items()
