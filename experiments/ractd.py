@@ -9,7 +9,8 @@ A cell is task:part, `configs/distil/small.toml` on one of `TASKS`. Part `studen
 one teacher, which is then also asked in fewer steps. A part named after an entry of `ABLATION` is another student of the same
 teacher, from the run directory of `students`, with the same keys, in which one detail that paper and released code disagree on is
 another. `fql` and `ofql` (one-step mean flow) learn values instead, with the student's network and as many updates as teacher and
-student together; `gaussian` is plain cloning, `mean_flow` OFQL's policy without values, `_fast` the same at the teacher's rates.
+student together; `gaussian` is plain cloning, `mean_flow` OFQL's policy without values, `_fast` the same at the teacher's rates, `_weak` at
+a tenth of the values' weight.
 Nothing was tuned for any of them.
 """
 
@@ -61,6 +62,7 @@ ABLATION = {
     'slow_targets': {'target_rate': 0.001},
     'no_denoising': {'policy': {'denoising_weight': 0.0}},
     'ctm_denoising': {'policy': {'denoise': 'level'}},
+    'ctm_denoising_much': {'policy': {'denoise': 'level', 'start_noise': 80.0}},
 }
 # How else what is trained is asked: the same weights.
 TEACHERS = {
@@ -84,6 +86,7 @@ RIVALS = {
 }  # fmt: skip
 FAST = {'learning_rate': 1e-3, 'schedule': 'cosine'}  # the teacher's
 RIVALS |= {f'{name}_fast': RIVALS[name] | FAST for name in ('ofql', 'fql', 'mean_flow')}
+RIVALS['ofql_weak'] = RIVALS['ofql'] | {'q_normalisation': 0.01}
 PARTS = ('students', *RIVALS, *ABLATION)
 CALLS, SECONDS = 200, 3.0  # of one latency: so many calls, or as many as fit
 WIDE = (512, 512, 512)
