@@ -9,9 +9,8 @@ A cell is task:part, `configs/distil/small.toml` on one of `TASKS`. Part `studen
 one teacher, which is then also asked in fewer steps. A part named after an entry of `ABLATION` is another student of the same
 teacher, from the run directory of `students`, with the same keys, in which one detail that paper and released code disagree on is
 another. `fql` and `ofql` (one-step mean flow) learn values instead, with the student's network and as many updates as teacher and
-student together; `gaussian` is plain cloning, `mean_flow` OFQL's policy without values, `_fast` the same at the teacher's rates, `_weak` at
-a tenth of the values' weight.
-Nothing was tuned for any of them.
+student together; `gaussian` is plain cloning, `mean_flow` OFQL's policy without values, `_fast` the same at the teacher's rates,
+`_weak` with a tenth of the values' weight. Nothing was tuned for any of them.
 """
 
 import argparse
