@@ -25,18 +25,19 @@ ROWS, CALLS = 2_000, 5
 
 def errors_of(directory):
     """`{what acts: {error, first, second, spread}}`, each by seed."""
-    task, _, part = directory.name.rpartition('-')
+    task, _, part = directory.name.partition('-')
     settings = run_directory.read_config(directory, 'eval')
     settings['evaluation']['num_episodes'], settings['environment']['id'] = 0, ractd.TASKS[task][0]
     prepared = ractd.prepared_of(settings, part)
     finished, data = ractd.finished_of(prepared, directory), prepared.setup.dataset
-    rows = np.linspace(0, len(data.reward) - 1, ROWS).astype(int)
-    observation, action = jnp.asarray(data.observation[rows]), np.asarray(data.action[rows])
-    found = {}
-    for name, (agent, phase, calls) in ractd.acting(prepared, part).items():
-        if calls <= CALLS and agent.chunk == 1:
-            found[name] = _errors(agent, finished[phase], observation, action)
-    return found
+    steps = prepared.setup.phases[0].agent.chunk  # few plans go over the end of an episode
+    rows = np.linspace(0, len(data.reward) - steps, ROWS).astype(int)
+    observation = jnp.asarray(data.observation[rows])
+    action = np.asarray(data.action)[rows[:, None] + np.arange(steps)].reshape(ROWS, -1)
+    acting = ractd.acting(prepared, part).items()
+    return {
+        name: _errors(agent, finished[phase], observation, action) for name, (agent, phase, calls) in acting if calls <= CALLS
+    }
 
 
 def _errors(agent, states, observation, action):
