@@ -9,8 +9,7 @@ A cell is task:part, `configs/distil/small.toml` on one of `TASKS`. Part `studen
 one teacher, which is then also asked in fewer steps. A part named after an entry of `ABLATION` is another student of the same
 teacher, from the run directory of `students`, with the same keys, in which one detail that paper and released code disagree on is
 another. `fql` and `ofql` (one-step mean flow) learn values instead, with the student's network and as many updates as teacher and
-student together; `gaussian` is plain cloning, `mean_flow` OFQL's policy without values, `_fast` the same at the teacher's rates,
-`_weak` with a tenth of the values' weight. Nothing was tuned for any of them.
+student together; `gaussian` is plain cloning, `mean_flow` OFQL's policy without values. Nothing was tuned for any of them.
 """
 
 import argparse
@@ -83,9 +82,6 @@ RIVALS = {
     'gaussian': {'agent': 'bc', 'policy': {'kind': 'gaussian'}, 'learning_rate': 1e-3, 'schedule': 'cosine'},
     'mean_flow': {'agent': 'bc', 'policy': {'kind': 'mean_flow', 'ema_rate': 0.005}, 'learning_rate': 3e-4},
 }  # fmt: skip
-FAST = {'learning_rate': 1e-3, 'schedule': 'cosine'}  # the teacher's
-RIVALS |= {f'{name}_fast': RIVALS[name] | FAST for name in ('ofql', 'fql', 'mean_flow')}
-RIVALS['ofql_weak'] = RIVALS['ofql'] | {'q_normalisation': 0.01}
 PARTS = ('students', *RIVALS, *ABLATION)
 CALLS, SECONDS = 200, 3.0  # of one latency: so many calls, or as many as fit
 WIDE = (512, 512, 512)
