@@ -13,7 +13,7 @@ from ooorl.runner.interruption import obeying
 from ooorl.training import asking, interventions, lives
 from ooorl.training.phases import Setup
 from ooorl.types import Agent, Environment, Task
-from ooorl.validation import check_choice, check_unit
+from ooorl.validation import check_choice, check_not_negative, check_unit
 
 SCHEMES = ('online', 'finetune')
 TRIGGERS = ('never', 'detector', 'truth')
@@ -25,6 +25,7 @@ class LivesConfig(lives.Rules):
 
     trigger: str = 'detector'  # help is wanted where the detector of [agent.cautious] says so, where the 'truth' does, or 'never'
     threshold: float = 0.5  # of the detector's score
+    audits: int = 0  # further questions about each life, within its bound, that find contradictions; where somebody is asked
     imitate: str = 'all'  # what a policy that imitates is shown: 'all' rows, or the 'demonstrations' of the data set alone
 
     def __post_init__(self):
@@ -32,6 +33,7 @@ class LivesConfig(lives.Rules):
         check_choice(TRIGGERS, trigger=self.trigger)
         check_choice(interventions.IMITATED, imitate=self.imitate)
         check_unit(threshold=self.threshold)
+        check_not_negative(audits=self.audits)
         if self.switch_every or self.wish != 'help':
             raise UsageError('[lives] has one policy; got switch_every or wish; leave them out, Python can have a second one')
 
@@ -77,10 +79,10 @@ def _host(settings, num_seeds) -> Environment:
 
 def _labelled(settings, setup, expert: Callable) -> Environment:
     """Lives whose labels come from an expert, made of the task: the expert answers for its truth."""
-    task, more = _task(settings), {}
+    task, more = _task(settings), {'audits': settings['lives']['audits']}
     if settings['environment']['id'] not in envs.TASKS:
         mode = 'bisect' if task.absorbing else 'exhaustive'  # what may be left again is asked about state by state
-        more = {'host': _host(settings, len(setup.seeds)), 'mode': mode}
+        more |= {'host': _host(settings, len(setup.seeds)), 'mode': mode}
     return asking.asked(
         task, _rules(settings['lives']), expert, seeds=tuple(setup.seeds), num_envs=settings['environment']['num_envs'], **more
     )
