@@ -51,10 +51,13 @@ def refuse_elsewhere(settings: Mapping) -> None:
         raise UsageError(f"[lives] needs scheme 'online' or 'finetune'; got {scheme!r}; remove the table")
     if settings['lives']['trigger'] == 'detector' and 'cautious' not in settings['agent']:
         raise UsageError("lives.trigger = 'detector' needs a detector, sub-table cautious of [agent]; got none; add it")
+    cautious = settings['agent'].get('cautious', {})
+    if settings['lives']['trigger'] == 'detector' and cautious['signal'] == 'precedence' and not cautious['reset']:
+        raise UsageError('lives.trigger asks about states, and precedence needs cautious.reset for that; got none; set it')
     for name in ('chunk', 'normalise_observation', 'reranked'):
         if settings['agent'].get(name) not in (None, 1, False):
             raise UsageError(f'[lives] takes an agent of plain steps and observations; got {name}; remove it')
-    if settings['agent'].get('cautious', {}).get('labels') == 'environment':
+    if cautious.get('labels') == 'environment':
         raise UsageError("[lives] finds labels by asking; got cautious.labels = 'environment'; remove it")
 
 

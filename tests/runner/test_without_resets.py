@@ -51,6 +51,7 @@ def test_the_setup_lives_and_the_evaluation_does_not():
         ({'agent__chunk': 2}, r'\[lives\] takes an agent of plain steps and observations; got chunk'),
         ({'lives__trigger': 'hope'}, "trigger must be one of 'never', 'detector', 'truth'; got 'hope'"),
         ({'lives__switch_every': 5}, r'\[lives\] has one policy; got switch_every or wish'),
+        ({'agent__cautious': {'signal': 'precedence'}}, 'precedence needs cautious.reset for that; got none'),
         ({'lives__budget': -1}, 'budget must be 0 or more; got -1'),
     ],
 )
