@@ -1,6 +1,7 @@
 """The shape of the code: what imports what, how long things are, and what an import does."""
 
 import ast
+import functools
 import subprocess
 import sys
 
@@ -13,7 +14,6 @@ from ooorl.envs import HOSTS, TASKS
 PACKAGE = ROOT / 'ooorl'
 FILES = sorted(PACKAGE.rglob('*.py'))
 NAMES = {path: path.relative_to(PACKAGE).with_suffix('').as_posix().removesuffix('/__init__') for path in FILES}
-TREES = {path: ast.parse(path.read_text(encoding='utf-8')) for path in FILES}
 
 # What each room may import, besides itself and the ground. The order is that of the floors: nothing imports upwards.
 GROUND = ('types', 'errors', 'validation', 'mapping', 'catalogue', 'interpreted')
@@ -82,6 +82,12 @@ PACKAGES = {
 }
 
 
+@functools.cache
+def tree_of(path):
+    """Parsed when asked for: every worker reads this file, one runs it."""
+    return ast.parse(path.read_text(encoding='utf-8'))
+
+
 def imported(tree):
     """(module, whether inside a function) of every import."""
     inside = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
@@ -106,7 +112,8 @@ def ids(paths):
 def test_imports_go_one_way(path):
     name = NAMES[path]
     room = name.partition('/')[0]
-    ours = {module.removeprefix('ooorl.').replace('.', '/') for module, _ in imported(TREES[path]) if module.startswith('ooorl.')}
+    modules = (module for module, _ in imported(tree_of(path)) if module.startswith('ooorl.'))
+    ours = {module.removeprefix('ooorl.').replace('.', '/') for module in modules}
     wrong = sorted(module for module in ours if not within(module, (room, *ROOMS[room])))
     assert not wrong, f'{name} must not import {wrong}'
     forbidden = [f'training/{below}' for below in STAIRS.get(name, ())]
@@ -127,7 +134,7 @@ def test_no_two_files_differ_by_an_ending_only():
 @pytest.mark.parametrize('path', FILES, ids=ids(FILES))
 def test_packages_stay_where_they_belong(path):
     name = NAMES[path]
-    for module, inside in imported(TREES[path]):
+    for module, inside in imported(tree_of(path)):
         package = module.partition('.')[0]
         anywhere, lazily = PACKAGES.get(package, ({name}, set()))
         assert within(name, anywhere) or (inside and within(name, lazily)), f'{name} imports {package}'
@@ -137,7 +144,7 @@ def test_packages_stay_where_they_belong(path):
 def test_files_and_functions_are_short(path):
     text = path.read_text(encoding='utf-8')
     assert text.count('\n') <= 350
-    for function in (node for node in ast.walk(TREES[path]) if isinstance(node, ast.FunctionDef)):
+    for function in (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef)):
         docstring = function.body[0] if ast.get_docstring(function) else None
         own = function.end_lineno - function.lineno + 1
         own -= docstring.end_lineno - docstring.lineno + 1 if docstring else 0
@@ -148,8 +155,8 @@ def test_files_and_functions_are_short(path):
 
 @pytest.mark.parametrize('path', FILES, ids=ids(FILES))
 def test_everything_public_says_what_it_is(path):
-    assert ast.get_docstring(TREES[path])
-    for node in TREES[path].body:
+    assert ast.get_docstring(tree_of(path))
+    for node in tree_of(path).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith('_'):
             assert ast.get_docstring(node), f'{node.name} in {NAMES[path]} has no docstring'
             # What a base class declares is said there.
@@ -162,7 +169,7 @@ def test_no_environment_is_named_outside_its_place():
     known = {*catalogue.ENTRIES, *TASKS, *HOSTS}
     for path in FILES:
         if not within(NAMES[path], ('envs', 'catalogue')):
-            constants = (node.value for node in ast.walk(TREES[path]) if isinstance(node, ast.Constant))
+            constants = (node.value for node in ast.walk(tree_of(path)) if isinstance(node, ast.Constant))
             strings = {value for value in constants if isinstance(value, str)}
             assert not strings & known, f'{NAMES[path]} names {strings & known}'
 

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from ooorl.errors import UsageError
-from ooorl.mapping import join_members, num_hosts, split_members
+from ooorl.mapping import join_members, num_hosts, on_cpu, split_members
 
 KEEP = 2  # how many checkpoints stay on the disk
 LEFTOVERS = '.writing-*'  # what a process that was killed while writing leaves
@@ -126,7 +126,7 @@ def restore(directory: Path, template_of) -> tuple[object, dict] | None:
     Args:
       directory: where it was saved.
       template_of: `meta -> pytree` with the structure that was saved. A leaf that is a `jax.ShapeDtypeStruct` comes back on the
-        device where there is one, a numpy array as a numpy array; only its shape and type count.
+        accelerator where there is one, others as numpy arrays; only its shape and type count.
 
     Raises:
       UsageError: if there are checkpoints and none is intact, or if a name, a shape or a type in an intact one differs from the
@@ -274,8 +274,8 @@ def _fill(template, path):
 
 
 def _restored_as(ocp, leaf):
-    # With several devices the first program that uses an array shares it out.
-    if isinstance(leaf, jax.ShapeDtypeStruct) and jax.device_count() == 1:
+    # Elsewhere the first program that uses an array puts it there, or shares it out: one bound to a device wants other programs.
+    if isinstance(leaf, jax.ShapeDtypeStruct) and jax.device_count() == 1 and not on_cpu():
         return ocp.ArrayRestoreArgs(sharding=jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
     return ocp.RestoreArgs(restore_type=np.ndarray)
 

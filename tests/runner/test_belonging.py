@@ -9,6 +9,7 @@ import h5py
 import jax
 import numpy as np
 import pytest
+from reused import undrawn  # noqa: F401  no figures
 from tiny_configs import OFFLINE, changed, written
 
 from ooorl import data

@@ -3,6 +3,7 @@
 import fickle
 import numpy as np
 import pytest
+from reused import undrawn  # noqa: F401  no figures
 from tiny_configs import OFFLINE, TINY, changed
 
 import ooorl

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reused import reused_data, reused_programs  # noqa: F401  the same run twice, and rows of the same data
+from reused import reused_data, reused_programs, undrawn  # noqa: F401  the same run twice, and rows of the same data
 from tiny_configs import TINY, changed
 
 from ooorl.errors import UsageError

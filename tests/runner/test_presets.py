@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 from conftest import PATIENCE, ROOT
+from reused import undrawn  # noqa: F401  no figures
 
 from ooorl import catalogue
 from ooorl.errors import UsageError

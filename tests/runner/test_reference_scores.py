@@ -1,6 +1,7 @@
 """Which reference scores a config is normalised by: those of the environment it is evaluated in."""
 
 import pytest
+from reused import undrawn  # noqa: F401  no figures
 from tiny_configs import OFFLINE, changed, written
 
 from ooorl.errors import UsageError

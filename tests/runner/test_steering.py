@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from reused import undrawn  # noqa: F401  no figures
 from tiny_configs import OFFLINE, TINY, changed
 
 import ooorl

@@ -68,3 +68,11 @@ def reused_data():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('ooorl.runner.prepare._scripted', _scripted_once)
         yield
+
+
+@pytest.fixture(scope='module', autouse=True)
+def undrawn():
+    """Import it into a test file that is not about reports: its runs build their figures and do not draw them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('ooorl.reporting.figures.svg', lambda drawn: '<svg></svg>')
+        yield

@@ -159,7 +159,8 @@ def test_what_happens_to_the_arrays_after_save_does_not_reach_the_disk(tmp_path)
     found, _ = checkpoint.restore(tmp_path / 'checkpoint', lambda meta: wanted)
     np.testing.assert_array_equal(found['host'], np.arange(5.0))
     np.testing.assert_array_equal(found['device'], 3.0)
-    assert isinstance(found['device'], jax.Array) and isinstance(found['host'], np.ndarray)
+    # On a CPU neither is bound to a device: such arrays would have programs of their own, compiled anew.
+    assert all(isinstance(array, np.ndarray) for array in found.values())
 
 
 def test_a_folder_that_is_gone_is_not_made_again(tmp_path):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from line_world import line_task
+from reused import undrawn  # noqa: F401  no figures
 from tiny_configs import TINY, changed
 
 from ooorl.envs.batched import batched
