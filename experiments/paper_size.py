@@ -19,6 +19,7 @@ import recipes
 from ooorl.errors import UsageError
 from ooorl.reporting import writers
 from ooorl.runner import config, run_directory
+from ooorl.runner.interruption import Interrupted
 from ooorl.runner.prepare import prepare
 from ooorl.runner.seed_list import parse_seeds
 from ooorl.runner.session import execute
@@ -116,6 +117,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for seed in parse_seeds(arguments.seeds) if arguments.dataset and not (arguments.gather or arguments.table) else ():
             run_seed(arguments.dataset, seed, arguments.work)
+    except Interrupted:
+        print('stopped after a checkpoint; the same command goes on')
     finally:
         if not arguments.table:
             arguments.out.mkdir(parents=True, exist_ok=True)
