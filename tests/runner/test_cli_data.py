@@ -136,9 +136,9 @@ def test_a_hand_is_put_where_its_recording_says(capsys):
 
 
 def test_check_refuses_what_is_no_data(capsys):
-    with open('data.csv', 'w') as file:
+    with open('data.txt', 'w') as file:
         file.write('a,b')
-    assert 'data.csv is neither' in refused(capsys, 'data', 'check', 'data.csv')
+    assert 'data.txt is neither' in refused(capsys, 'data', 'check', 'data.txt')
 
 
 def test_a_transfer_is_shown_as_it_goes(capsys):
