@@ -277,6 +277,7 @@ TABLE = [
         'agents/cached.py', ('agents/test_parl.py',),
         ('every row is followed', '== np.asarray(data.observation)[1:]).all(axis=-1)', '== np.asarray(data.observation)[1:]).any(axis=-1) | True'),
         ('the same states again', '(state.turn + block) % states.shape[0]', 'state.turn'),
+        ('a phase without kept draws learns nothing', 'return state._replace(agent=own), metrics', 'return state, metrics'),
         ('draws of the successor of another row', 'np.cumsum(~follows) - 1', 'np.cumsum(~follows)'),
         ('draws of the fitted', 'policy.sample(policy.deployed(params), rows, key, num)', 'policy.sample(params, rows, key, num)'),
         ('the same draws for the successor', 'np.concatenate([now[1:], now[:1]])', 'now.copy()'),

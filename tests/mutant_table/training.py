@@ -108,4 +108,9 @@ TABLE = [
         ('the smallest of an episode', 'best = jax.ops.segment_max(reward', 'best = jax.ops.segment_min(reward'),
         ('horizon of failures', 'horizon = jnp.where(failed, endless, discounted_horizon', 'horizon = jnp.where(failed, last * endless, discounted_horizon'),
     ),
+    *mutants(
+        'training/programs.py', ('training/test_parts.py',),
+        ('what a part costs is the cost of its steps', 'fixed = max(0.0, seconds - count * each)', 'fixed = 0.0'),
+        ('longer parts are not tried', 'return max(whole, 2 * last.count)', 'return whole'),
+    ),
 ]
