@@ -18,11 +18,11 @@ backward policy in turns, as in the paper, in the first series none.
 | paint | asks `patience` steps after the classifier's score exceeds one half; floor |
 | paint_without_floor | the same, no caution in the targets |
 | value, drop | asks where the value is low, or lies far below that at the reset; floor as in paint |
-| rae, reach, neighbour | as paint, with the detector that needs no labels; its scores are the floor's weights |
+| rae, reach, neighbour | as paint, with the detector that needs no labels; its scores are the floor's weights (rae's of steps) |
 | medal, paint_medal | a backward policy in turns, that matches the demonstrations; paint_medal asks as paint does |
 | leave_no_trace | a backward policy that must come home; asks where it does not |
 | recovery, priced | a recovery policy that takes over where risk is high; a price on what is irreversible; reset as in paint |
-| fixed@b, plan@b | at most b requests: granted as paint asks, or as a plan from one logged run says |
+| fixed@b, plan@b | at most b requests: granted as paint asks, or as a plan from the stages of a logged run says |
 | ooo, ooo_cautious | OOO with counts in ordinary episodes, by SAC (IQL in the first series); besides cautious, told the truth |
 """
 
@@ -102,9 +102,9 @@ def _as_data_set(forward, backward):
     return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]), *parts)
 
 
-def log_of(name: str, place_name: str, seeds) -> tuple:
-    """What a run without a budget tells a plan (`logged`)."""
-    setup, rows = setup_of(name, place_name, seeds, None)
+def log_of(place_name: str, seeds) -> tuple:
+    """What a run of paint without a budget tells a plan (`logged`)."""
+    setup, rows = setup_of('paint', place_name, seeds, None)
     # Rounds are stages, all of one length, so that an evaluation must not cut any.
     setup = replace(setup, updates_per_round=PLACES[place_name].updates // STAGES, evaluate_every=0)
     kept, event = [], None
@@ -112,8 +112,8 @@ def log_of(name: str, place_name: str, seeds) -> tuple:
         if event.round_done and event.phase.name == 'online':
             state = event.state.finished.get('online', event.state.agent)
             kept.append(jax.tree.map(lambda leaf: np.array(leaf), state))
-            print(f'  log of {place_name}:{name} {event.updates}', flush=True)
-    return logged(name, PLACES[place_name], rows, kept, event.state.stores['online'])
+            print(f'  log of {place_name} {event.updates}', flush=True)
+    return logged(PLACES[place_name], rows, kept, event.state.stores['online'])
 
 
 def run_cell(name: str, place_name: str, seeds, planned: tuple | None) -> dict:
@@ -246,16 +246,16 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.first:
         PLACES.update(FIRST)
     cells = arguments.cells.split(',') if arguments.cells else [f'{place}:{name}' for name in METHODS for place in PLACES]
-    plans: dict[tuple, tuple] = {}
+    plans: dict[str, tuple] = {}
     for cell in () if arguments.table else cells:
         if cell in _read(arguments.out):
             continue
         place, name = cell.split(':')
-        kind, seeds = name.partition('@')[0], range(*arguments.seeds)
-        if kind in ('plan', 'plan_neighbour') and (place, kind) not in plans:
+        seeds = range(*arguments.seeds)
+        if name.startswith('plan@') and place not in plans:
             # A run of its own, on other seeds: the plan must not have seen the lives that it is measured on.
-            plans[place, kind] = log_of('paint' if kind == 'plan' else 'paint_neighbour', place, range(2000, 2004))
-        run = run_ooo if name.startswith('ooo') else partial(run_cell, planned=plans.get((place, kind)))
+            plans[place] = log_of(place, range(2000, 2004))
+        run = run_ooo if name.startswith('ooo') else partial(run_cell, planned=plans.get(place))
         result = _never_bound(_read(arguments.out), place, name, seeds) or run(name, place, seeds)
         writers.write_json(arguments.out, {**_read(arguments.out), cell: result})
     print(table(_read(arguments.out)))

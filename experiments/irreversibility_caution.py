@@ -5,8 +5,7 @@
 
 Every explorer seeks what it has not done (`wrap.bonus` with counts); the cautious one is besides told the truth of every row
 (`wrap.labelled`) and given a floor (`wrap.cautious`). Half of each batch comes from the 4 demonstrations. Counted are the lives
-that fell and the steps below, among all that were collected; success is that of the explorer itself, deployed. "Long" is twice
-the steps and updates, without demonstrations, as the explorer of `irreversibility.py`'s OOO.
+that fell and the steps below, among all that were collected; success is that of the explorer itself, deployed.
 """
 
 import argparse
@@ -69,17 +68,16 @@ def explorer(name: str, task, rows, careful: bool):
     return wrap.labelled(wrap.cautious(agent, known, floor=FLOOR), task.irreversible)
 
 
-def measure(name: str, careful: bool, *, seeds=SEEDS, long: bool = False) -> dict:
-    """What an explorer visited, for every seed; `long`: twice the steps and updates, without the demonstrations."""
+def measure(name: str, careful: bool, seeds=SEEDS) -> dict:
+    """What an explorer visited, for every seed."""
     began, rows, place, event = time.monotonic(), demonstrations('cliffs'), PLACES['cliffs'], None
     task = place.task(horizon=place.episode)
-    times, share = (2, 0.0) if long else (1, 0.5)
-    sampling = Sampling(batch_size=64, mix={'dataset': share, 'online': 1.0 - share}, gamma=GAMMA)
+    sampling = Sampling(batch_size=64, mix={'dataset': 0.5, 'online': 0.5}, gamma=GAMMA)
     agent, plain = explorer(name, task, rows, careful), {'boundary': rows.extras['boundary']}
     setup = Setup(
-        phases=online(agent, num_env_steps=times * STEPS, num_updates=times * UPDATES, cycle_steps=2, sampling=sampling),
+        phases=online(agent, num_env_steps=STEPS, num_updates=UPDATES, cycle_steps=2, sampling=sampling),
         seeds=seeds, dataset=rows._replace(extras=plain), environment=batched(task, 2), evaluation=batched(task, EPISODES),
-        updates_per_round=times * UPDATES,
+        updates_per_round=UPDATES,
     )
     found = []
     for event in iterate(setup):
@@ -96,7 +94,7 @@ def measure(name: str, careful: bool, *, seeds=SEEDS, long: bool = False) -> dic
 def table(results: dict) -> str:
     """Markdown: a line for every agent that has both results."""
     lines = ['| agent | lives lost, plain | cautious | fewer | success, plain | cautious |', '|---|---|---|---|---|---|']
-    for name in (*AGENTS, 'td3, long'):
+    for name in AGENTS:
         pair = [results.get(f'{name}:{kind}') for kind in ('plain', 'cautious')]
         if None in pair:
             continue
@@ -120,11 +118,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--table', action='store_true', help='only print the table of the results')
     parser.add_argument('--out', type=Path, default=OUT, metavar='FILE')
     arguments = parser.parse_args(argv)
-    for name in () if arguments.table else (*AGENTS, 'td3, long'):
+    for name in () if arguments.table else AGENTS:
         for kind in ('plain', 'cautious'):
             results = json.loads(arguments.out.read_text(encoding='utf-8')) if arguments.out.exists() else {}
             if f'{name}:{kind}' not in results:
-                found = measure(name.partition(',')[0], kind == 'cautious', long='long' in name)
+                found = measure(name, kind == 'cautious')
                 writers.write_json(arguments.out, {**results, f'{name}:{kind}': found})
                 print(f'  {name}:{kind}', flush=True)
     print(table(json.loads(arguments.out.read_text(encoding='utf-8'))))

@@ -198,11 +198,6 @@ def method(name: str, place: Place, rows: Transition | None, planned: tuple | No
         )
         return made, replace(turns, wish='switch'), {'returned': home}
 
-    novel = known['neighbour']
-
-    def pays(detector):
-        return _planned(planned, agent, detector, _reference(rows), place, int(most))
-
     def kept(forward):
         """Another forward agent, reset as paint's is, without a floor."""
         return intervening(forward, **{**paint.keywords, 'floor': None})
@@ -216,10 +211,7 @@ def method(name: str, place: Place, rows: Transition | None, planned: tuple | No
         'oracle': lambda: (paint(trigger=interventions.when_true(make_task(place.id).irreversible)), at_once, {}),
         'paint': lambda: (paint(), rules, {}),
         'fixed': lambda: (paint(), rules, {}),
-        'plan': lambda: (paint(trigger=pays(known['classifier'])), at_once, {}),
-        'paint_neighbour': lambda: (paint(detector=novel, trigger=interventions.when_detected(novel)), rules, {}),
-        'fixed_neighbour': lambda: (paint(detector=novel, trigger=interventions.when_detected(novel)), rules, {}),
-        'plan_neighbour': lambda: (paint(detector=novel, trigger=pays(novel)), at_once, {}),
+        'plan': lambda: (paint(trigger=_planned(planned, agent, known['classifier'], rows, place, int(most))), at_once, {}),
         'paint_without_floor': lambda: (paint(floor=None), rules, {}),
         'value': lambda: (paint(trigger=interventions.when_worthless(agent, 0.02)), rules, {}),
         'drop': lambda: (paint(trigger=interventions.when_value_drops(agent, start, 0.3)), rules, {}),
@@ -257,17 +249,17 @@ def _reference(rows):
     return rows.observation[:: max(1, len(rows.reward) // 32)][:32]
 
 
-def _planned(planned, agent, detector, reference, place, most):
-    cell_of = partial(_cell, agent, detector, reference)
+def _planned(planned, agent, detector, rows, place, most):
+    cell_of = partial(_cell, agent, detector, _reference(rows))
     total = place.steps + place.seed_steps
     made = budget.plan(planned, total // EVERY, most, learning=True)
     return budget.when_it_pays(made, cell_of, total_steps=total, decision_steps=EVERY)
 
 
-def logged(name: str, place: Place, rows: Transition, kept: list, store) -> tuple:
+def logged(place: Place, rows: Transition, kept: list, store) -> tuple:
     """What a run tells a plan: its decisions, one every `EVERY` steps, stage by stage, each in the cells of the agent that was
     there at the end of its stage (`kept`)."""
-    agent, known = learner(place), detectors(place, rows)['neighbour' if 'neighbour' in name else 'classifier']
+    agent, known = learner(place), detectors(place, rows)['classifier']
     columns, last = store.storage.observation, kept[-1]
     told = np.asarray(jax.vmap(interventions.labels)(last.told, store.storage))
     life = np.asarray(column(columns, 'life')) + 1e6 * np.arange(len(columns))[:, None]

@@ -93,6 +93,7 @@ def _backwards(log, horizon, budget, asking, learning=False):
     check_positive(horizon=horizon)
     check_not_negative(budget=budget)
     logs = (log,) if isinstance(log, Log) else tuple(log)
+    seen = np.any([one.steps.any(axis=0) | one.steps.any(axis=1) | (one.fresh > 0) for one in logs], axis=0)
     moves, worth = [_steps_of(one) for one in logs], np.zeros((horizon + 1, budget + 1, len(logs[0].fresh)))
     ask = np.zeros_like(worth, bool)
     for left in range(1, horizon + 1):
@@ -101,14 +102,15 @@ def _backwards(log, horizon, budget, asking, learning=False):
         stay = worth[left - 1] @ move.T
         reset = np.full_like(stay, -np.inf)
         reset[1:] = (worth[left - 1, :-1] @ fresh)[:, None]
-        ask[left] = asking(stay, reset)
+        ask[left] = asking(stay, reset) & seen
         weight = left / horizon if learning else 1.0
         worth[left] = weight * logs[stage].worth + np.where(ask[left], reset, stay)
     return Plan(ask, worth)
 
 
 def plan(log: Log | Sequence[Log], horizon: int, budget: int, *, learning: bool = False) -> Plan:
-    """The best use of `budget` requests over `horizon` decisions; a cell that was never left is taken to stay as it is.
+    """The best use of `budget` requests over `horizon` decisions; a cell that was never left is taken to stay as it is, and
+    in one that was never seen nobody asks.
 
     Several logs are those of equal consecutive parts of the horizon (`staged`). Ties do not ask. `learning` weighs a decision by
     the share of the run that is left, in which it is learnt from: of two requests of equal worth the earlier one brings more.

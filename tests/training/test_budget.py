@@ -39,6 +39,8 @@ def test_requests_are_kept_for_where_they_pay_most():
     harmless = Log(np.eye(2), np.ones(2), np.ones(2))
     assert not plan(harmless, 9, 3).ask.any()  # a life without anything irreversible never asks
     assert plan(TRAP, 3, 0).ask.shape == (4, 1, 2)
+    unseen = Log(np.array([[1.0, 0.0], [0.0, 0.0]]), np.array([3.0, 0.0]), np.array([1.0, 0.0]))
+    assert not plan(unseen, 9, 2).ask.any()  # of a cell that nobody has been in nothing is known
 
 
 def test_stages_have_their_own_lives_and_learners_ask_early():
