@@ -164,16 +164,16 @@ def test_what_is_kept_up_with_new_rows_is_what_a_pass_over_all_rows_says(num_str
     reads = ('return_to_go', 'next_action', 'reward_low')
     sampling = Sampling(success_rows=1, gamma=GAMMA, failure_returns=failure_returns, success_unit=unit)
     rows = store(**episodes_side_by_side(cycle_steps * (420 // num_new), num_streams, horizon, seed=num_streams)).storage
-    rows = rows._replace(action=rows.observation)
+    rows = jax.device_get(rows._replace(action=rows.observation))  # each slice of a jax array would be a program
     total = rows.reward.shape[0]
     growing = replay.create(jax.tree.map(lambda leaf: leaf[0], rows), total + spare)
     step = jax.jit(lambda known, grown: keep_up(known, grown, num_new, num_streams, horizon, reads, sampling))
     whole = jax.jit(lambda grown: know(grown, num_streams, reads, sampling))
-    known, marked = whole(growing), 0
+    known, marked = jax.device_get(whole(growing)), 0
     for first in range(0, total, num_new):
         growing = extend(growing, jax.tree.map(lambda leaf, at=first: leaf[at : at + num_new], rows))
-        before, known = known, step(known, growing)
-        expected = whole(growing)
+        before, known = known, jax.device_get(step(known, growing))
+        expected = jax.device_get(whole(growing))
         np.testing.assert_array_equal(known.wins.mask, expected.wins.mask)
         np.testing.assert_array_equal(known.wins.counts, expected.wins.counts)
         assert known.rewards == expected.rewards
