@@ -17,7 +17,7 @@ from tiny_configs import OFFLINE, changed, written
 
 from ooorl.errors import UsageError
 from ooorl.runner.cli import main
-from ooorl.runner.sweep import cells, claims, local, slurm
+from ooorl.runner.sweep import cells, claims, cluster, local, slurm
 
 
 @pytest.fixture(autouse=True)
@@ -247,3 +247,10 @@ def test_ray_is_asked_for_in_a_sentence(capsys, monkeypatch):
         from ooorl.runner.gathered import results_in
 
         results_in(Path('nowhere'))
+
+
+def test_a_cluster_that_is_not_there_is_found_out_at_once():
+    with pytest.raises(OSError):
+        cluster.reach('127.0.0.1:1')
+    for other in (None, 'auto', 'ray://127.0.0.1:1'):
+        cluster.reach(other)

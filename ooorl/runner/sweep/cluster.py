@@ -1,5 +1,6 @@
 """The engine of a Ray cluster: one Ray task a cell, in a fresh process; Ray schedules, and repeats a task whose worker died."""
 
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -36,8 +37,9 @@ def run(
     except ImportError:
         raise UsageError('--engine ray needs the package ray; pip install "ooorl[ray]"') from None
     try:
+        reach(address)
         ray.init(address=address, log_to_driver=False, ignore_reinit_error=True)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         first = (str(error).splitlines() or [''])[0]
         told = f'--address needs a Ray cluster that answers; {address} does not ({first})'
         raise UsageError(f'{told}; start one, with the same RAY_AUTH_MODE, and token where it asks for one, as here') from None
@@ -53,6 +55,13 @@ def run(
         for one in pending:
             ray.cancel(one)
         ray.shutdown()
+
+
+def reach(address: str | None) -> None:
+    """Raises an OSError where nobody listens at `host:port`: Ray itself tries for a quarter of an hour."""
+    host, _, port = (address or '').rpartition(':')
+    if host and '/' not in host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10.0).close()
 
 
 def _cell(folder, command, again, do):
