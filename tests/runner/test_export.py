@@ -78,7 +78,7 @@ class _rows:
 
 @pytest.mark.parametrize(('asked', 'told'), [
     ({'phase': 'retrain'}, "a phase that trained a policy; there are offline; got 'retrain'"),
-    ({'seed': 4}, 'a seed of the run; it has 3,5; got 4'),
+    ({'seed': 4}, 'a seed of the run; it has 3, 5; got 4'),
 ])  # fmt: skip
 def test_what_the_run_lacks_is_one_sentence(finished, asked, told):
     with pytest.raises(UsageError, match=told):
