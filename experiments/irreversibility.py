@@ -16,7 +16,7 @@ backward policy in turns, as in the paper, in the first series none.
 | naive | one life after another, ended only by the horizon |
 | oracle | asks as soon as something irreversible has happened; floor with the labels and the classifier |
 | paint | asks `patience` steps after the classifier's score exceeds one half; floor |
-| paint_without_floor | the same, no caution in the targets |
+| paint_without_floor, paint_sac | the same, no caution in the targets; with SAC in the place of IQL |
 | value, drop | asks where the value is low, or lies far below that at the reset; floor as in paint |
 | rae, reach, neighbour | as paint, with the detector that needs no labels; its scores are the floor's weights (rae's of steps) |
 | medal, paint_medal | a backward policy in turns, that matches the demonstrations; paint_medal asks as paint does |
@@ -126,6 +126,7 @@ def run_cell(name: str, place_name: str, seeds, planned: tuple | None) -> dict:
             print(f'  {place_name}:{name} {event.phase.name} {event.updates}', flush=True)
     kept = [row for row in found if row['phase'] == 'online' and row['kind'] in ('eval', 'counts')]
     result = {'task': place_name, 'method': name, 'seeds': list(seeds)}
+    result |= {'steps': PLACES[place_name].steps, 'updates': PLACES[place_name].updates}
     result['privileged_labels'] = 0 if rows is None else len(rows.reward)
     result['curve'] = _curve(kept)
     result |= {key: values[-1] for key, values in result['curve'].items()}
@@ -232,6 +233,7 @@ def _arguments(argv):
     parser.add_argument('--seeds', type=int, nargs=2, default=(0, 10), metavar=('FIRST', 'BEHIND_LAST'))
     parser.add_argument('--out', type=Path, default=HERE / 'results' / 'irreversibility.json', metavar='FILE')
     parser.add_argument('--first', action='store_true', help='the first series, whose policies imitate every row')
+    parser.add_argument('--times', type=int, default=1, metavar='N', help='so many times the steps and updates; give --out')
     parser.add_argument('--table', action='store_true', help='only print the table of the results')
     return parser.parse_args(argv)
 
@@ -245,6 +247,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _arguments(argv)
     if arguments.first:
         PLACES.update(FIRST)
+    n = arguments.times
+    PLACES.update({name: replace(place, steps=n * place.steps, updates=n * place.updates) for name, place in PLACES.items()})
     cells = arguments.cells.split(',') if arguments.cells else [f'{place}:{name}' for name in METHODS for place in PLACES]
     plans: dict[str, tuple] = {}
     for cell in () if arguments.table else cells:

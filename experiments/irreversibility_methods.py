@@ -212,6 +212,9 @@ def method(name: str, place: Place, rows: Transition | None, planned: tuple | No
         'paint': lambda: (paint(), rules, {}),
         'fixed': lambda: (paint(), rules, {}),
         'plan': lambda: (paint(trigger=_planned(planned, agent, known['classifier'], rows, place, int(most))), at_once, {}),
+        'paint_sac': lambda: (
+            intervening(learner(replace(place, demonstrations=0)), **paint.keywords), rules, {}
+        ),
         'paint_without_floor': lambda: (paint(floor=None), rules, {}),
         'value': lambda: (paint(trigger=interventions.when_worthless(agent, 0.02)), rules, {}),
         'drop': lambda: (paint(trigger=interventions.when_value_drops(agent, start, 0.3)), rules, {}),
