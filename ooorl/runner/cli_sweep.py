@@ -38,6 +38,9 @@ def _sweep(arguments, main):
         raise UsageError(f'--jobs must be 0 or more; got {arguments.jobs}')
     name, found = cells.read(arguments.file)
     directory = arguments.out or Path('sweeps') / name
+    for task in cells.unscored(found):
+        line = 'neither the sweep nor the data name an environment, hence no scores; env = "ID" in its table gives one'
+        print(f'{task}: {line}')
     if arguments.dry_run:
         return _list(directory, found)
     cells.prepare(directory, name, found)

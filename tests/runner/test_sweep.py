@@ -205,6 +205,7 @@ def test_a_real_sweep_half_of_which_fails_makes_its_table(capsys):
     file = sweep_file(presets=['good.toml', 'bad.toml'], tasks=[TASK], seeds='0:1', set=sizes)
     assert main(['sweep', file, '--out', 'out', '--jobs', '1']) == 1
     told = capsys.readouterr().out
+    assert 'mine: neither the sweep nor the data name an environment' in told
     assert 'good on mine, seeds 0: complete' in told and 'bad on mine, seeds 0: failed' in told
     assert 'batch_size must be at most the number of rows' in told
     assert main(['sweep', file, '--out', 'out', '--jobs', '1']) == 1

@@ -28,7 +28,7 @@ from typing import NamedTuple
 from ooorl import catalogue, data
 from ooorl.errors import UsageError
 from ooorl.reporting import writers
-from ooorl.runner import chosen, config, presets
+from ooorl.runner import belonging, chosen, config, presets
 from ooorl.runner.run_directory import FREE, is_run
 from ooorl.runner.seed_list import parse_seeds
 from ooorl.validation import check_not_negative
@@ -90,6 +90,12 @@ def read(path: str | Path) -> tuple[str, list[Cell]]:
     if not cells:
         raise UsageError(f'a sweep needs presets and tasks; {path} names none; add some')
     return sweep.name, list(cells.values())
+
+
+def unscored(cells: list[Cell]) -> list[str]:
+    """Tasks in which nothing can be evaluated: neither a cell's config nor its data name an environment."""
+    named = {cell.task: cell for cell in cells if cell.table.get('dataset', {}).get('path') not in catalogue.ENTRIES}
+    return [task for task, cell in named.items() if belonging.settled(config.resolve(cell.table))[1].startswith('not evaluated')]
 
 
 def _groups(sweep):
