@@ -123,7 +123,7 @@ def living(settings: Mapping, setup: Setup, plain: Agent) -> Setup:
     else:
         environment = _labelled(settings, setup, asking.scripted(task.irreversible))
     agent, wander = _intervening(plain, settings, task), interventions.wandering(environment.spec)
-    phases = tuple(dataclasses.replace(p, agent=agent if p.num_updates else wander) for p in setup.phases)
+    phases = tuple(dataclasses.replace(p, agent=wander if p.num_env_steps and not p.num_updates else agent) for p in setup.phases)
     dataset = None if setup.dataset is None else lives.as_lives(setup.dataset)
     return dataclasses.replace(setup, phases=phases, environment=environment, dataset=dataset)
 

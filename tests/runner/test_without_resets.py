@@ -60,6 +60,15 @@ def test_what_cannot_be_is_refused_in_one_sentence(changes, sentence):
         prepare(table(**changes))
 
 
+def test_only_a_phase_that_collects_and_learns_nothing_wanders():
+    setup = prepare(table()).setup
+    random, online = setup.phases
+    assert random.agent is not online.agent
+    idle = dataclasses.replace(setup, phases=(dataclasses.replace(random, num_env_steps=0), online))
+    first, second = without_resets.living(config.resolve(table()), idle, online.agent).phases
+    assert first.agent is second.agent
+
+
 def test_a_detector_is_needed_where_it_triggers():
     bare = table()
     del bare['agent']['cautious']
