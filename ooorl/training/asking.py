@@ -186,8 +186,8 @@ def asked(
       audits: further questions within the bound, see `label_life`.
       new_goal: as for `endless`.
       returned: as for `endless`.
-        host: `envs.host` of shape `(S, N)`, whose horizon is that of the rules, in the place of a compiled task; `task` is then
-            made by `outcomes`. What ends its episodes ends lives; turns, goals and `end_at_success` are not for it.
+      host: `envs.host` of shape `(S, N)`, whose horizon is that of the rules, in the place of a compiled task; `task` is then
+        made by `outcomes`. What ends its episodes ends lives; turns, goals and `end_at_success` are not for it.
 
     Raises:
       UsageError: if the rules are not for environments on the host.

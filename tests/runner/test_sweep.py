@@ -215,6 +215,15 @@ def test_a_real_sweep_half_of_which_fails_makes_its_table(capsys):
     assert '| bad | 1 failed |' in Path('r.md').read_text()
 
 
+def test_damaged_data_stop_their_own_cells_alone(capsys):
+    Path('cut.hdf5').write_bytes(b'\x89HDF\r\n\x1a\n')
+    data_file()
+    written(changed(OFFLINE, agent__agent='bc'), 'good.toml')
+    file = sweep_file(presets=['good.toml'], tasks=[TASK, {'dataset': 'cut.hdf5', 'name': 'cut'}], seeds='0:1')
+    assert not main(['sweep', file, '--dry-run'])
+    assert '2 cells' in capsys.readouterr().out
+
+
 def test_the_script_for_slurm_runs_its_cell_and_asks_to_be_queued_again(monkeypatch):
     found = folders(3)
     Path('bin').mkdir()

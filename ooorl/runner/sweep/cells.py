@@ -95,7 +95,14 @@ def read(path: str | Path) -> tuple[str, list[Cell]]:
 def unscored(cells: list[Cell]) -> list[str]:
     """Tasks in which nothing can be evaluated: neither a cell's config nor its data name an environment."""
     named = {cell.task: cell for cell in cells if cell.table.get('dataset', {}).get('path') not in catalogue.ENTRIES}
-    return [task for task, cell in named.items() if belonging.settled(config.resolve(cell.table))[1].startswith('not evaluated')]
+    return [task for task, cell in named.items() if _is_unscored(cell)]
+
+
+def _is_unscored(cell):
+    try:
+        return belonging.settled(config.resolve(cell.table))[1].startswith('not evaluated')
+    except UsageError:  # of damaged data: the cell fails and says so, the others go on
+        return False
 
 
 def _groups(sweep):
