@@ -38,11 +38,17 @@ from ooorl.training.run import Diverged
 
 HERE = Path(__file__).resolve().parent
 CONFIGS = HERE.parent / 'configs' / 'rivals'
+STARTS = ('cube_held',)  # tasks whose environment begins in recorded states of a file, `--starts`
+VARIANTS = {  # tasks that are another one with a few settings changed, or with other data
+    'hammer_late': ('hammer_truncated', ('dataset.first_rows=26',)),
+    'pointmaze_large_stitch': ('pointmaze_large', ()),
+}
 
 
 def all_cells() -> list[Cell]:
-    """Every cell that has a config, tasks one after another."""
+    """Every cell that has a config or is a variant of one, tasks one after another."""
     cells = [Cell(*path.stem.rsplit('-', 1)) for path in CONFIGS.glob('*.toml')]
+    cells += [Cell(task, cell.arm) for task, (base, _) in VARIANTS.items() for cell in cells if cell.task == base]
     return sorted(cells, key=lambda cell: (cell.task, list(METHODS).index(cell.arm)))
 
 
@@ -115,8 +121,12 @@ def run_rival(settings: Mapping, work: Path) -> dict:
 
 def run_cell(cell: Cell, overrides: Iterable[str], work: Path, recipe: Mapping) -> dict:
     """Runs a cell and returns its result as plain data: steps and success `[S][K]`, the trials of OOO, config, versions."""
-    began, settings = time.monotonic(), config.read(CONFIGS / f'{"-".join(cell)}.toml', overrides)
+    began, (base, changed) = time.monotonic(), VARIANTS.get(cell.task, (cell.task, ()))
+    settings = config.read(CONFIGS / f'{base}-{cell.arm}.toml', (*changed, *overrides)) | {'name': '-'.join(cell)}
     found = run_own(settings, recipe) if cell.arm == OWN else run_rival(settings, work / str(cell).replace(':', '-'))
+    if cell.task in STARTS:
+        own = found['config']['environment']['settings']
+        own['starts'] = Path(own['starts']).name
     seconds = round(time.monotonic() - began, 1)
     head = {'cell': str(cell), 'seeds': found['config']['run']['seeds'], 'wall_seconds': seconds, 'versions': versions()}
     return {**head, 'num_episodes': found['config']['evaluation']['num_episodes'], **found}
@@ -131,6 +141,7 @@ def _arguments(argv):
     parser.add_argument('--recipe', type=Path, default=HERE / 'recipe.toml', metavar='FILE.toml')
     parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE', help='change the configs')
     parser.add_argument('--dataset', action='append', default=[], metavar='TASK=PATH', help='where the data of a task lie')
+    parser.add_argument('--starts', default='', metavar='PATH', help='states that cube_held begins in')
     parser.add_argument('--table', action='store_true', help='only print the table and draw the figures of the results in --out')
     return parser.parse_args(argv)
 
@@ -147,6 +158,7 @@ def main(argv: list[str] | None = None) -> int:
                 continue
             print(f'--- {cell}', flush=True)
             data = [f"dataset.path='{paths[cell.task]}'"] if cell.task in paths else []
+            data += [f"environment.settings.starts='{arguments.starts}'"] if cell.task in STARTS else []
             try:
                 found = run_cell(cell, [f"run.seeds='{arguments.seeds}'", *arguments.set, *data], arguments.work, recipe)
             except (Diverged, UsageError) as error:

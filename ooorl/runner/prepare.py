@@ -143,6 +143,8 @@ def load_dataset(table: Mapping, place: 'belonging.Place | None' = None, labelle
     dataset = _whole_dataset(table, place, labeller)
     if dataset is None:
         return None
+    if table.get('first_rows'):
+        dataset = data.fixups.first_rows(dataset, table['first_rows'])
     dropped = {'discs': table['drop_discs'], 'boxes': table['drop_boxes']}
     if any(dropped.values()):
         dataset = data.fixups.remove_regions(dataset, **dropped)

@@ -106,6 +106,7 @@ class DatasetConfig:
     terminal_ends_episode: bool | None = None  # of a file: False where episodes go on after terminal rows; None: found out
     drop_discs: tuple[tuple[float, ...], ...] = ()  # [x, y, radius]: rows whose observation begins with such x, y are removed
     drop_boxes: tuple[tuple[float, ...], ...] = ()  # [low x, low y, high x, high y], likewise
+    first_rows: int | None = None  # of each episode only so many rows, from its start; the cut is no end of the MDP
     combinations: Mapping = dataclasses.field(default_factory=dict)  # sub-table: which combinations of factors are learnt from
 
     def __post_init__(self):
@@ -116,6 +117,8 @@ class DatasetConfig:
         stated(self.action_low, self.action_high)
         check_choice(('refuse', 'warn', 'off'), replay=self.replay)
         check_regions(self.drop_discs, self.drop_boxes)
+        if self.first_rows is not None:
+            check_positive(first_rows=self.first_rows)
 
 
 @dataclass(frozen=True, kw_only=True)

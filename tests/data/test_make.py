@@ -130,6 +130,21 @@ def test_policy_rows_hold_whole_episodes_of_every_policy(tmp_path, body, sizes):
     assert load(path).num_rows == 3000
 
 
+def test_rows_of_a_hand_replay_with_what_resets_place(tmp_path):
+    actor = _perceptron(tmp_path / 'hand.npz', (46, 4, 26), log_std=np.zeros(26))
+    manifest = make('hammer-expert', tmp_path / 'rows.hdf5', rows=230, seed=0, policies=[actor])
+    columns = _columns(tmp_path / 'rows.hdf5')
+    np.testing.assert_array_equal(np.flatnonzero(columns['timeouts']), [199, 229])
+    assert np.ptp(columns['infos/board_pos'][:200], axis=0).max() == 0.0 < abs(np.diff(columns['infos/board_pos'][[0, 200], 2]))
+    env = make_env(manifest['environment']).unwrapped
+    env.reset(seed=7)
+    for row in (3, 217):
+        env.set_env_state({name: columns[f'infos/{name}'][row] for name in env.state_names})
+        reached, reward, _, _, _ = env.step(columns['actions'][row])
+        np.testing.assert_allclose(reached, columns['next_observations'][row], rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(reward, columns['rewards'][row], rtol=1e-4, atol=1e-4)
+
+
 def test_random_half_cheetah_scores_about_nothing(tmp_path):
     manifest = make('halfcheetah-random', tmp_path / 'rows.hdf5', rows=5000, seed=0)
     (behaviour,) = manifest['behaviours']

@@ -83,6 +83,7 @@ BAD_SETTINGS = [
     ({'dataset__drop_boxes': [[0, 0, 0, 1]]}, 'a box must be [low x, low y, high x, high y], low below high'),
     ({'dataset__drop_boxes': [-9, -9, 9, 9]}, 'drop_boxes in [dataset] must be of type list; got -9'),
     ({'dataset__drop_boxes': [[-99, -99, 99, 99]]}, 'lies in them'),
+    ({'dataset__first_rows': 0}, 'first_rows must be greater than 0; got 0'),
     ({'dataset__terminal_ends_episode': False}, 'terminal_ends_episode is for a file given by path'),
     ({'dataset__settings': {'episodes': 4}}, 'dataset.settings must be those of scripted data'),
     ({'report__map_columns': [0, 7]}, 'report.map_columns must be observation columns, 0 to 1'),

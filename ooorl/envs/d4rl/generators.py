@@ -135,8 +135,8 @@ def policy_rows(environment, rows, seed, random, policies: Sequence, *, greedy) 
     """Episodes of trained policies in a gymnasium environment.
 
     Each policy gives an equal share of the rows, in turn; without policies actions are uniform. `infos/qpos` and
-    `infos/qvel` are the state before the step. The last row of each share is a time-out where its episode did
-    not end there.
+    `infos/qvel` are the state before the step, and beside them lies what the resets of an Adroit task place. The last row of
+    each share is a time-out where its episode did not end there.
     """
     with warnings.catch_warnings():
         # gymnasium advises the -v5 environments; D4RL's are -v4.
@@ -182,7 +182,13 @@ def _empty_columns(env, rows) -> Columns:
         'timeouts': np.zeros(rows, bool),
         'infos/qpos': np.empty((rows, model.nq)),
         'infos/qvel': np.empty((rows, model.nv)),
+        **{f'infos/{name}': np.empty((rows, *part.shape)) for name, part in _placed(env)},
     }
+
+
+def _placed(env) -> list:
+    """`(name, numbers)` of what resets place in the model, where they do."""
+    return env.unwrapped.placement() if hasattr(env.unwrapped, 'placement') else []
 
 
 def _record(env, columns, first, last, entropy, random, actor, greedy) -> list[float]:
@@ -197,6 +203,8 @@ def _record(env, columns, first, last, entropy, random, actor, greedy) -> list[f
         action = action.astype(np.float32)
         columns['observations'][row], columns['actions'][row] = observation, action
         columns['infos/qpos'][row], columns['infos/qvel'][row] = data.qpos, data.qvel
+        for name, part in _placed(env):
+            columns[f'infos/{name}'][row] = part
         observation, reward, terminated, truncated, _ = env.step(action)
         total += float(reward)
         columns['rewards'][row], columns['next_observations'][row] = reward, observation

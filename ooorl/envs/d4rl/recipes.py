@@ -69,6 +69,14 @@ def _recipes() -> dict[str, Recipe]:
                 task=f'{body.lower()}-{level}-v2',
                 options={'greedy': False},
             )
+    for hand in ('Door', 'Hammer', 'Pen', 'Relocate'):
+        recipes[f'{hand.lower()}-expert'] = Recipe(
+            kind='policies',
+            environment=f'ooorl/Adroit{hand}-v0',
+            levels=('expert',),
+            task=f'{hand.lower()}-expert-v1',
+            options={'greedy': False},
+        )
     return recipes
 
 
