@@ -16,13 +16,14 @@ def one_decision(windows: Transition, gamma: float, ends: str = 'keep', chunk: i
 
     `extras['weight']` `[B]` says how much a row counts and, where ends are kept, `extras['known']` which numbers of its action
     were carried out. The action `[B, chunk * A]` is that of the first `chunk` steps, None for all of them. A record may go on
-    behind the MDP's end, as where rewards of a task are given to recorded play: such steps are part of the action and earn
-    nothing.
+    behind the MDP's end, as where rewards of a task are given to recorded play: such steps are part of the action. They earn
+    nothing where ends are kept, and what the record says where they are dropped.
     """
     rows, length = windows.reward.shape
     lived, recorded, reward = lived_steps(windows), windows.extras['valid'], jnp.zeros(rows)
+    earning = recorded if ends == 'drop' else lived
     for step in range(length):
-        reward = reward + gamma**step * (lived * windows.reward)[:, step]
+        reward = reward + gamma**step * (earning * windows.reward)[:, step]
     ended = (lived * (windows.discount == 0)).max(axis=-1)
     discount = gamma ** (length - 1) * jnp.where(lived > 0, windows.discount, 1.0).prod(axis=-1)
     extras = {name: column[:, 0] for name, column in windows.extras.items() if name != 'valid'}

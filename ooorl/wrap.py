@@ -291,7 +291,8 @@ def chunked(agent: Agent, length: int, *, gamma: float, ends: str = 'keep', back
     learnt from the one window that ends with it, and an episode of fewer than h steps from none. With 'keep' it counts where the
     MDP ended (d = 0): R stops there, m = 0, and of the action, whose other steps are 0, only those carried out are imitated.
     Where the record goes on behind the MDP's end, as play does to which a task's rewards were given, the chunk is whole under
-    both, and only R and m stop.
+    both and m = 0; R stops there with 'keep' and goes on to the window's end with 'drop', as published: who leaves a goal at
+    once pays for it.
     A window cut by a time-out or by the newest row of its stream weighs 0 under both: what came after h steps is not known.
     Losses are divided by all rows of a batch, whatever they weigh.
 

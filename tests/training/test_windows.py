@@ -77,18 +77,19 @@ def windows_of(reward, discount, valid):
     return Transition(steps, steps, columns[0], columns[1], steps + 1, {'valid': columns[2], 'return_to_go': 10 * columns[0]})
 
 
-@pytest.mark.parametrize(('reward', 'discount', 'valid', 'total', 'mask', 'kept', 'dropped', 'done'), [
-    ([-1, -1, -1, 0], [1, 1, 1, 1], [1, 1, 1, 1], -2.71, 1, 1, 1, 4),  # no end: y = -2.71 + .9^4 * 7 = 1.8827
-    ([-1, -1, 0, 5], [1, 1, 0, 1], [1, 1, 1, 0], -1.9, 0, 1, 0, 3),  # the MDP ended in the third step
-    # Likewise, in data that go on behind it: what was done then is part of the chunk, as in the released code.
-    ([-1, -1, 0, 5], [1, 1, 0, 1], [1, 1, 1, 1], -1.9, 0, 1, 1, 4),
-    ([0, -1, -1, 5], [0, 1, 1, 1], [1, 1, 1, 1], 0, 0, 1, 1, 4),  # likewise, at the goal already
-    ([-1, -1, -1, 5], [1, 1, 1, 0], [1, 1, 1, 1], 0.935, 0, 1, 1, 4),  # it ended with the chunk: -2.71 + .729 * 5
-    ([-1, -1, -1, 5], [1, 1, 1, 1], [1, 1, 0, 0], -1.9, 1, 0, 0, 2),  # cut by a time-out: the successor is not that of 4 steps
+# Totals of ends kept and dropped.
+@pytest.mark.parametrize(('reward', 'discount', 'valid', 'totals', 'mask', 'kept', 'dropped', 'done'), [
+    ([-1, -1, -1, 0], [1, 1, 1, 1], [1, 1, 1, 1], (-2.71, -2.71), 1, 1, 1, 4),  # no end: y = -2.71 + .9^4 * 7 = 1.8827
+    ([-1, -1, 0, 5], [1, 1, 0, 1], [1, 1, 1, 0], (-1.9, -1.9), 0, 1, 0, 3),  # the MDP ended in the third step
+    # Likewise, in data that go on behind it: what was done then is part of the chunk, and in the released code earns: .729 * 5.
+    ([-1, -1, 0, 5], [1, 1, 0, 1], [1, 1, 1, 1], (-1.9, 1.745), 0, 1, 1, 4),
+    ([0, -1, -1, 5], [0, 1, 1, 1], [1, 1, 1, 1], (0, 1.935), 0, 1, 1, 4),  # likewise, at the goal already
+    ([-1, -1, -1, 5], [1, 1, 1, 0], [1, 1, 1, 1], (0.935, 0.935), 0, 1, 1, 4),  # ended with the chunk: -2.71 + .729 * 5
+    ([-1, -1, -1, 5], [1, 1, 1, 1], [1, 1, 0, 0], (-1.9, -1.9), 1, 0, 0, 2),  # a time-out: the successor is not of 4 steps
 ])  # fmt: skip
-def test_what_a_window_comes_to_by_hand(reward, discount, valid, total, mask, kept, dropped, done):
+def test_what_a_window_comes_to_by_hand(reward, discount, valid, totals, mask, kept, dropped, done):
     windows = windows_of(reward, discount, valid)
-    for ends, weight in (('keep', kept), ('drop', dropped)):
+    for ends, weight, total in (('keep', kept, totals[0]), ('drop', dropped, totals[1])):
         row = one_decision(windows, 0.9, ends)
         np.testing.assert_allclose(row.reward, [total], rtol=1e-6)
         np.testing.assert_allclose(row.discount, [0.9**3 * mask], rtol=1e-6)
