@@ -1,9 +1,9 @@
 """Takes anew what README and documents quote, one script after another, and says how long each took.
 
-Fewer repeats than each script makes by itself, so that all of them fit into about 12 minutes on four idle cores. Results are
-added to `results/`, load beside them.
+Fewer repeats than each script makes by itself, so that all of them fit into about 15 minutes on four idle cores. Results are
+added to `results/`, load beside them. Peers: see expressive_speed.py, online_sac.py and offline_iql.py.
 
-    python benchmarks/every.py --fql CHECKOUT --sbx E/bin/python        # peers: see expressive_speed.py and online_sac.py
+    python benchmarks/every.py --fql CHECKOUT --sbx E/bin/python --d3rlpy E2/bin/python
     python benchmarks/every.py --only seeds host_rows --dry
 """
 
@@ -20,12 +20,13 @@ SCRIPTS = {
     'seeds': ['--repeats', '4'],
     'host_rows': [],
     'online_sac': ['--steps', '500', '--repeats', '4'],
+    'offline_iql': ['--updates', '300', '--repeats', '4'],
     'finetuning': ['--repeats', '3'],
     'expressive_policies': ['--repeats', '2', '--calls', '100'],
     'expressive_speed': ['--repeats', '2', '--calls', '100'],
 }
 ALWAYS_RECORD = ('demo',)  # scripts without --dry
-PEERS = {'online_sac': 'sbx', 'expressive_speed': 'fql'}
+PEERS = {'online_sac': 'sbx', 'offline_iql': 'd3rlpy', 'expressive_speed': 'fql'}
 
 
 def command(name, arguments):
@@ -40,6 +41,7 @@ def main():
     parser.add_argument('--only', nargs='+', choices=tuple(SCRIPTS), default=tuple(SCRIPTS))
     parser.add_argument('--fql', metavar='CHECKOUT', help='of github.com/seohongpark/fql')
     parser.add_argument('--sbx', metavar='PYTHON', help='that has sbx-rl and gymnasium[mujoco]')
+    parser.add_argument('--d3rlpy', metavar='PYTHON', help='that has d3rlpy')
     parser.add_argument('--dry', action='store_true', help='print, and write no results (demo always does)')
     arguments = parser.parse_args()
     failed = []

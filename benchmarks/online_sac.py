@@ -11,7 +11,6 @@ each, without updates, and compilation are not timed. rejax, whose training loop
 
 import argparse
 import statistics
-import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,27 +55,10 @@ class Ours:
         return self.cycles / (time.perf_counter() - began)
 
 
-class Peer:
+def peer(arguments):
     """The same of the peer's process."""
-
-    def __init__(self, arguments):
-        sizes = map(str, (arguments.steps, arguments.hidden, arguments.warm, arguments.environment))
-        command = [arguments.peer, '-c', PEER, *sizes]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
-        sbx, its_jax = self._answer()
-        self.versions = {'sbx-rl': sbx, 'jax': its_jax}
-
-    def _answer(self):
-        line = ' '
-        while line and not line.startswith('|'):
-            line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(f'the peer needs sbx-rl and gymnasium[mujoco]; its process ended with {self._process.wait()}')
-        return line.split()[1:]
-
-    def __call__(self):
-        self._process.stdin.write('go\n')
-        return float(self._answer()[0])
+    sizes = map(str, (arguments.steps, arguments.hidden, arguments.warm, arguments.environment))
+    return timing.Process([arguments.peer, '-c', PEER, *sizes], 'the peer needs sbx-rl and gymnasium[mujoco]')
 
 
 def main():
@@ -90,13 +72,13 @@ def main():
     parser.add_argument('--dry', action='store_true', help='print, and write no results')
     arguments = parser.parse_args()
     jax.config.update('jax_enable_compilation_cache', False)
-    peers = {'sbx-rl, SAC': Peer(arguments)} if arguments.peer else {}
+    peers = {'sbx-rl, SAC': peer(arguments)} if arguments.peer else {}
     rates = timing.take_turns({'online SAC': Ours(arguments), **peers}, arguments.repeats)
     for name, values in rates.items():
         ratios = [a / b for a, b in zip(rates['online SAC'], values, strict=True)]
         settings = {'utd': 1, 'environment': arguments.environment, 'hidden': arguments.hidden, 'batch': 256}
         settings |= {'ours_over_this': round(statistics.median(ratios), 3)}
-        settings |= {'peer_versions': peers[name].versions} if name in peers else {}
+        settings |= {'peer_versions': dict(zip(('sbx-rl', 'jax'), peers[name].greeting, strict=True))} if name in peers else {}
         if arguments.dry:
             print(name, timing.summary(values), settings)
         else:

@@ -5,6 +5,7 @@ only their ratios mean much. Where a program is timed twice under two names, the
 machine resolves.
 """
 
+import contextlib
 import datetime
 import json
 import os
@@ -36,6 +37,43 @@ def take_turns(contenders: Mapping[str, Callable[[], float]], repeats: int) -> d
             name = names[(repeat + place) % len(names)]
             measured[name].append(contenders[name]())
     return measured
+
+
+class Process:
+    """A contender in a process of its own; a call makes it measure once and gives its number.
+
+    It prints what it has to say in lines that begin with `|`, the first one without being asked, and reads a line for every
+    further one.
+
+    Args:
+      command: how it begins.
+      needs: what to say it needs where it ends before it answers.
+      cores: the numbers of the only cores it may use; all that this process may use by default.
+    """
+
+    def __init__(self, command, needs, cores=None):
+        bound = {'preexec_fn': lambda: os.sched_setaffinity(0, cores)} if cores else {}
+        pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
+        self._process = subprocess.Popen(command, text=True, bufsize=1, **pipes, **bound)
+        self._needs = needs
+        self.greeting = self._answer()
+
+    def ask(self, line='go') -> list[str]:
+        """The words of its answer to a line."""
+        with contextlib.suppress(BrokenPipeError):  # of one that has ended, which the answer will tell
+            self._process.stdin.write(f'{line}\n')
+        return self._answer()
+
+    def _answer(self):
+        line = ' '
+        while line and not line.startswith('|'):
+            line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f'{self._needs}; its process ended with {self._process.wait()}')
+        return line.split()[1:]
+
+    def __call__(self) -> float:
+        return float(self.ask()[0])
 
 
 def summary(values) -> dict:
