@@ -119,8 +119,7 @@ def distil(
 
         def before(x, noise, t, u):
             del noise
-            made = path_step(lambda x, sigma: teacher.denoise(state.teacher, observation, x, sigma), x, t, u)
-            return jax.lax.stop_gradient(made)
+            return _stepped(teacher, state.teacher, observation, x, t, u)
 
         def judged(params, guess):
             if config.reward_on == 'one_step':
@@ -147,6 +146,11 @@ def distil(
 
     inherit = _inheriting(config, teacher, policy, returns)
     return Agent(init=init, update=update, **acting(policy), inherit=inherit, weighs=True)
+
+
+def _stepped(teacher, params, observation, x, t, u):
+    """What the teacher makes of x at noise t by one step of Heun's method to noise u."""
+    return jax.lax.stop_gradient(path_step(lambda x, sigma: teacher.denoise(params, observation, x, sigma), x, t, u))
 
 
 def _inheriting(config, teacher, policy, returns):

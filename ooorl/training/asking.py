@@ -199,13 +199,9 @@ def asked(
     parts, shape = Parts(replace(task, irreversible=truth), rules, new_goal, returned, host is not None), (len(seeds), num_envs)
     lived_, closed_, born_ = [jax.jit(jax.vmap(jax.vmap(function))) for function in (parts.lived, parts.closed, parts.born)]
 
-    def keys(key):
-        key = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(jnp.asarray(key))
-        return jax.random.split(key, shape)
-
     def reset(key):
         copies = np.broadcast_to(np.arange(num_envs, dtype=np.int32), shape)
-        lives, observation = jax.tree.map(np.array, born_(copies, keys(key)))
+        lives, observation = jax.tree.map(np.array, born_(copies, _keys(key, shape)))
         past, inner = np.zeros((*shape, rules.horizon, task.spec.observation_dim), np.float32), ()
         if host is not None:
             inner, first = host.reset(key)
@@ -215,7 +211,7 @@ def asked(
 
     def played(state, action, key):
         """The step on the host: whether it is the last of a life does not depend on what comes of it."""
-        ends = np.asarray(lived_(state.lives, action, keys(key))[1].hard, np.float32)
+        ends = np.asarray(lived_(state.lives, action, _keys(key, shape))[1].hard, np.float32)
         inner, step = host.step(state.inner, np.concatenate([action[..., :-1], ends[..., None]], axis=-1), key)
         outcome = Outcome(step.next_observation, step.reward, step.terminated, step.success, step.observation)
         return state._replace(inner=inner, lives=state.lives._replace(task=outcome))
@@ -223,29 +219,40 @@ def asked(
     def step(state, action, key):
         action = np.asarray(action, np.float32)
         state = state if host is None else played(state, action, key)
-        moved, lived = jax.tree.map(np.array, lived_(state.lives, action, keys(key)))
-        past, contradictions, unlabelled = state.past.copy(), state.contradictions.copy(), state.unlabelled.copy()
-        first, queries = np.full(shape, UNKNOWN, np.int32), np.zeros(shape, np.int32)
-        for place in np.ndindex(shape):
-            past[(*place, int(moved.age[place]) - 1)] = moved.observation[place]
-            if lived.hard[place]:
-                own = past[place][: int(moved.age[place])]
-                found = _first(expert, (seeds[place[0]], place[1], int(moved.life[place])), own, mode, audits)
-                first[place], queries[place], more = found
-                contradictions[place] += more
-                unlabelled[place] += first[place] < 0
-        after, timestep = jax.tree.map(np.array, closed_(moved, lived, first, queries, keys(key)))
+        moved, lived = jax.tree.map(np.array, lived_(state.lives, action, _keys(key, shape)))
+        past = state.past.copy()
+        np.put_along_axis(past, moved.age[..., None, None] - 1, moved.observation[..., None, :], axis=2)
+        first, queries, contradictions = _judged(expert, seeds, moved, lived.hard, past, {'mode': mode, 'audits': audits})
+        after, timestep = jax.tree.map(np.array, closed_(moved, lived, first, queries, _keys(key, shape)))
         over = after.task._replace(terminated=np.zeros(shape, bool)) if host is not None else after.task
+        contradictions, unlabelled = state.contradictions + contradictions, state.unlabelled + (lived.hard & (first < 0))
         return AskedState(after._replace(task=over), past, contradictions, unlabelled, state.inner), timestep
-
-    def counts(state):
-        more = {'contradictions': state.contradictions.sum(axis=-1), 'unlabelled_lives': state.unlabelled.sum(axis=-1)}
-        return {**totals(state.lives), **more}
 
     return Environment(
         spec=life_spec(task), horizon=rules.horizon, batch_shape=shape, compiled=False, reset=reset, step=step, scan=host_scan,
-        counts=counts,
+        counts=_counts,
     )
+
+
+def _counts(state):
+    more = {'contradictions': state.contradictions.sum(axis=-1), 'unlabelled_lives': state.unlabelled.sum(axis=-1)}
+    return {**totals(state.lives), **more}
+
+
+def _keys(key, shape):
+    """A key for each copy; the host's loops hold the numbers of one."""
+    key = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(jnp.asarray(key))
+    return jax.random.split(key, shape)
+
+
+def _judged(expert, seeds, moved, over, past, how):
+    """What the expert says of the lives that are `over`, as `[S, N]` of what `_first` says of one; of others nothing is known."""
+    first, queries, contradictions = (np.full(over.shape, value, np.int32) for value in (UNKNOWN, 0, 0))
+    for seed, copy in np.argwhere(over).tolist():
+        own = past[seed, copy, : int(moved.age[seed, copy])]
+        found = _first(expert, (seeds[seed], copy, int(moved.life[seed, copy])), own, **how)
+        first[seed, copy], queries[seed, copy], contradictions[seed, copy] = found
+    return first, queries, contradictions
 
 
 def _first(expert, place, past, mode, audits):

@@ -25,6 +25,7 @@ from ooorl.validation import check_choice
 from ooorl.wrap import penalised, with_extras
 
 IMITATED = ('all', 'demonstrations')
+NOTHING = Signal(init=lambda key: (), update=lambda s, b, k: (s, jnp.zeros_like(b.reward), {}), score=lambda s, b: 0.0)
 Trigger = Callable[[State, Array, Array, Key], Array]
 
 
@@ -208,8 +209,7 @@ def intervening(
     """
     check_choice(IMITATED, imitate=imitate)
     shown = _demonstrated if imitate == 'demonstrations' else lambda rows, life, mode, turn: rows
-    nothing = Signal(init=lambda key: (), update=lambda s, b, k: (s, jnp.zeros_like(b.reward), {}), score=lambda s, b: 0.0)
-    watch, judge = detector or nothing, discriminator or nothing
+    watch, judge = detector or NOTHING, discriminator or NOTHING
     look = _looking(watch, judge)
 
     def init(key):
@@ -219,9 +219,7 @@ def intervening(
         return InterveningState(forward.init(keys[0]), back, watch.init(keys[2]), judge.init(keys[3]), told)
 
     def observe(state, transitions):
-        copy, life, told = (column(transitions.observation, name) for name in ('copy', 'life', 'told'))
-        place = jnp.where(life > 0, life - 1, lives).astype(jnp.int32)
-        state = state._replace(told=state.told.at[copy.astype(jnp.int32), place].set(told, mode='drop'))
+        state = state._replace(told=_told(state.told, transitions))
         rows = with_extras(own_columns(transitions), label=labels(state.told, transitions))
         members = {'forward': forward, 'backward': backward, 'detector': detector, 'discriminator': discriminator}
         return state._replace(
@@ -252,6 +250,13 @@ def intervening(
         reads=tuple(dict.fromkeys((*forward.reads, *(backward.reads if backward else ())))),
         sees=lambda state, batch: forward.sees(state.forward, own_columns(batch)),
     )
+
+
+def _told(told, transitions):
+    """The table of lives with what collected rows say of the life before theirs; a first one has none, and its row is dropped."""
+    copy, life, label = (column(transitions.observation, name) for name in ('copy', 'life', 'told'))
+    place = jnp.where(life > 0, life - 1, told.shape[1]).astype(jnp.int32)
+    return told.at[copy.astype(jnp.int32), place].set(label, mode='drop')
 
 
 def wandering(spec: Spec) -> Agent:

@@ -5,27 +5,19 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from reused import undrawn  # noqa: F401  no figures
-from tiny_configs import OFFLINE, TINY, changed
+from reused import one_after_another, undrawn  # noqa: F401  no figures
+from tiny_configs import CLONED_FLOW, TINY, changed
 
 import ooorl
 from ooorl.errors import UsageError
 from ooorl.runner import deployed, earlier_runs
 from ooorl.runner.prepare import prepare
-from ooorl.runner.session import execute
 from ooorl.types import Spec
 
-HELD = {'environment': TINY['environment'], 'evaluation': {'num_episodes': 0}}
-BASE = HELD | OFFLINE | {
-    'dataset': TINY['dataset'],
-    'offline': {'num_updates': 5},
-    'agent': {
-        'agent': 'bc', 'normalise_observation': True, 'sampling': {'batch_size': 8},
-        'policy': {'kind': 'flow', 'hidden': [8], 'num_steps': 2, 'ema_rate': 0.5},
-    },
-}  # fmt: skip
-STEER = HELD | {
+STEER = {
     'name': 'steer',
+    'environment': TINY['environment'],
+    'evaluation': {'num_episodes': 0},
     'run': {'scheme': 'online', 'seeds': '0:2', 'updates_per_round': 5, 'seed_group': 2},
     'online': {'num_env_steps': 20, 'num_updates': 10, 'random_steps': 0, 'cycle_steps': 2},
     'steered': {'bound': 0.5},
@@ -36,17 +28,13 @@ STEER = HELD | {
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
     """A cloned flow, and a run of SAC that chose its noise."""
-    base, out = (tmp_path_factory.mktemp('runs') / name for name in ('base', 'steer'))
-    execute(prepare(BASE), base, quiet=True)
-    table = changed(STEER, steered__run=str(base))
-    execute(prepare(table), out, quiet=True)
-    return base, out, table
+    return one_after_another(tmp_path_factory.mktemp('runs'), CLONED_FLOW, STEER, 'steered__run')
 
 
 def test_rows_hold_noise_and_what_is_carried_out_is_decoded(runs):
     base, out, table = runs
     policy, setup = ooorl.load(base), prepare(table).setup
-    environment, plain = setup.environment, prepare(BASE | {'evaluation': {'num_episodes': 2}}).setup.evaluation
+    environment, plain = setup.environment, prepare(CLONED_FLOW | {'evaluation': {'num_episodes': 2}}).setup.evaluation
     assert environment.spec == Spec(observation_dim=2, action_dim=2) and setup.dataset is None
     key, noise = jax.random.key(3), np.array([[0.9, -0.4], [0.1, 1.0]], np.float32)
     state, observation = environment.reset(key)

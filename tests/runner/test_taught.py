@@ -3,35 +3,27 @@
 import jax
 import numpy as np
 import pytest
-from tiny_configs import OFFLINE, TINY, changed
+from reused import one_after_another, undrawn  # noqa: F401  no figures
+from tiny_configs import CLONED_FLOW, OFFLINE, changed
 
 import ooorl
 from ooorl.errors import UsageError
 from ooorl.runner.prepare import prepare
-from ooorl.runner.session import execute
 
-SHARED = {'environment': TINY['environment'], 'evaluation': {'num_episodes': 0}, 'dataset': TINY['dataset']}
-OWN = {'normalise_observation': True, 'sampling': {'batch_size': 8}}
-FLOW = {'kind': 'flow', 'hidden': [8], 'num_steps': 2, 'ema_rate': 0.5}
-BASE = SHARED | OFFLINE | {'offline': {'num_updates': 5}, 'agent': {'agent': 'bc', 'policy': FLOW, **OWN}}
-STUDENT = SHARED | {
+AGENT = CLONED_FLOW['agent']
+STUDENT = {name: CLONED_FLOW[name] for name in ('environment', 'evaluation', 'dataset')} | {
     'name': 'student',
     'run': OFFLINE['run'] | {'scheme': 'distil'},
     'distil': {'num_updates': 2},
-    'student': {
-        'agent': 'distil', 'reward_weight': 0.0, 'policy': {'kind': 'consistency', 'hidden': [8], 'num_levels': 4}, **OWN,
-    },
-}  # fmt: skip
+    'student': AGENT
+    | {'agent': 'distil', 'reward_weight': 0.0, 'policy': {'kind': 'consistency', 'hidden': [8], 'num_levels': 4}},
+}
 
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
     """A cloned flow and its student."""
-    base, out = (tmp_path_factory.mktemp('runs') / name for name in ('base', 'student'))
-    execute(prepare(BASE), base, quiet=True)
-    table = changed(STUDENT, distil__teacher=str(base))
-    execute(prepare(table), out, quiet=True)
-    return base, out, table
+    return one_after_another(tmp_path_factory.mktemp('runs'), CLONED_FLOW, STUDENT, 'distil__teacher')
 
 
 def test_each_seed_learns_from_the_earlier_runs_same_seed(runs):
@@ -55,7 +47,7 @@ def test_each_seed_learns_from_the_earlier_runs_same_seed(runs):
         ({'dataset__settings': {'num_episodes': 3}}, 'learns from the data of its teacher, scripted .* got scripted'),
         ({'run__seeds': '7'}, 'distil.teacher needs a seed of the run; it has 0; got 7'),
         ({'distil__digest': '0' * 16}, 'needs the policy that this run began with'),
-        ({'teacher': {'agent': 'bc', 'policy': FLOW}}, 'brings the table .teacher. of its run'),
+        ({'teacher': {'agent': 'bc', 'policy': AGENT['policy']}}, 'brings the table .teacher. of its run'),
         ({'student__chunk': 2}, 'chunk in .student. must be that of .teacher., 1; got 2'),
         ({'distil__teacher': 'nowhere'}, 'distil.teacher needs the directory of a run'),
     ],

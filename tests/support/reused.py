@@ -4,8 +4,10 @@ import json
 
 import jax
 import pytest
+from tiny_configs import changed
 
 from ooorl.runner import prepare
+from ooorl.runner.session import execute
 from ooorl.training import programs
 from ooorl.types import Agent
 
@@ -48,6 +50,15 @@ def reused_programs():
         patch.setattr('ooorl.training.run.Programs', Reused)
         yield
     Reused.kept.clear()
+
+
+def one_after_another(folder, table, later, key):
+    """(directory of a run, that of a later one, whose config names the first at `key`, that config)."""
+    base, out = folder / 'base', folder / 'later'
+    execute(prepare.prepare(table), base, quiet=True)
+    table = changed(later, **{key: str(base)})
+    execute(prepare.prepare(table), out, quiet=True)
+    return base, out, table
 
 
 SCRIPTED = {}  # rows, by the table that asks for them

@@ -21,6 +21,17 @@ OFFLINE = {
     'offline': {'num_updates': 10},
     'agent': {'agent': 'iql', 'hidden': [8], 'sampling': {'batch_size': 8}},
 }
+# A cloned flow, for runs that go on from it.
+CLONED_FLOW = OFFLINE | {
+    'environment': TINY['environment'],
+    'evaluation': {'num_episodes': 0},
+    'dataset': TINY['dataset'],
+    'offline': {'num_updates': 5},
+    'agent': {
+        'agent': 'bc', 'normalise_observation': True, 'sampling': {'batch_size': 8},
+        'policy': {'kind': 'flow', 'hidden': [8], 'num_steps': 2, 'ema_rate': 0.5},
+    },
+}  # fmt: skip
 
 
 def changed(table, **changes):

@@ -3,10 +3,10 @@
 import io
 import json
 
-import gymnasium
 import jax
 import numpy as np
 import pytest
+from line_world import LineEnv
 from small import trees_equal
 from test_lives import SPEC, line
 
@@ -46,21 +46,13 @@ def test_the_scripted_expert_is_the_compiled_one():
     assert counts == {**expected, 'contradictions': 0, 'unlabelled_lives': 0} and counts['label_queries'] == 3
 
 
-class _Line(gymnasium.Env):
+class _Line(LineEnv):
     """`test_lives.line` for gymnasium."""
 
-    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)
-    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.place = np.zeros(1, np.float32)
-        return self.place, {}
-
     def step(self, action):
-        self.place = self.place if self.place[0] >= 2 else self.place + np.float32(action)
-        success = bool(self.place[0] <= -2)
-        return self.place, float(success), success, False, {'success': success}
+        self.position = self.position if self.position[0] >= 2 else self.position + np.float32(action)
+        success = bool(self.position[0] <= -2)
+        return self.position.copy(), float(success), success, False, {'success': success}
 
 
 def test_lives_on_the_host_are_those_of_the_compiled_task_until_it_ends_itself():
