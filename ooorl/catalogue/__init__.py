@@ -300,7 +300,7 @@ def lookup(task_id: str) -> Entry:
     if task_id in ENTRIES:
         return ENTRIES[task_id]
     near = difflib.get_close_matches(str(task_id), ENTRIES, n=3, cutoff=0.4)
-    hint = f"; did you mean {' or '.join(near)}?" if near else "; list_tasks() gives all names."
+    hint = f"; did you mean {' or '.join(near)}?" if near else "; `ooorl data list` (list_tasks()) gives all names."
     raise KeyError(f"A task of the catalogue is needed; got {task_id!r}{hint}")
 
 

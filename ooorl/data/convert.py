@@ -23,7 +23,7 @@ def convert(source, target, *, format=None, clip_actions=False, table=None, **re
       **reading: `action_low`, `action_high` and `observation_keys`, as in `load`.
 
     Returns:
-      one sentence to print.
+      what to print: one sentence, and a line for each note on how the source was read.
 
     Raises:
       UsageError: where the source cannot be read, or the target exists or has no known ending.
@@ -50,7 +50,8 @@ def convert(source, target, *, format=None, clip_actions=False, table=None, **re
         os.replace(draft, target)
     finally:
         shutil.rmtree(draft_folder)
-    return f"wrote {target}: {dataset.num_rows} rows, {dataset.num_episodes} episodes, format {chosen}"
+    wrote = f"wrote {target}: {dataset.num_rows} rows, {dataset.num_episodes} episodes, format {chosen}"
+    return "\n  ".join((wrote, *dataset.notes))
 
 
 def _read(source, clip_actions, table, reading):

@@ -122,6 +122,7 @@ def assemble(
     """
     notes = list(columns.notes)
     columns = refusals.columns(columns, source)
+    notes += refusals.rounded(columns.observations, "observation entries")
     actions = normalised(
         columns.actions,
         source,

@@ -39,6 +39,7 @@ from ooorl.envs.d4rl.recipes import Recipe
 from ooorl.envs.ogbench import recipes as ogbench_recipes
 from ooorl.envs.ogbench import require_package
 from ooorl.errors import UsageError
+from ooorl.validation import check_copies, check_not_negative
 
 __all__ = ['RECIPES', 'drop_region', 'make', 'named', 'num_rows', 'suffix']
 
@@ -84,6 +85,8 @@ def make(
     """
     recipe = named(recipe)
     entry = RECIPES[recipe]
+    check_not_negative(seed=seed)
+    check_copies(processes=num_threads)
     unknown = set(options) - set(entry.options)
     if unknown:
         raise UsageError(f'{recipe} knows the options {sorted(entry.options)}; got {sorted(unknown)}')
@@ -210,7 +213,7 @@ def drop_region(
     columns = _read(path)
     inside = regions.inside(columns['observations'], discs, boxes)
     if inside.all():
-        raise UsageError(f'every row of {path} lies in the regions; give smaller ones')
+        raise UsageError(f'every row of {Path(path).name} lies in the regions; give smaller ones')
     ends = columns.get('timeouts', np.zeros(len(inside), bool)).astype(bool)
     ends[:-1] |= inside[1:]
     columns['timeouts'] = ends

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ooorl.errors import UsageError
+from ooorl.validation import check_not_negative
 
 APART = 50  # steps of one episode that are too near in time to count as neighbours
 _CONSTANT = 1e-6
@@ -73,8 +74,9 @@ def quality(
     Raises:
       UsageError: where there are too few rows, or columns that are not there.
     """
-    if k < 2 or rows < 1:
-        raise UsageError(f'At least 2 neighbours and 1 row are needed; got {k} and {rows}; ask for more.')
+    if k < 2 or rows < k + 2:
+        raise UsageError(f'At least 2 neighbours and 2 rows more than neighbours are needed; got {k} and {rows}; ask for more.')
+    check_not_negative(seed=seed)
     rng = np.random.default_rng(seed)
     everything = _rows(transitions, _chosen(transitions, columns))
     if len(everything.x) < k + 2 or not everything.x.shape[1]:
@@ -141,7 +143,7 @@ def neighbours(asked, among, k, barred) -> tuple[np.ndarray, float]:
     nearest = np.sqrt(squared.min(axis=1))
     median = np.sqrt(np.median(np.where(np.isfinite(squared), squared, np.nanmax(squared[np.isfinite(squared)])), axis=1))
     if not np.isfinite(nearest).all() or (np.isfinite(squared).sum(axis=1) < k).any():
-        raise UsageError(f'{k} neighbours from other times are needed for every row; some have fewer; give more data.')
+        raise UsageError(f'{k} neighbours from other times are needed for every row; some have fewer; ask for fewer neighbours.')
     return near, float(np.mean(nearest / np.maximum(median, 1e-12)))
 
 
@@ -164,6 +166,8 @@ def _chosen(transitions, columns):
     chosen = np.arange(width) if columns is None else np.asarray(columns, int)
     if chosen.size == 0 or chosen.min() < 0 or chosen.max() >= width:
         raise UsageError(f'columns must lie between 0 and {width - 1}; got {list(map(int, chosen))}; name others.')
+    if len(set(chosen.tolist())) != chosen.size:
+        raise UsageError(f'columns must differ; got {list(map(int, chosen))}; name each once.')
     return chosen[np.asarray(transitions.observation, np.float64)[:, chosen].std(axis=0) > _CONSTANT]
 
 

@@ -86,7 +86,25 @@ def _matrix(column, name, source):
             f"'{name}' of shape (rows, entries) are needed; {source} has shape {column.shape}; write one"
             " flat vector a row."
         )
-    return column if column.dtype in (np.float32, np.float64) else column.astype(np.float32)
+    # What float32 may not hold stays exact until `rounded` has looked at it.
+    return column.astype(np.float32 if np.can_cast(column.dtype, np.float32) else np.float64, copy=False)
+
+
+def rounded(column, name):
+    """One note where float32, in which data are kept, rounds an entry by more than a hundredth of its deviation; else none."""
+    if column.dtype != np.float64:
+        return ()
+    lost = {}
+    for entry, values in enumerate(column.T):
+        error, deviation = np.abs(values - values.astype(np.float32)).max(), values.std()
+        if values.min() < values.max() and error > 0.01 * deviation:
+            lost[entry] = error / deviation
+    if not lost:
+        return ()
+    return (
+        f"{name} {', '.join(map(str, lost))}: float32 rounds by up to {max(lost.values()):.2g} deviations;"
+        " subtract a constant first, such as the first time stamp",
+    )
 
 
 def _flat(column, name, source):

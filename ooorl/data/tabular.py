@@ -54,6 +54,7 @@ def read(
       UsageError: where a column is missing, a cell is no number, or rows of one episode lie apart.
     """
     columns = _columns(path)
+    _check_once(columns, observations, actions, path)
     ends = {"terminals": terminal, "timeouts": timeout}
     arrays = {
         "observations": _matrix(columns, observations, path),
@@ -75,7 +76,9 @@ def _columns(path) -> Mapping[str, list]:
     path = os.fspath(path)
     try:
         return _parquet(path) if path.lower().endswith(".parquet") else _csv(path)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError:
+        raise UsageError(f"A table in UTF-8 is needed; {path} has other letters; save it as UTF-8.") from None
+    except (OSError, csv.Error) as error:
         raise UsageError(f"A table is needed; {path} cannot be read as one ({error}); check it.") from None
 
 
@@ -85,8 +88,10 @@ def _csv(path):
         delimiter = max(_DELIMITERS, key=first.count)
         header = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
         cells = [row for row in csv.reader(file, delimiter=delimiter) if row]
-    if len(set(header)) != len(header) or not cells:
-        raise UsageError(f"A CSV file with a header of different names and with rows is needed; {path} has none; mend it.")
+    twice = [name for name in header if header.count(name) > 1]
+    if twice or not cells:
+        what = f"has two columns {twice[0]!r}" if twice else "has no rows"
+        raise UsageError(f"A CSV file with a header of different names and with rows is needed; {path} {what}; mend it.")
     wrong = next((number for number, row in enumerate(cells) if len(row) != len(header)), None)
     if wrong is not None:
         raise UsageError(f"{len(header)} cells a row are needed; row {wrong + 2} of {path} has {len(cells[wrong])}; mend it.")
@@ -108,16 +113,32 @@ def _parquet(path):
     return {name: table[name].to_pylist() for name in table.column_names}
 
 
-def _matrix(columns, names, path):
+def _named(columns, names, path):
+    """The columns that names and patterns stand for."""
     chosen = []
     for name in names:
         found = [name] if name in columns else sorted(fnmatch.filter(columns, name), key=_natural)
         if not found:
             _column(columns, name, path)
         chosen += found
+    return chosen
+
+
+def _check_once(columns, observations, actions, path):
+    """A policy that is shown the action it is to find learns nothing else."""
+    chosen = _named(columns, observations, path) + _named(columns, actions, path)
+    twice = [name for name in dict.fromkeys(chosen) if chosen.count(name) > 1]
+    if twice:
+        raise UsageError(
+            f"Observations and actions of different columns are needed; {path} would give {twice[0]!r} twice; name it once."
+        )
+
+
+def _matrix(columns, names, path):
+    chosen = _named(columns, names, path)
     parts = [_vectors(_column(columns, name, path), name, path) for name in chosen]
     parts = [_numbers(columns, name, path)[:, None] if own is None else own for name, own in zip(chosen, parts, strict=True)]
-    return np.concatenate(parts, axis=-1).astype(np.float32)
+    return np.concatenate(parts, axis=-1)
 
 
 def _vectors(cells, name, path):

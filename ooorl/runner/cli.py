@@ -9,6 +9,7 @@ import contextlib
 import gc
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -20,6 +21,8 @@ from pathlib import Path
 from ooorl.errors import UsageError, told_by_callback
 from ooorl.runner import cli_data, cli_presets, cli_results, cli_runs, cli_sweep
 
+_NEGATIVE_LIST = re.compile(r'-[\d.][\d.eE+-]*(,[\d.eE+-]+)+')
+
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit status. Without `argv`, that of this process, the signals are its own, too."""
@@ -27,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         _end_by_signals()
         _Process.began = _process_began()
         gc.set_threshold(20_000, 50, 100)  # traces leave little that only the collector finds; looking for it took a twentieth
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
     try:
         try:
             status = _command(arguments, argv is None)
@@ -49,6 +52,24 @@ def main(argv: list[str] | None = None) -> int:
         if argv is None and given_up:  # in the middle of anything: libraries that are unloaded then have crashed
             _leave(status)  # nobody waits for what was given up
         return status
+
+
+def _joined(words):
+    """`--columns -1,0` as `--columns=-1,0`: argparse takes a list of numbers that begins with a minus for an option."""
+    joined = []
+    for word in words:
+        if joined and joined[-1].startswith('--') and _NEGATIVE_LIST.fullmatch(word):
+            joined[-1] += f'={word}'
+        else:
+            joined.append(word)
+    return joined
+
+
+def _version():
+    try:
+        return metadata.version('ooorl')
+    except metadata.PackageNotFoundError:
+        return 'of a checkout that is not installed'
 
 
 def _alone():
@@ -141,7 +162,7 @@ def _told(error):
 
 def _parser():
     parser = argparse.ArgumentParser(prog='ooorl', description='Offline and online reinforcement learning in JAX.')
-    parser.add_argument('--version', action='version', version=f'ooorl {metadata.version("ooorl")}')
+    parser.add_argument('--version', action='version', version=f'ooorl {_version()}')
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
 
     demo = commands.add_parser('demo', help='offline -> online -> offline on a small task; needs no data and no download')

@@ -89,6 +89,10 @@ def test_constant_columns_and_chosen_ones():
     for columns in ((3,), ()):
         with pytest.raises(UsageError, match='columns must lie between 0 and 2'):
             quality(rows(wide, STATE[:500]), columns=columns)
+    refused = {'columns must differ': {'columns': (0, 0)}, '2 rows more than': {'rows': 11}, 'seed must be 0': {'seed': -1}}
+    for told, settings in refused.items():
+        with pytest.raises(UsageError, match=told):
+            quality(rows(wide, STATE[:500]), **settings)
     with pytest.raises(UsageError, match='At least 12 rows and a column that varies are needed'):
         quality(rows(wide, STATE[:500]), columns=(2,))
 

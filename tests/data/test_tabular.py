@@ -82,7 +82,10 @@ def test_columns_of_lists():
     ({}, ROWS.replace('a,3,4', 'a,3,'), "Numbers are needed in column 'x_2'; row 3 of log.csv has ''"),
     ({}, ROWS.replace('c,0', 'a,0'), "must follow each other; log.csv returns to one in 'run'"),
     ({}, ROWS.replace('a,1,2', 'a,1'), '6 cells a row are needed; row 2 of log.csv has 5'),
-    ({}, '', 'with a header'),
+    ({}, '', 'with a header of different names and with rows is needed; log.csv has no rows'),
+    ({}, ROWS.replace('x_2', 'x_10'), "log.csv has two columns 'x_10'"),
+    ({'observations': ['*']}, ROWS, "of different columns are needed; log.csv would give 'force' twice"),
+    ({'actions': ['force', 'force']}, ROWS, "would give 'force' twice"),
     ({'episode': None, 'terminal': None}, ROWS, 'needs to say where episodes end'),
 ])  # fmt: skip
 def test_what_is_wrong_is_said(changed, text, told):
@@ -90,6 +93,29 @@ def test_what_is_wrong_is_said(changed, text, told):
         file.write(text)
     with pytest.raises(UsageError, match=told):
         tabular.read('log.csv', **{**COLUMNS, **changed})
+
+
+def test_letters_must_be_utf8():
+    with open('log.csv', 'wb') as file:
+        file.write(ROWS.replace('force', 'kraft-größe').encode('latin-1'))
+    with pytest.raises(UsageError, match='log.csv has other letters; save it as UTF-8'):
+        tabular.read('log.csv', **COLUMNS)
+
+
+def test_time_stamps_that_float32_cannot_tell_apart_are_noted(capsys):
+    rows = ''.join(f'{1.7e9 + row},{row},0,1,{row // 5}\n' for row in range(10))
+    with open('log.csv', 'w') as file:
+        file.write('time,x,force,gain,run\n' + rows)
+    arguments = ['--observations', 'time,x', '--actions', 'force', '--reward', 'gain', '--episode', 'run']
+    assert main(['data', 'convert', 'log.csv', 'log.npz', *arguments]) == 0
+    # float32 holds every 128th second of these years, the first among them: the last is 9 s off; ten seconds deviate by 2.87.
+    told = capsys.readouterr().out
+    assert 'observation entries 0: float32 rounds by up to 3.1 deviations; subtract a constant first' in told
+    whole = {'observations': np.arange(2**40, 2**40 + 10)[:, None], 'actions': np.zeros((10, 1)), 'rewards': np.zeros(10)}
+    notes = data.from_arrays({**whole, 'terminals': np.arange(10) == 9}).notes
+    assert notes[0].startswith('observation entries 0: float32 rounds')
+    small = {**whole, 'observations': np.arange(10, dtype=np.int16)[:, None] / 3, 'terminals': np.arange(10) == 9}
+    assert not any('float32' in note for note in data.from_arrays(small).notes)
 
 
 def test_columns_must_be_named(capsys):

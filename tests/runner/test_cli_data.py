@@ -90,7 +90,10 @@ def test_make_leaves_out_regions(capsys):
     (['maze2d-umaze', '--drop-box', '1,2,x,4'], "--drop-box takes X,Y,X2,Y2, 4 numbers; got '1,2,x,4'"),
     (['maze2d-umaze', '--drop-box', '1,2,1,4'], 'low below high; got [1.0, 2.0, 1.0, 4.0]'),
     (['maze2d-umaze', '--drop', '1,2,0'], 'a radius greater than 0'),
-    (['maze2d-umaze', '--rows', '100', '--drop', '2,2,50'], 'lies in the regions'),
+    (['maze2d-umaze', '--drop', '-1,-2,0'], 'a radius greater than 0'),
+    (['maze2d-umaze', '--rows', '100', '--drop', '2,2,50'], 'every row of new.hdf5 lies in the regions'),
+    (['maze2d-umaze', '--seed', '-1'], 'seed must be 0 or more; got -1'),
+    (['maze2d-umaze', '--processes', '-3'], 'processes must lie between 1 and 1000; got -3'),
     (['hopper-medium'], 'hopper-medium needs 1 policy (medium); got 0'),
     (['hopper-medium', '--policy', 'absent.npz'], 'absent.npz'),
 ])  # fmt: skip
