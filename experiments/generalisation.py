@@ -52,7 +52,6 @@ METHODS = {
     },
 }
 DRAWN = ('gaussian', 'iql', 'td3bc')  # they act with their mode: also measured with draws
-ORACLES = ('film', 'attention', 'mlp', 'gaussian')
 NAMES = {
     'film': 'diffusion, FiLM', 'attention': 'diffusion, attention on elements', 'mlp': 'diffusion, side by side',
     'flow': 'flow', 'flow_relu': 'flow, ReLU', 'mean_flow': 'mean flow, one call', 'gaussian': 'Gaussian',
@@ -105,25 +104,31 @@ def _rounded(scores):
 
 
 def table(results):
-    """The results as a Markdown table, and each method's gap to the first one, seed by seed."""
-    names = ('task', 'method', 'learnt from', 'in combination', 'out of combination', 'out, with draws', 'FiLM minus this, out')
+    """The results as a Markdown table: each method, its own oracle, and out of combination the gaps to both, seed by seed."""
+    names = (
+        'task', 'method', 'in combination', 'out of combination', 'out, with draws', 'oracle: in', 'oracle: out',
+        'this minus oracle, out', 'FiLM minus this, out', 'attention minus this, out',
+    )  # fmt: skip
     lines = [f'| {" | ".join(names)} |', '|---' * len(names) + '|']
-    found = {tuple(one['cell'].split(':')): one['scores'] for one in results}
-    drawn = {tuple(one['cell'].split(':')): one.get('scores_of_draws') for one in results}
+    found = {tuple(one['cell'].split(':')): one for one in results}
     tasks = dict.fromkeys(task for task, _ in found)
-    for task, method in [(t, m) for t in tasks for m in (*METHODS, *(f'{name}@all' for name in ORACLES)) if (t, m) in found]:
-        name, _, part = method.partition('@')
-        own, lead = found[task, method], found.get((task, 'film'))
-        cells = [tables.cell(score, own[score]) for score in SCORES[1:]]
-        gap = '' if lead is None or method == 'film' else _gap(lead['success_out'], own['success_out'])
-        draws = tables.cell('success_out', drawn[task, method]['success_out']) if drawn[task, method] else ''
-        learnt = 'all, the oracle' if part else 'training'
-        lines.append(f'| {task} | {NAMES[name]} | {learnt} | {" | ".join(cells)} | {draws} | {gap} |')
+    for task, method in [(t, m) for t in tasks for m in METHODS if (t, m) in found]:
+        own, oracle = found[task, method], found.get((task, f'{method}@all'))
+        cells = [*_cells(own), _cells(own, 'scores_of_draws')[-1], *_cells(oracle), _gap(own, oracle)]
+        cells += ['' if method == lead else _gap(found.get((task, lead)), own) for lead in ('film', 'attention')]
+        lines.append(f'| {task} | {NAMES[method]} | {" | ".join(cells)} |')
     return '\n'.join(lines)
 
 
-def _gap(lead, other):
-    apart = intervals.score_difference('success_out', lead, other)
+def _cells(one, of='scores'):
+    """Scores in and out of combination; nothing where there are none."""
+    return [tables.cell(score, one[of][score]) if one and of in one else '' for score in SCORES[1:]]
+
+
+def _gap(one, other):
+    if one is None or other is None:
+        return ''
+    apart = intervals.score_difference('success_out', one['scores']['success_out'], other['scores']['success_out'])
     return f'{100 * apart.point:+.0f} [{100 * apart.low:+.0f}, {100 * apart.high:+.0f}]{tables.mark(apart)}'
 
 
@@ -137,7 +142,7 @@ def main(argv=None):
     parser.add_argument('--table', action='store_true', help='only print the table of the results in --out')
     arguments = parser.parse_args(argv)
     wanted = set(arguments.cells.split(','))
-    every = [(t, m) for t in ELEMENTS for m in (*METHODS, *(f'{name}@all' for name in ORACLES)) if {t, f'{t}:{m}'} & wanted]
+    every = [(t, m) for t in ELEMENTS for m in (*METHODS, *(f'{name}@all' for name in METHODS)) if {t, f'{t}:{m}'} & wanted]
     for task, method in [] if arguments.table else every:
         target = arguments.out / f'generalisation-{task}-{method.replace("@", "-")}.json'
         if target.exists():

@@ -1,15 +1,17 @@
 """Measures what distillation to one network call costs and saves (RACTD, arXiv:2506.07822), and prints the tables.
 
     python experiments/ractd.py --dataset hopper=FILE --dataset maze2d=FILE     # every cell without a result; resumes within one
+    python experiments/ractd.py --cells rooms             # the one task that needs no file
     python experiments/ractd.py --cells hopper,maze2d:fql --dataset hopper=FILE --dataset maze2d=FILE
     python experiments/ractd.py --latency --work DIR      # of everything that has a run directory there; wants idle cores
     python experiments/ractd.py --table                   # what the results in the repository say
 
-A cell is task:part, `configs/distil/small.toml` on one of `TASKS`. Part `students` is RACTD and the same without its reward, from
-one teacher, which is then also asked in fewer steps. A part named after an entry of `ABLATION` is another student of the same
-teacher, from the run directory of `students`, with the same keys, in which one detail that paper and released code disagree on is
-another. `fql` and `ofql` (one-step mean flow) learn values instead, with the student's network and as many updates as teacher and
-student together; `gaussian` is plain cloning, `mean_flow` OFQL's policy without values. Nothing was tuned for any of them.
+A cell is task:part, `configs/distil/small.toml` on one of `TASKS` (goal_maze.toml in `rooms`). Part `students` is RACTD and the
+same without its reward, from one teacher, which is then also asked in fewer steps. A part named after an entry of `ABLATION` is
+another student of the same teacher, from the run directory of `students`, with the same keys, in which one detail that paper and
+released code disagree on is another. `fql` and `ofql` (one-step mean flow) learn values instead, with the student's network and
+as many updates as teacher and student together; `gaussian` is plain cloning, `mean_flow` OFQL's policy without values, `_weak`
+has a tenth of the weight of values and `_ends` other times. Nothing was tuned for any of them.
 """
 
 import argparse
@@ -36,7 +38,8 @@ from ooorl.training.rounds import RunState
 from ooorl.training.run import Diverged, run, score
 
 HERE = Path(__file__).resolve().parent
-SMALL = HERE.parent / 'configs' / 'distil' / 'small.toml'
+CONFIGS = HERE.parent / 'configs' / 'distil'
+SMALL = CONFIGS / 'small.toml'
 TASKS = {
     'hopper': ('Hopper-v4', ''),
     'halfcheetah': ('HalfCheetah-v4', ''),
@@ -44,15 +47,23 @@ TASKS = {
     'pointmaze': ('pointmaze-medium-navigate-singletask-task1-v0', ''),
     'pointmaze3': ('pointmaze-medium-navigate-singletask-task3-v0', ''),
     'hopper16': ('Hopper-v4', ''),
+    'rooms': ('ooorl/GoalMaze-v0', ''),
 }
 # What a task's tables of agents have beside the config's: plans of several steps.
 PLANS = {
     'pointmaze3': dict.fromkeys(('teacher', 'returns', 'student'), {'chunk': 25}),
     'hopper16': dict.fromkeys(('teacher', 'student'), {'chunk': 16, 'chunk_executed': 1}),
+    'rooms': dict.fromkeys(('teacher', 'returns', 'student'), {'chunk': 8}),
 }
+# What is made by a script needs no file: another config, with what all tasks have alike.
+ROOMS = (
+    'run.seeds="0:5"', 'evaluation.num_episodes=100', 'distil.num_updates=8000', 'student.reward_weight=0.5',
+    'student.policy.start_noise=1.0',
+)  # fmt: skip
 WHOLE = ('hopper', 'halfcheetah', 'hopper16')  # the data's episodes are whole ones, from the environment's starts
 # What is another than in RACTD, of the student that is trained.
 PLAIN = {'reward_weight': 0.0}
+CONSISTENCY = {'denoising_weight': 0.0, 'start_noise': 80.0}  # that term alone, from the noise that paths begin with
 ABLATION = {
     'one_step': {'reward_on': 'one_step'},
     'one_step_much': {'reward_on': 'one_step', 'policy': {'start_noise': 80.0}},
@@ -61,6 +72,9 @@ ABLATION = {
     'no_denoising': {'policy': {'denoising_weight': 0.0}},
     'ctm_denoising': {'policy': {'denoise': 'level'}},
     'ctm_denoising_much': {'policy': {'denoise': 'level', 'start_noise': 80.0}},
+    'no_denoising_much': {'policy': CONSISTENCY},
+    'consistency_much': {'reward_weight': 0.0, 'policy': CONSISTENCY},
+    'consistency_much_square': {'reward_weight': 0.0, 'policy': {**CONSISTENCY, 'distance': 'square'}},
 }
 # How else what is trained is asked: the same weights.
 TEACHERS = {
@@ -72,15 +86,20 @@ TEACHERS = {
     'teacher, DDIM-1 from noise 1': {'sampler': 'ddim', 'num_steps': 1, 'start_noise': 1.0},
 }
 STUDENTS = {'from noise 80': {'start_noise': 80.0}, 'two calls': {'chain': [0.885]}}
+# Times of a mean flow that are often near 0 and 1, between which it acts: of the published ones five in a million are.
+ENDS = {'time_mean': 0.0, 'time_std': 3.0}
+OFQL = {
+    'agent': 'td3', 'policy_delay': 1, 'target_noise': 0.0, 'policy_action': 'sample', 'policy_value': 'mean',
+    'q_normalisation': 0.1, 'cloning_weight': 1.0, 'cloning_reduce': 'mean', 'policy': {'kind': 'mean_flow', 'ema_rate': 0.005},
+}  # fmt: skip
 RIVALS = {
     'fql': {'agent': 'fql', 'normalise_q': True, 'distil_weight': 1.0, 'aggregate': 'min'},
-    'ofql': {
-        'agent': 'td3', 'policy_delay': 1, 'target_noise': 0.0, 'policy_action': 'sample', 'policy_value': 'mean',
-        'q_normalisation': 0.1, 'cloning_weight': 1.0, 'cloning_reduce': 'mean',
-        'policy': {'kind': 'mean_flow', 'ema_rate': 0.005},
-    },
+    'ofql': OFQL,
+    'ofql_weak': {**OFQL, 'q_normalisation': 0.01},  # its authors try 0.001 to 0.5
+    'ofql_ends': {**OFQL, 'policy': {**OFQL['policy'], **ENDS}},
     'gaussian': {'agent': 'bc', 'policy': {'kind': 'gaussian'}, 'learning_rate': 1e-3, 'schedule': 'cosine'},
     'mean_flow': {'agent': 'bc', 'policy': {'kind': 'mean_flow', 'ema_rate': 0.005}, 'learning_rate': 3e-4},
+    'mean_flow_ends': {'agent': 'bc', 'policy': {'kind': 'mean_flow', 'ema_rate': 0.005, **ENDS}, 'learning_rate': 3e-4},
 }  # fmt: skip
 PARTS = ('students', *RIVALS, *ABLATION)
 CALLS, SECONDS = 200, 3.0  # of one latency: so many calls, or as many as fit
@@ -89,7 +108,8 @@ WIDE = (512, 512, 512)
 
 def settings_of(task, part, overrides):
     """The config of a cell."""
-    settings = config.read(SMALL, overrides)
+    own = (CONFIGS / 'goal_maze.toml', [*ROOMS, *overrides]) if task == 'rooms' else (SMALL, overrides)
+    settings = config.read(*own)
     settings['name'], (settings['environment']['id'], settings['evaluation']['task']) = f'ractd-{task}-{part}', TASKS[task]
     for table, plan in PLANS.get(task, {}).items():
         settings[table] |= plan
@@ -313,7 +333,7 @@ def main(argv=None):
     parser.add_argument('--latency', action='store_true', help='take the latencies of what is trained in --work')
     parser.add_argument('--table', action='store_true', help='only print the tables of the results in --out')
     arguments = parser.parse_args(argv)
-    paths = dict(text.split('=', 1) for text in arguments.dataset)
+    paths = {'rooms': None} | dict(text.split('=', 1) for text in arguments.dataset)
     wanted = set(filter(None, arguments.cells.split(',')))
     cells = [(t, p) for p in PARTS for t in TASKS if t in paths and (not wanted or {t, f'{t}:{p}'} & wanted)]
     if arguments.latency:
@@ -325,7 +345,8 @@ def main(argv=None):
         print(f'--- {task}:{part}', flush=True)
         try:
             runs = run_ablation if part in ABLATION else run_cell
-            found = runs(task, part, [*arguments.set, f"dataset.path='{paths[task]}'"], arguments.work)
+            where = [f"dataset.path='{paths[task]}'"] if paths[task] else []
+            found = runs(task, part, [*arguments.set, *where], arguments.work)
         except (Diverged, UsageError) as error:
             print(f'{task}:{part}: {error}', file=sys.stderr, flush=True)
             continue
