@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+import ogbench_figures
 
 from ooorl.errors import UsageError
 from ooorl.mapping import num_cores
@@ -237,6 +238,22 @@ def _verdict(mean, published_mean, deviation):
     return 'yes' if abs(mean - published_mean) <= 2.0 * deviation else f'no, by {mean - published_mean:+.2f}'
 
 
+def all_curves(folder: Path) -> list[ogbench_figures.Curve]:
+    """Curves of all results of a folder and of the released code, seeds of one setting together; updates as published ones."""
+    found = []
+    for result in read_results(folder).values():
+        cell, label = parse_cell(result['cell']), result.get('label', '')
+        updates = [METHODS[cell.method].steps * number for number in result['curve']['updates']]
+        success = dict(zip(updates, result['curve'].get('success', []), strict=False))
+        found.append(ogbench_figures.Curve(*_named(cell), ogbench_figures.setting_of(cell.size, label), success))
+    released = ogbench_figures.released(folder, lambda text: _named(parse_cell(text)))
+    return ogbench_figures.pooled(curve for curve in (*found, *released) if curve.success)
+
+
+def _named(cell):
+    return cell.environment, METHODS[cell.method].published
+
+
 def read_results(folder: Path) -> dict[str, dict]:
     """Results by cell and label."""
     found = [json.loads(path.read_text(encoding='utf-8')) for path in sorted(folder.glob(f'{PREFIX}*.json'))]
@@ -255,7 +272,7 @@ def _arguments(argv):
     parser.add_argument('--results', type=Path, default=RESULTS, metavar='DIR')
     parser.add_argument('--collect', action='store_true', help='only write the results of run directories as far as they are')
     parser.add_argument('--table', action='store_true', help='only print the table of the results')
-    parser.add_argument('--published', type=Path, metavar='CSV', help='the published curves')
+    parser.add_argument('--published', type=Path, metavar='CSV', help='published curves: also a table of pooled seeds, figures')
     return parser.parse_args(argv)
 
 
@@ -281,7 +298,11 @@ def main(argv: list[str] | None = None) -> int:
             print(f'{cell}: {error}', file=sys.stderr, flush=True)
         except Interrupted:
             return 130
-    print(table(read_results(arguments.results), published(arguments.published) if arguments.published else {}))
+    known = published(arguments.published) if arguments.published else {}
+    print(table(read_results(arguments.results), known))
+    if known:
+        curves = all_curves(arguments.results)
+        print('', ogbench_figures.table(curves, known), *ogbench_figures.figures(curves, known, arguments.results), sep='\n')
     return 0
 
 

@@ -97,3 +97,25 @@ def test_long_curves_are_thinned_and_keep_their_end(curves):
     rows = [{'kind': 'train', 'updates': 10 * n, 'seed': 0, 'q/mean': n} for n in range(1, 94)]
     curve = curves._curve(rows, 'train', (0,), ('q/mean', 'value/mean'))
     assert curve['updates'][-1] == 930 and len(curve['updates']) <= 20 and set(curve) == {'updates', 'q/mean'}
+
+
+def test_seeds_of_one_setting_are_pooled_beside_the_released_code_and_drawn(curves, tmp_path):
+    cell = {'cell': 'puzzle-3x3:1:edit:small', 'dataset': {}}
+    point = {'updates': [25_000, 50_000], 'success': [[0.75], [0.75]]}
+    more = {'updates': [50_000], 'success': [[0.25]]}
+    other = {'cell': 'puzzle-3x3:1:rebrac:small', 'dataset': {}, 'curve': {'updates': [25_000], 'success': [[0.0, 0.0]]}}
+    written = {
+        'ogbench_curves-a': cell | {'curve': point}, 'ogbench_curves-b': cell | {'curve': more, 'label': 'seed-1'},
+        'ogbench_curves-c': other, 'ogbench_curves-d': cell | {'curve': more, 'label': 'drop-seed-3'},
+        'ogbench_released-e': cell | {'curves': {'9 rows': {'updates': [50_000], 'success': [[0.75, 0.5, 0.625]]}}},
+    }  # fmt: skip
+    for name, result in written.items():
+        (tmp_path / f'{name}.json').write_text(json.dumps(result))
+    known = {('puzzle-3x3-play-singletask-task1-v0', 'FEdit', 50_000): (0.8, 0.1)}
+    found = curves.all_curves(tmp_path)
+    text = curves.ogbench_figures.table(found, known)
+    assert '| puzzle-3x3 1 | FEdit | ours, small | 50,000 | 0.75 0.25 | 0.50 | 0.80 ± 0.10 | no, by -0.30 |' in text
+    assert '| ours, small, drop | 50,000 | 0.25 |' in text
+    assert '| released code, 9 rows | 50,000 | 0.75 0.50 0.62 | 0.62 [0.31, 0.94] | 0.80 ± 0.10 | yes |' in text
+    [path] = curves.ogbench_figures.figures(found, known, tmp_path)
+    assert path.name == 'ogbench_curves-puzzle-3x3-1.svg' and '<svg' in path.read_text()
