@@ -205,7 +205,7 @@ def run_cell(cell: Cell, seeds: str, overrides: Iterable[str], recipe: Mapping |
         'seeds': list(setup.seeds),
         'num_episodes': prepared.config['evaluation']['num_episodes'],
         'arms': {phase.name: _arm(setup, phase, last) for phase in setup.phases if phase.name in (*ARMS, *OF_RECIPES)},
-        'buffer': {name: _buffer(store, threshold) for name, store in state.stores.items()},
+        'buffer': {name: buffer(store, threshold) for name, store in state.stores.items()},
         'dataset': _dataset(prepared, threshold),
         'wall_seconds': round(time.monotonic() - began, 1),
         'seconds': {name: round(value, 1) for name, value in spent.items()},
@@ -248,7 +248,8 @@ def _arm(setup, phase, last):
     return {**columns, 'env_steps': scores[0]['env_steps'], 'updates': phase.num_updates, 'metrics': kept}
 
 
-def _buffer(store, threshold):
+def buffer(store, threshold: float) -> dict:
+    """How many rows a store holds, and of each seed how many have at least this reward, and which is the first (-1: none)."""
     valid = jnp.arange(store.storage.reward.shape[1])[None] < store.size[:, None]
     wins = ((store.storage.reward >= threshold) & valid).sum(axis=1)
     first = jnp.where(wins > 0, ((store.storage.reward >= threshold) & valid).argmax(axis=1), -1)

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 import recipes
 from cells import Cell, chosen, read_results
-from ooo_claims import advanced, portable
+from ooo_claims import advanced, buffer, portable
 from rivals_table import METHODS, OWN, PREFIX, figures, table
 
 from ooorl.errors import UsageError
@@ -39,10 +39,25 @@ from ooorl.training.run import Diverged
 HERE = Path(__file__).resolve().parent
 CONFIGS = HERE.parent / 'configs' / 'rivals'
 STARTS = ('cube_held',)  # tasks whose environment begins in recorded states of a file, `--starts`
-VARIANTS = {  # tasks that are another one with a few settings changed, or with other data
-    'hammer_late': ('hammer_truncated', ('dataset.first_rows=26',)),
-    'pointmaze_large_stitch': ('pointmaze_large', ()),
-}
+_WHOLE = ("environment.id='ooorl/cube-single-singletask-task1-v0'", 'environment.settings={horizon=100}')  # OGBench: 200
+VARIANTS = {  # tasks that are another one, with other data or with settings changed, method by method
+    'pointmaze_medium_stitch': ('pointmaze_medium', {}),
+    'pointmaze_large_long': ('pointmaze_large', {
+        'ooo': ('ooo.num_env_steps=160000', 'ooo.explore_updates=20000', 'ooo.retrain_at=[0,80000,160000]'),
+        'wsrl': ('wsrl.num_env_steps=170000', 'wsrl.num_updates=10375'),
+        'rlpd': ('online.num_env_steps=166000', 'online.num_updates=20750'),
+        'calql': ('finetune.num_env_steps=170000', 'finetune.num_updates=10625'),
+    }),
+    'hammer_late': ('hammer_truncated', dict.fromkeys(METHODS, ('dataset.first_rows=26',))),
+    'cube_single': ('cube_held', {
+        'ooo': (*_WHOLE, 'ooo.num_env_steps=6000', 'ooo.explore_updates=1500', 'ooo.retrain_at=[0,3000,6000]'),
+        'wsrl': (*_WHOLE, 'wsrl.warm_up_steps=800', 'wsrl.num_env_steps=8000', 'wsrl.num_updates=900', 'run.evaluate_every=225'),
+        'rlpd': (
+            *_WHOLE, 'online.random_steps=800', 'online.num_env_steps=7200', 'online.num_updates=900', 'run.evaluate_every=225',
+        ),
+        'calql': (*_WHOLE, 'finetune.num_env_steps=8000', 'finetune.num_updates=1000', 'run.evaluate_every=250'),
+    }),
+}  # fmt: skip
 
 
 def all_cells() -> list[Cell]:
@@ -101,7 +116,8 @@ def run_own(settings: Mapping, recipe: Mapping) -> dict:
     steps = [[0.0] * len(setup.seeds), *(point['env_steps'] for point in points.values())]
     found = {'env_steps': np.transpose(steps).tolist(), 'success': np.transpose(columns).tolist(), 'arms': arms}
     trials = {str(budget): point['trial'] for budget, point in points.items()}
-    return {**found, 'trials': trials, 'recipe': dict(recipe), 'config': portable(prepared.config)}
+    collected = buffer(state.stores['online'], prepared.config['exploit']['sampling'].get('success_reward', 1.0))
+    return {**found, 'trials': trials, 'buffer': collected, 'recipe': dict(recipe), 'config': portable(prepared.config)}
 
 
 def run_rival(settings: Mapping, work: Path) -> dict:
@@ -121,8 +137,9 @@ def run_rival(settings: Mapping, work: Path) -> dict:
 
 def run_cell(cell: Cell, overrides: Iterable[str], work: Path, recipe: Mapping) -> dict:
     """Runs a cell and returns its result as plain data: steps and success `[S][K]`, the trials of OOO, config, versions."""
-    began, (base, changed) = time.monotonic(), VARIANTS.get(cell.task, (cell.task, ()))
-    settings = config.read(CONFIGS / f'{base}-{cell.arm}.toml', (*changed, *overrides)) | {'name': '-'.join(cell)}
+    began, (base, changed) = time.monotonic(), VARIANTS.get(cell.task, (cell.task, {}))
+    settings = config.read(CONFIGS / f'{base}-{cell.arm}.toml', (*changed.get(cell.arm, ()), *overrides))
+    settings['name'] = '-'.join(cell)
     found = run_own(settings, recipe) if cell.arm == OWN else run_rival(settings, work / str(cell).replace(':', '-'))
     if cell.task in STARTS:
         own = found['config']['environment']['settings']
