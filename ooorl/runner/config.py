@@ -198,7 +198,12 @@ def _resolve_chosen(table, where, own_type, name, kinds):
     check_choice(tuple(kinds), **{name: getattr(own, name)})
     config_type = kinds[getattr(own, name)]
     settings = {key: value for key, value in table.items() if key not in fields(own_type)}
-    _refuse_unknown(settings, (*fields(config_type), *fields(own_type)), where)
+    known = (*fields(config_type), *fields(own_type))
+    for key in settings:
+        having = [other for other, config in kinds.items() if key not in known and key in fields(config)]
+        if having:  # what is left of another choice
+            raise UsageError(f'{key} in {where} belongs to {name} {having[0]!r}; got {getattr(own, name)!r}; remove the key')
+    _refuse_unknown(settings, known, where)
     return _plain(own) | _plain(parse(config_type, settings, where))
 
 

@@ -113,6 +113,7 @@ def test_a_policy_is_chosen_by_name_and_written_back(name):
     [
         ({'policy': {'kind': 'flows'}}, "kind must be one of 'gaussian', .*; got 'flows'"),
         ({'policy': {'kind': 'flow', 'num_level': 3}}, r"unknown key 'num_level' in \[agent.policy\]"),
+        ({'policy': {'kind': 'flow', 'process': 'edm'}}, r"process in .agent.policy. belongs to kind 'diffusion'; got 'flow'"),
         ({'policy': {'kind': 'diffusion', 'num_steps': 9}}, r'\[agent.policy\]: num_steps must be at most num_levels'),
         ({'policy': {'kind': 'flow'}, 'dropout': 0.1}, 'dropout in .agent. belongs to the default policy'),
         ({'policy': 'flow'}, r'\[agent.policy\] must be a table'),
