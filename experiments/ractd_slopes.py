@@ -6,11 +6,13 @@ In 100 states of the data the cloned action (the mode of `gaussian`, first seed)
 the one in which a critic's value rises most. What a change is worth is simulated: that action, then the cloned ones, returns of
 15 and of 60 steps, less those of the cloned action itself. `correlation` is between what a critic says of the 600 random changes
 and what they were worth, `size_said` and `size` are the deviations of these, `says` and `worth` means over states of the change
-up the critic's slope, `better` the share of states where that was of use. One number a seed of the critic. The results' JSON is
-`ractd_slopes.json`.
+up the critic's slope, `better` the share of states where that was of use; `value` and `return` are means over the data of what
+the critic says of its actions (a model of returns in shares of its range) and of what followed them. One number a seed of the
+critic. The results' JSON is `ractd_slopes.json`.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -91,6 +93,15 @@ def slopes_of(agent, states, observation, action, others, worth, judge):
     return rows
 
 
+def values_of(directory):
+    """Mean value and return of the data's rows by seed, as the last diagnostics of the run tell them."""
+    rows = [row for row in map(json.loads, (directory / 'metrics.jsonl').read_text().splitlines()) if 'q/dataset' in row]
+    last = [row for row in rows if row['updates'] == rows[-1]['updates']]
+    followed = [row['q/dataset'] - row['q_minus_return/dataset'] for row in last]
+    found = {'value': [row['q/dataset'] for row in last], 'return': followed}
+    return {name: [float(f'{one:.4g}') for one in values] for name, values in found.items() if values}
+
+
 def task_slopes(work, task):
     """`{part: slopes}` of the finished runs of a task."""
     observation, mode = cloned(work / f'{task}-gaussian')
@@ -106,6 +117,7 @@ def task_slopes(work, task):
             agent = next(one.agent for one in prepared.setup.phases if one.name == phase)
             judge = lambda up: simulated(env, observation, up, mode) - base  # noqa: E731
             found[part] = slopes_of(agent, finished[phase], observation, action, others, worth, judge)
+            found[part] |= values_of(work / f'{task}-{part}')
     return found
 
 

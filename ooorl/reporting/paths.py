@@ -30,16 +30,16 @@ def denoising(states):
 def _panel(teacher, student, data, at, reach):
     drawn, panel = figure(3.6)
     panel.plot([-1, 1, 1, -1, -1], [-1, -1, 1, 1, -1], color='#888888', lw=0.8)
-    panel.scatter(*data.T, s=9, color='#999999', alpha=0.45, lw=0, label='data')
+    panel.scatter(*data.T, s=9, color='#999999', alpha=0.45, lw=0, label='actions of the data')
     for line in teacher:
         panel.plot(*line.T, color=COLOURS[0], lw=0.7, alpha=0.75)
     for start, end in student:
         panel.plot(*zip(start, end, strict=True), color=COLOURS[1], lw=0.7, alpha=0.6)
-    panel.scatter(*teacher[:, -1].T, s=14, color=COLOURS[0], lw=0, zorder=4, label='teacher')
-    panel.scatter(*student[:, -1].T, s=14, color=COLOURS[1], lw=0, zorder=5, label='student')
+    panel.scatter(*teacher[:, -1].T, s=14, color=COLOURS[0], lw=0, zorder=4, label=f'teacher: {teacher.shape[1] - 1} steps')
+    panel.scatter(*student[:, -1].T, s=14, color=COLOURS[1], lw=0, zorder=5, label='student: one jump')
     panel.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect='equal')
     panel.legend(fontsize=8, frameon=False, loc='lower left', borderaxespad=0.1, handletextpad=0.1)
-    finish(panel, 'first number of the action', 'second', grid=False)
+    finish(panel, 'first number of the action', 'second number', grid=False)
     where = ', '.join(f'{number:.2g}' for number in at[:4]) + ('…' if len(at) > 4 else '')
     gap = np.linalg.norm(student[:, -1] - teacher[:, -1], axis=-1).mean()
     alt = f'{len(teacher)} paths of the teacher and jumps of the student; of the same noise they end {gap:.2g} apart on average.'
