@@ -60,6 +60,7 @@ from ooorl.errors import UsageError
 from ooorl.nn.heads import scalar_head
 from ooorl.nn.losses import AGGREGATES, backup, calibrated, conservative_gap, ensemble_value, weighted
 from ooorl.nn.networks import ensemble_q
+from ooorl.nn.optimizers import slow_copy
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.gaussian import tanh_gaussian_policy
 from ooorl.types import Agent, Array, Critic, DensityPolicy, Metrics, Params, Spec, Transition, ValueHead
@@ -197,10 +198,9 @@ def _critic_parts(spec: Spec, config: CalQLConfig, head: ValueHead, grad_transfo
             return loss, {'q/bellman': bellman, 'q/mean': q_data.mean(), 'q/sampled': q_sampled.mean(), 'q/gap': gap}
 
         state, loss, metrics = descend(state, 'q', loss_fn, optimizer)
-        slow = optax.incremental_update(state.q, state.target_q, config.polyak)
-        metrics = metrics | {'q/loss': loss, 'q/target': target.mean()}
+        slow = slow_copy(state.q, state.target_q, config.polyak)
         state, dual_metrics = dual_step(state._replace(target_q=slow), metrics['q/gap'] - allowed)
-        return state, metrics | dual_metrics
+        return state, metrics | {'q/loss': loss, 'q/target': target.mean()} | dual_metrics
 
     def dual_step(state, surplus):
         if config.target_gap is None:

@@ -29,6 +29,7 @@ from ooorl.agents.steps import acting, descend_policy, learner
 from ooorl.errors import UsageError
 from ooorl.nn.diffusion import path_step
 from ooorl.nn.losses import weighted
+from ooorl.nn.optimizers import slow_copy
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.averaged import fitted_of, with_fitted
 from ooorl.policies.consistency import ConsistencyConfig, consistency_policy, jumps
@@ -141,7 +142,7 @@ def distil(
 
         state, loss, metrics = descend_policy(state, policy, loss_fn, optimizer)
         if config.target_rate != 1:
-            state = state._replace(slow=optax.incremental_update(fitted_of(state.policy), state.slow, config.target_rate))
+            state = state._replace(slow=slow_copy(fitted_of(state.policy), state.slow, config.target_rate))
         return state, {'student/loss': loss} | metrics
 
     inherit = _inheriting(config, teacher, policy, returns)

@@ -32,6 +32,7 @@ from ooorl.agents.steps import check_members, cloning_step, descend, init_q, kep
 from ooorl.nn.heads import scalar_head
 from ooorl.nn.losses import backup, ensemble_value, weighted
 from ooorl.nn.networks import ensemble_q, mlp
+from ooorl.nn.optimizers import slow_copy
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.flow import FlowConfig, flow_policy
 from ooorl.policies.noise import beside
@@ -130,7 +131,7 @@ def critic_parts(spec: Spec, config: FQLConfig, head: ValueHead, grad_transform)
 
     def step(state, batch, next_action):
         loss_fn, target = loss_of(state.target_q, batch, next_action)
-        state = state._replace(target_q=optax.incremental_update(state.q, state.target_q, config.polyak))
+        state = state._replace(target_q=slow_copy(state.q, state.target_q, config.polyak))
         state, loss, mean = descend(state, 'q', loss_fn, optimizer)
         return state, {'q/loss': loss, 'q/mean': mean, 'q/target': target.mean()}
 

@@ -50,6 +50,7 @@ from ooorl.agents.steps import (
 from ooorl.nn.heads import scalar_head
 from ooorl.nn.losses import awr_weight, backup, bounded, ensemble_value, expectile_loss, weighted
 from ooorl.nn.networks import ACTIVATIONS, ensemble_q, mlp
+from ooorl.nn.optimizers import slow_copy
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.gaussian import gaussian_policy
 from ooorl.types import Agent, Critic, Metrics, Params, Policy, Spec, Transition, ValueHead
@@ -168,7 +169,7 @@ def _critic_parts(spec: Spec, config: IQLConfig, head: ValueHead, grad_transform
 
         before = state.q
         state, loss, mean = descend(state, 'q', loss_fn, optimizer)
-        slow = optax.incremental_update(before if config.at_once else state.q, state.target_q, config.polyak)
+        slow = slow_copy(before if config.at_once else state.q, state.target_q, config.polyak)
         return state._replace(target_q=slow), {'q/loss': loss, 'q/mean': mean, 'q/target': target.mean()}
 
     return _CriticParts(init, value, q_values, value_step, q_step)

@@ -30,6 +30,7 @@ from ooorl.agents.steps import acting, apply_gradient, check_members, descend_po
 from ooorl.nn.heads import scalar_head
 from ooorl.nn.losses import backup, ensemble_value, weighted
 from ooorl.nn.networks import ensemble, mlp
+from ooorl.nn.optimizers import slow_copy
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.gaussian import gaussian_policy
 from ooorl.types import Agent, Array, Metrics, Params, Policy, Spec, Transition, ValueHead
@@ -147,7 +148,7 @@ def odice(
     def value_step(state, batch):
         gradient, residual, metrics = _value_gradient(config, values, state, batch)
         params, opt = apply_gradient(value_optimizer, gradient, state.value_opt, state.value)
-        slow = optax.incremental_update(params, state.target_value, config.polyak)
+        slow = slow_copy(params, state.target_value, config.polyak)
         return state._replace(value=params, value_opt=opt, target_value=slow), residual, metrics
 
     def policy_step(state, batch, residual, key):

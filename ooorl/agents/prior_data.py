@@ -26,6 +26,7 @@ import optax
 
 from ooorl.agents.steps import descend, init_q, learner
 from ooorl.nn.networks import mlp
+from ooorl.nn.optimizers import adam
 from ooorl.types import Agent, Array, Params, Spec, State, Transition
 from ooorl.validation import check_choice, check_not_negative, check_positive
 from ooorl.wrap import nested
@@ -63,7 +64,7 @@ class PriorDataState(NamedTuple):
 def prior_data(agent: Agent, spec: Spec, config: PriorDataConfig = PriorDataConfig()) -> Agent:
     """The agent learning from rows of the data set as the module says."""
     judge, novelty = mlp(config.hidden, 2), mlp(config.hidden, config.num_features)
-    optimizer = optax.adam(config.learning_rate)
+    optimizer = adam(config.learning_rate)
 
     def init(key):
         agent_key, judge_key, novelty_key, target_key = jax.random.split(key, 4)

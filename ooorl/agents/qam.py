@@ -37,6 +37,7 @@ from ooorl.agents.search import best_of, members_value
 from ooorl.agents.steps import apply_gradient, imitation
 from ooorl.errors import UsageError
 from ooorl.nn.heads import scalar_head
+from ooorl.nn.optimizers import slow_copy
 from ooorl.nn.schedules import scheduled_adam
 from ooorl.policies.averaged import Averaged, averaged
 from ooorl.policies.flow import FlowConfig, flow_policy, time_network
@@ -150,7 +151,7 @@ def qam(
         gradient, metrics = jax.grad(loss_fn, has_aux=True)(params)
         params, opt = apply_gradient(optimizer, gradient, state.opt, params)
         policy = slow.after_update(state.policy, Averaged(params['policy'], state.policy.slow))
-        target_q = optax.incremental_update(state.q, state.target_q, config.polyak)
+        target_q = slow_copy(state.q, state.target_q, config.polyak)
         return QAMState(params['q'], target_q, policy, params['fast'], opt), metrics | {'q/target': target.mean()}
 
     return Agent(

@@ -53,6 +53,7 @@ from ooorl.agents.steps import (
 from ooorl.nn.heads import scalar_head
 from ooorl.nn.losses import AGGREGATES, backup, ensemble_value, weighted
 from ooorl.nn.networks import ensemble_q
+from ooorl.nn.optimizers import slow_copy
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.gaussian import tanh_gaussian_policy
 from ooorl.types import Agent, Array, Critic, DensityPolicy, Metrics, Params, Spec, Transition, ValueHead
@@ -140,7 +141,7 @@ def _critic_parts(spec: Spec, config: SACConfig, head: ValueHead, grad_transform
             return weighted(batch, head.loss(raw, target)).mean(), head.value(raw).mean()
 
         state, loss, mean = descend(state, 'q', loss_fn, optimizer)
-        slow = optax.incremental_update(state.q, state.target_q, config.polyak)
+        slow = slow_copy(state.q, state.target_q, config.polyak)
         return state._replace(target_q=slow), {'q/loss': loss, 'q/mean': mean, 'q/target': target.mean()}
 
     return _CriticParts(init, q_values, step)

@@ -14,6 +14,7 @@ from ooorl.errors import UsageError
 from ooorl.mapping import Stacked
 from ooorl.nn.losses import AGGREGATES, weighted
 from ooorl.nn.networks import Network
+from ooorl.nn.optimizers import moved
 from ooorl.policies.averaged import fitted_of, with_fitted
 from ooorl.types import Array, Critic, DensityPolicy, Key, Metrics, Params, Policy, Spec, State, Transition
 from ooorl.validation import check_choice, check_not_negative
@@ -186,7 +187,7 @@ def apply_gradient(optimizer: optax.GradientTransformation, gradient: Params, op
     """One optimiser step: `(params, opt_state)`; slow copies that a policy keeps among its parameters stay as they are."""
     fitted = fitted_of(params)
     updates, opt_state = optimizer.update(fitted_of(gradient), opt_state, fitted)
-    return with_fitted(params, optax.apply_updates(fitted, updates)), opt_state
+    return with_fitted(params, moved(fitted, updates)), opt_state
 
 
 def interleaved_slices(batch: Transition, num: int) -> Transition:

@@ -61,6 +61,7 @@ from ooorl.agents.steps import (
 from ooorl.nn.heads import scalar_head
 from ooorl.nn.losses import AGGREGATES, backup, ensemble_value, weighted
 from ooorl.nn.networks import ACTIVATIONS, ensemble_q
+from ooorl.nn.optimizers import slow_copy
 from ooorl.nn.schedules import Scheduled, scheduled_adam
 from ooorl.policies.gaussian import deterministic_policy
 from ooorl.types import Agent, Array, Metrics, Params, Policy, Spec, Transition, ValueHead
@@ -192,8 +193,8 @@ def _parts(
 
     def move_targets(state):
         return state._replace(
-            target_policy=optax.incremental_update(state.policy, state.target_policy, config.polyak),
-            target_q=optax.incremental_update(state.q, state.target_q, config.polyak),
+            target_policy=slow_copy(state.policy, state.target_policy, config.polyak),
+            target_q=slow_copy(state.q, state.target_q, config.polyak),
         )
 
     return _Parts(init, q_values, next_action, q_step, policy_step, move_targets)

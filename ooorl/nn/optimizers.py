@@ -1,9 +1,43 @@
-"""Optimiser states wherever they lie inside an agent's state: started anew, or looked at."""
+"""Steps of optimisers and slow copies, traced once for all that look alike; optimiser states wherever they lie in an agent's.
+
+What is traced once here is inlined: it leaves nothing of its own in a program. Adam's operations on each leaf, and a slow copy's,
+are half of an update.
+"""
+
+import functools
 
 import jax
 import numpy as np
+import optax
 
-from ooorl.types import State
+from ooorl.types import Array, Params, State
+
+
+def adam(learning_rate: float | Array, **settings) -> optax.GradientTransformation:
+    """`optax.adam`; equal settings give one and the same, whose steps are traced once for all parameters of the same shapes."""
+    try:
+        return _adam(learning_rate, **settings)
+    except TypeError:  # what is traced has no name to be remembered by
+        return optax.adam(learning_rate, **settings)
+
+
+@functools.lru_cache(typed=True)
+def _adam(learning_rate, **settings):
+    made = optax.adam(learning_rate, **settings)
+    return made._replace(update=jax.jit(made.update, inline=True))
+
+
+moved = jax.jit(optax.apply_updates, inline=True)
+
+
+def slow_copy(new: Params, old: Params, rate: float | Array) -> Params:
+    """`rate * new + (1 - rate) * old`, leaf by leaf."""
+    return _mixed(new, old, rate, 1.0 - rate)
+
+
+@functools.partial(jax.jit, inline=True)
+def _mixed(new, old, rate, kept):
+    return jax.tree.map(lambda new, old: rate * new + kept * old, new, old)
 
 
 def _is_optimizer(node) -> bool:

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from ooorl.errors import UsageError
+from ooorl.nn.optimizers import adam
 from ooorl.types import Array, State
 from ooorl.validation import check_choice, check_unit
 
@@ -98,7 +99,8 @@ def _follow(config, steps_per_update) -> optax.GradientTransformation:
 
 
 def scheduled_adam(
-    config: Scheduled, part: str, learning_rate: float, *before: optax.GradientTransformation, steps_per_update: int = 1, **adam
+    config: Scheduled, part: str, learning_rate: float, *before: optax.GradientTransformation, steps_per_update: int = 1,
+    **settings
 ) -> optax.GradientTransformation:
     """Adam whose rate follows the schedule, after the transformations `before` of the gradient.
 
@@ -108,11 +110,11 @@ def scheduled_adam(
       learning_rate: at the top of the schedule.
       *before: applied to gradients first.
       steps_per_update: how many steps one update of the agent takes with it.
-      **adam: of `optax.adam`.
+      **settings: of `optax.adam`.
     """
     follows = config.schedule_of in ('all', part) and (config.schedule != 'constant' or _in_use(config.schedule_warmup))
     after = (_follow(config, steps_per_update),) if follows else ()
-    return optax.chain(*before, optax.adam(learning_rate, **adam), *after)
+    return optax.chain(*before, adam(learning_rate, **settings), *after)
 
 
 def _in_use(share) -> bool:

@@ -14,6 +14,7 @@ import optax
 
 from ooorl.errors import UsageError
 from ooorl.nn.networks import mlp
+from ooorl.nn.optimizers import adam, moved
 from ooorl.signals.labelling import UNKNOWN
 from ooorl.signals.reversibility import Detector, check_columns, chosen
 from ooorl.types import Array, Params, Spec, Transition, ignore_data
@@ -136,7 +137,7 @@ def confidence_minimisation(spec: Spec, config: ConfidenceConfig = ConfidenceCon
 
     Source: Choi et al., "Conservative Prediction via Data-Driven Confidence Minimization", TMLR 2024, arXiv:2306.04974.
     """
-    network, optimizer = mlp(config.hidden, config.num_classes), optax.adam(config.learning_rate)
+    network, optimizer = mlp(config.hidden, config.num_classes), adam(config.learning_rate)
     width = check_columns(config.columns, spec)
 
     def init(key):
@@ -167,7 +168,7 @@ def confidence_minimisation(spec: Spec, config: ConfidenceConfig = ConfidenceCon
         loss, gradient = jax.value_and_grad(loss_fn)(state.network, batch, label)
         updates, opt = optimizer.update(gradient, state.network_opt, state.network)
         learns = (label >= -1).any()
-        after = ConfidenceState(optax.apply_updates(state.network, updates), opt, state.updates + (label >= 0).any())
+        after = ConfidenceState(moved(state.network, updates), opt, state.updates + (label >= 0).any())
         after = jax.tree.map(lambda new, old: jnp.where(learns, new, old), after, state)
         return after, score(after, batch), {'loss': loss, 'fitted': fitted(after) * 1.0}
 

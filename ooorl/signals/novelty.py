@@ -18,6 +18,7 @@ from ooorl.errors import UsageError
 from ooorl.nn import moments
 from ooorl.nn.moments import RunningMoments
 from ooorl.nn.networks import ensemble, mlp
+from ooorl.nn.optimizers import adam, moved
 from ooorl.types import Array, Params, Signal, Spec
 from ooorl.validation import check_choice, check_positive, check_unit
 
@@ -62,7 +63,7 @@ class _RNDParts(NamedTuple):
 
 def _rnd_parts(spec: Spec, config: RNDConfig, grad_transform) -> _RNDParts:
     network = mlp(config.hidden, config.num_features, kernel_init=config.kernel_init, last_init=config.last_init)
-    optimizer = optax.chain(grad_transform, optax.adam(config.learning_rate))
+    optimizer = optax.chain(grad_transform, adam(config.learning_rate))
 
     def init(key):
         predictor_key, target_key = jax.random.split(key)
@@ -93,7 +94,7 @@ def _rnd_parts(spec: Spec, config: RNDConfig, grad_transform) -> _RNDParts:
 
         loss, gradient = jax.value_and_grad(loss_fn)(state.predictor)
         updates, opt = optimizer.update(gradient, state.predictor_opt, state.predictor)
-        new = optax.apply_updates(state.predictor, updates)
+        new = moved(state.predictor, updates)
         raw = raw_score(state, new if config.order == 'update_first' else state.predictor, batch)
         score = raw / scale(state)
         metrics = {'loss': loss, 'deviation': moments.deviation(state.bonuses)}
@@ -251,7 +252,7 @@ def ensemble_disagreement(spec: Spec, config: DisagreementConfig = DisagreementC
     Source: Pathak, Gandhi & Gupta, arXiv:1906.04161, who take the variance over members; the deviation keeps the units.
     """
     network = ensemble(mlp(config.hidden, spec.observation_dim), config.num_members)
-    optimizer = optax.adam(config.learning_rate)
+    optimizer = adam(config.learning_rate)
 
     def init(key):
         members = network.init(key, jnp.zeros((1, spec.observation_dim)), jnp.zeros((1, spec.action_dim)))
@@ -284,7 +285,7 @@ def ensemble_disagreement(spec: Spec, config: DisagreementConfig = DisagreementC
 
         loss, gradient = jax.value_and_grad(loss_fn)(state.members)
         updates, opt = optimizer.update(gradient, state.members_opt, state.members)
-        state = state._replace(members=optax.apply_updates(state.members, updates), members_opt=opt)
+        state = state._replace(members=moved(state.members, updates), members_opt=opt)
         raw, bonus = raw_score(state, state.members, batch), score(state, batch)
         metrics = {'loss': loss, 'deviation': moments.deviation(state.scores)}
         state = state._replace(

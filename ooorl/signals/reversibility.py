@@ -16,6 +16,7 @@ import optax
 
 from ooorl.errors import UsageError
 from ooorl.nn.networks import Network, mlp
+from ooorl.nn.optimizers import adam, moved, slow_copy
 from ooorl.signals.labelling import UNKNOWN
 from ooorl.types import Array, Key, Params, Signal, Spec, State, Transition
 from ooorl.validation import check_fraction, check_not_negative, check_positive, check_unit
@@ -96,7 +97,7 @@ def reversibility_classifier(spec: Spec, config: ClassifierConfig = ClassifierCo
 
     Source: arXiv:2210.10765, whose release draws 32 + 32 rows.
     """
-    network, optimizer = mlp(config.hidden, 1), optax.adam(config.learning_rate)
+    network, optimizer = mlp(config.hidden, 1), adam(config.learning_rate)
     width = check_columns(config.columns, spec)
 
     def init(key):
@@ -135,7 +136,7 @@ def reversibility_classifier(spec: Spec, config: ClassifierConfig = ClassifierCo
 def _stepped(optimizer, gradient, state, learns):
     """The state after an optimiser's step, or as it is where there was nothing to learn from: momentum must not move it."""
     updates, opt = optimizer.update(gradient, state.network_opt, state.network)
-    after = state._replace(network=optax.apply_updates(state.network, updates), network_opt=opt)
+    after = state._replace(network=moved(state.network, updates), network_opt=opt)
     return jax.tree.map(lambda new, old: jnp.where(learns, new, old), after, state)
 
 
@@ -216,7 +217,7 @@ def precedence(spec: Spec, config: PrecedenceConfig = PrecedenceConfig()) -> Det
 
     Source: Grinsztajn et al., "There Is No Turning Back", NeurIPS 2021, arXiv:2106.04480 (RAE), who draw the order of each pair.
     """
-    network, optimizer = mlp(config.hidden, 1), optax.adam(config.learning_rate)
+    network, optimizer = mlp(config.hidden, 1), adam(config.learning_rate)
     width = check_columns(config.columns, spec)
     if config.reset:
         _check_reset(config.reset, width)
@@ -308,7 +309,7 @@ def reset_reachability(spec: Spec, config: ReachabilityConfig) -> Detector:
     """
     width = check_columns(config.columns, spec)
     _check_reset(config.reset, width)
-    network, optimizer, reset = mlp(config.hidden, 1), optax.adam(config.learning_rate), jnp.asarray(config.reset, jnp.float32)
+    network, optimizer, reset = mlp(config.hidden, 1), adam(config.learning_rate), jnp.asarray(config.reset, jnp.float32)
 
     def init(key):
         params = network.init(key, jnp.zeros((1, width)))
@@ -336,14 +337,13 @@ def reset_reachability(spec: Spec, config: ReachabilityConfig) -> Detector:
 
         def loss_fn(params):
             found = logit(params, batch.observation)
-            low = target > jax.nn.sigmoid(found)
-            weight = jnp.where(low, config.expectile, 1.0 - config.expectile)
+            weight = jnp.where(target > jax.nn.sigmoid(found), config.expectile, 1.0 - config.expectile)
             # The cross-entropy to a soft target: its gradient is that of the square, freed of the sigmoid's own, which vanishes.
             return (teaches * weight * (jax.nn.softplus(found) - target * found)).mean()
 
         loss, gradient = jax.value_and_grad(loss_fn)(state.network)
         new = _stepped(optimizer, gradient, state, True)
-        slow = optax.incremental_update(new.network, state.slow, config.polyak)
+        slow = slow_copy(new.network, state.slow, config.polyak)
         new = new._replace(slow=slow, updates=state.updates + 1, resets=state.resets + back.sum(dtype=jnp.int32))
         return new, score(new, batch), {'loss': loss, 'target': target.mean(), 'fitted': fitted(new) * 1.0}
 

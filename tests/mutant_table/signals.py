@@ -42,7 +42,7 @@ TABLE = [
         ('disagreement: absorbs divided scores', 'scores=moments.absorb(state.scores, raw)', 'scores=moments.absorb(state.scores, bonus)'),
         ('disagreement: absorbs observations as changes', 'changes=moments.absorb(state.changes, change)', 'changes=moments.absorb(state.changes, batch.observation)'),
         ('disagreement: mean over masked rows too', '(mask * rows).sum(axis=-1) / jnp.maximum(mask.sum(axis=-1), 1)', '(mask * rows).mean(axis=-1)'),
-        ('disagreement: scores with the old members', 'state = state._replace(members=optax.apply_updates(state.members, updates), members_opt=opt)\n        raw, bonus = raw_score(state, state.members, batch), score(state, batch)',
-         'raw, bonus = raw_score(state, state.members, batch), score(state, batch)\n        state = state._replace(members=optax.apply_updates(state.members, updates), members_opt=opt)'),
+        ('disagreement: scores with the old members', 'state = state._replace(members=moved(state.members, updates), members_opt=opt)\n        raw, bonus = raw_score(state, state.members, batch), score(state, batch)',
+         'raw, bonus = raw_score(state, state.members, batch), score(state, batch)\n        state = state._replace(members=moved(state.members, updates), members_opt=opt)'),
     ),
 ]
