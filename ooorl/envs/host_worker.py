@@ -187,8 +187,12 @@ def _success(info) -> bool:
     for name in SUCCESS_KEYS:
         if name in info:
             value = info[name]
-            # np.all of one truth value takes as long as much of a step; what is not a number is no success.
-            return bool(value) if isinstance(value, bool | np.bool_) else bool(np.all(np.equal(value, True)))
+            if isinstance(value, bool | np.bool_):  # np.all of one truth value takes as long as much of a step
+                return bool(value)
+            try:
+                return bool(np.all(np.equal(value, True)))  # NaN and None are no success
+            except TypeError:
+                raise EnvironmentFailure(f'true or false as {name!r} of its info', f'gave {value!r}') from None
     return False
 
 

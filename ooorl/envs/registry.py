@@ -49,7 +49,10 @@ HOSTS: dict[str, Callable[..., Environment]] = {}
 
 
 def _unknown(name: str, names) -> UsageError:
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+    module, _, own = name.rpartition(':')
+    near = difflib.get_close_matches(own, names, n=1, cutoff=0.6 if module else 0.0)
+    if module and not near:
+        return UsageError(f'an id that {module} registers with gymnasium was needed; got {name!r}; call gymnasium.register there')
     return UsageError(f'a known environment was needed; got {name!r}; did you mean {near[0]!r}?')
 
 

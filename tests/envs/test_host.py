@@ -25,8 +25,8 @@ class Counter(gymnasium.Env):
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (4,), np.float64)
     action_space = gymnasium.spaces.Box(LOW, HIGH)
 
-    def __init__(self, terminate_at=None, truncate_at=None, info_name='is_success'):
-        self.terminate_at, self.truncate_at, self.info_name = terminate_at, truncate_at, info_name
+    def __init__(self, terminate_at=None, truncate_at=None, info_name='is_success', info_value=None):
+        self.terminate_at, self.truncate_at, self.info_name, self.info_value = terminate_at, truncate_at, info_name, info_value
         self.buffer = np.zeros(4)
 
     def reset(self, *, seed=None, options=None):
@@ -41,7 +41,7 @@ class Counter(gymnasium.Env):
         count = self.buffer[0]
         terminated = self.terminate_at is not None and count >= self.terminate_at
         truncated = self.truncate_at is not None and count >= self.truncate_at
-        return self.buffer, count, terminated, truncated, {self.info_name: np.bool_(terminated)}
+        return self.buffer, count, terminated, truncated, {self.info_name: self.info_value or np.bool_(terminated)}
 
 
 class ElsewhereOnly(Counter):
@@ -129,6 +129,12 @@ def test_actions_are_clipped_and_mapped_onto_the_bounds():
 def test_success_is_read_from_info(name):
     _, steps = _roll(host(_counter(terminate_at=2, info_name=name), (1,), horizon=5), 2)
     assert steps.success[-1, 0] == (name != 'something_else')
+
+
+def test_a_success_that_is_no_truth_value_is_told():
+    environment = host(_counter(info_value='yes'), (1,), horizon=5)
+    with pytest.raises(UsageError, match="true or false as 'is_success' of its info was needed; .* gave 'yes' in step 1"):
+        environment.step(environment.reset(jax.random.key(0))[0], np.zeros((1, 2), np.float32), None)
 
 
 class _WithSpaces(Counter):
@@ -273,6 +279,8 @@ def test_an_id_may_name_the_module_that_registers_it(tmp_path, monkeypatch):
         assert make('elsewhere:Mine-v0').horizon == 7
         with pytest.raises(UsageError, match="got 'elsewhere:Mime-v0'; did you mean"):
             make('elsewhere:Mime-v0')
+        with pytest.raises(UsageError, match="got 'elsewhere:Xyzzy'; call gymnasium.register there"):
+            make('elsewhere:Xyzzy')
     finally:
         gymnasium.registry.pop('Mine-v0', None)
     with pytest.raises(UsageError, match="before the colon of 'nowhere_at_all:Mine-v0'.*PYTHONPATH"):
