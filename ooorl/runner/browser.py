@@ -11,8 +11,9 @@ import secrets
 import sys
 import threading
 from collections.abc import Callable
+from socketserver import ThreadingMixIn
 from typing import NamedTuple
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import numpy as np
 
@@ -65,7 +66,7 @@ class Page:
         self._open, self._answers = None, queue.Queue()
         secret = secrets.token_urlsafe(16)
         try:
-            self._server = make_server(address, port, _application(self, f'/{secret}/'), handler_class=_Quiet)
+            self._server = make_server(address, port, _application(self, f'/{secret}/'), _Server, _Quiet)
         except (OSError, OverflowError) as error:
             raise UsageError(f'--ask web needs a free port of {address}; {port}: {error}; name another one') from None
         host = f'[{address}]' if ':' in address else address
@@ -99,6 +100,12 @@ class Page:
         """Stops listening."""
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread for each connection: browsers open some ahead and say nothing there for minutes."""
+
+    daemon_threads = True
 
 
 class _Quiet(WSGIRequestHandler):

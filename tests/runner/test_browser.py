@@ -5,6 +5,7 @@ import os
 import queue
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import urllib.error
@@ -51,6 +52,13 @@ def _press(page, **form):
     data = urllib.parse.urlencode(form).encode()
     with urllib.request.urlopen(page.url + 'answer', data=data, timeout=30) as response:
         return response.status, response.url
+
+
+def test_a_connection_that_says_nothing_keeps_nobody_waiting(page):
+    """Browsers open some ahead of what they will ask."""
+    place = urllib.parse.urlsplit(page.url)
+    with socket.create_connection((place.hostname, place.port)), urllib.request.urlopen(page.url, timeout=5) as response:
+        assert 'Nothing to answer' in response.read().decode()
 
 
 def test_each_button_is_an_answer_to_the_question_that_stands_there(page):
