@@ -121,6 +121,13 @@ def check_positive(**values):
             raise UsageError(f'{name} must be greater than 0; got {value}')
 
 
+def check_share(**values):
+    """Each value must lie in (0, 1]: a share of what is new, without which nothing would ever move."""
+    for name, value in values.items():
+        if _is_number(name, value) and not 0.0 < value <= 1.0:
+            raise UsageError(f'{name} must be greater than 0 and at most 1; got {value}')
+
+
 def check_not_negative(**values):
     """Each value must be 0 or more."""
     for name, value in values.items():

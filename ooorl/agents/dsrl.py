@@ -46,7 +46,7 @@ from ooorl.policies.averaged import averaged
 from ooorl.policies.flow import FlowConfig, flow_policy
 from ooorl.policies.gaussian import tanh_gaussian_policy
 from ooorl.types import Agent, Array, Critic, Metrics, Params, Policy, Spec, State, Transition
-from ooorl.validation import check_choice, check_not_negative, check_positive, check_unit
+from ooorl.validation import check_choice, check_not_negative, check_positive, check_share
 
 IMITATED = ('data', 'nothing')
 
@@ -73,7 +73,7 @@ class DSRLConfig(Scheduled):
         check_positive(noise_bound=self.noise_bound, learning_rate=self.learning_rate, noise_steps=self.noise_steps)
         check_positive(num_candidates=self.num_candidates, init_temperature=self.init_temperature)
         check_not_negative(rho=self.rho)
-        check_unit(policy_ema_rate=self.policy_ema_rate)
+        check_share(policy_ema_rate=self.policy_ema_rate)
         check_choice(IMITATED, imitate=self.imitate)
         check_choice(AGGREGATES, policy_value=self.policy_value)
         check_choice((None, 'before', 'after'), noise_layer_norm=self.noise_layer_norm)

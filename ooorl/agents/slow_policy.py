@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from ooorl.errors import UsageError
 from ooorl.types import Agent, Params, State
-from ooorl.validation import check_unit
+from ooorl.validation import check_share
 from ooorl.wrap import nested
 
 
@@ -30,7 +30,7 @@ def slow_policy(agent: Agent, rate: float) -> Agent:
     Raises:
       UsageError: if the rate is not in [0, 1], or the agent's state has no `policy`.
     """
-    check_unit(ema_rate=rate)
+    check_share(ema_rate=rate)
     if not hasattr(jax.eval_shape(agent.init, jax.random.key(0)), 'policy'):
         raise UsageError('ema_rate needs an agent whose state has a policy to average; got another; remove the key')
 

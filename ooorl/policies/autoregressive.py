@@ -21,7 +21,7 @@ from ooorl.nn.losses import summed
 from ooorl.nn.transformer import causal_transformer
 from ooorl.policies.averaged import averaged
 from ooorl.types import LikelihoodPolicy, Spec
-from ooorl.validation import check_dropout, check_not_negative, check_positive, check_unit
+from ooorl.validation import check_dropout, check_not_negative, check_positive, check_share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class AutoregressiveConfig:
         check_positive(num_layers=self.num_layers, num_heads=self.num_heads, width=self.width)
         check_dropout(self.dropout)
         check_not_negative(temperature=self.temperature)
-        check_unit(ema_rate=self.ema_rate)
+        check_share(ema_rate=self.ema_rate)
         if isinstance(self.num_bins, int) and self.num_bins < 2:
             raise UsageError(f'num_bins must be at least 2; got {self.num_bins}')
         if self.width % self.num_heads:

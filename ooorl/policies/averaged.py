@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ooorl.types import Params, Policy
-from ooorl.validation import check_unit
+from ooorl.validation import check_share
 
 
 class Averaged(NamedTuple):
@@ -48,7 +48,7 @@ def averaged(policy: Policy, rate: float, *, lags: bool = False) -> Policy:
     Raises:
       UsageError: if the rate does not lie in [0, 1].
     """
-    check_unit(ema_rate=rate)
+    check_share(ema_rate=rate)
 
     def init(key):
         fitted = policy.init(key)

@@ -22,7 +22,7 @@ from ooorl.nn.networks import ACTIVATIONS, TIME_BODIES, TIME_FEATURES, Network, 
 from ooorl.policies.averaged import averaged
 from ooorl.policies.noise import beside, drawing, over
 from ooorl.types import DenoisingPolicy, Policy, Spec
-from ooorl.validation import check_choice, check_dropout, check_positive, check_unit
+from ooorl.validation import check_choice, check_dropout, check_positive, check_share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class TimeNetworkConfig:
         check_choice(TIME_FEATURES, time_features=self.time_features)
         check_dropout(self.dropout)
         check_positive(num_time_features=self.num_time_features)
-        check_unit(ema_rate=self.ema_rate)
+        check_share(ema_rate=self.ema_rate)
         if self.num_time_features % 2:
             raise UsageError(f'num_time_features must be even, as many sines as cosines; got {self.num_time_features}')
         check_blocks(self.network, self.hidden, self.num_heads)

@@ -21,7 +21,7 @@ from pathlib import Path
 from ooorl.errors import UsageError, told_by_callback
 from ooorl.runner import cli_data, cli_presets, cli_results, cli_runs, cli_sweep
 
-_NEGATIVE_LIST = re.compile(r'-[\d.][\d.eE+-]*(,[\d.eE+-]+)+')
+_NEGATIVE = re.compile(r'-[\d.].*')
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,10 +55,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _joined(words):
-    """`--columns -1,0` as `--columns=-1,0`: argparse takes a list of numbers that begins with a minus for an option."""
+    """`--columns -1,0` as `--columns=-1,0`: argparse takes what begins with a minus and is no number for an option."""
     joined = []
     for word in words:
-        if joined and joined[-1].startswith('--') and _NEGATIVE_LIST.fullmatch(word):
+        if joined and joined[-1].startswith('--') and _NEGATIVE.fullmatch(word):
             joined[-1] += f'={word}'
         else:
             joined.append(word)

@@ -17,7 +17,7 @@ from ooorl.runner.steering import SteeredConfig
 from ooorl.runner.without_resets import LivesConfig
 from ooorl.training.sampling import Sampling
 from ooorl.training.spread import SHARED
-from ooorl.validation import check_choice, check_not_negative, check_positive, check_regions, check_unit
+from ooorl.validation import check_choice, check_not_negative, check_positive, check_regions, check_share, check_unit
 from ooorl.wrap import CHUNK_ENDS
 
 RETURN_RANGE = 'return_range'
@@ -226,7 +226,8 @@ class AgentConfig:
 
     def __post_init__(self):
         check_positive(chunk=self.chunk, chunk_executed=self.chunk_executed, backup_steps=self.backup_steps)
-        check_unit(ema_rate=self.ema_rate, monte_carlo_share=self.monte_carlo_share)
+        check_share(ema_rate=self.ema_rate)
+        check_unit(monte_carlo_share=self.monte_carlo_share)
         check_choice(CHUNK_ENDS, chunk_ends=self.chunk_ends)
 
 

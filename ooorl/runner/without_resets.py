@@ -70,7 +70,10 @@ def _task(settings) -> Task:
         known = ', '.join(one_way.IRREVERSIBLE)
         raise UsageError(f'[lives] needs a compiled task, or one of {known}; got {name}; use another or remove the table')
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in settings['environment']['settings'].items()}
-    return envs.make_task(name, **given)
+    task = envs.make_task(name, **given)
+    if task.irreversible is None:
+        raise UsageError(f'[lives] needs a task that knows what is irreversible; {name} does not; use PointMassCliffs or another')
+    return task
 
 
 def _host(settings, num_seeds) -> Environment:
@@ -118,6 +121,8 @@ def living(settings: Mapping, setup: Setup, plain: Agent) -> Setup:
       UsageError: if the environment cannot have lives.
     """
     task = _task(settings)
+    if setup.dataset is None and settings['lives']['imitate'] == 'demonstrations':
+        raise UsageError("lives.imitate = 'demonstrations' needs a data set that holds them; got none; give one, or set 'all'")
     if settings['environment']['id'] in envs.TASKS:
         environment = lives.endless(task, _rules(settings['lives']), num_envs=settings['environment']['num_envs'])
     else:

@@ -30,9 +30,9 @@ def _of_phase(programs, number):
     arrays = agent, stores, collectors
     if phase.start is None or phase.fresh_optimizers:
         yield rounds.init_job(phase.agent, keys)
-    if not phase.num_env_steps:
+    if not phase.num_env_steps and phase.num_updates:
         yield shaped(lambda arrays, keys: _learning(programs, number, arrays, keys), arrays, keys)
-    elif compiled:
+    elif phase.num_env_steps and compiled:
         yield rounds.start_job(programs, keys)
         yield from _collecting(programs, number, arrays, keys)
     if setup.evaluation is not None and setup.evaluation.compiled:

@@ -44,6 +44,8 @@ class Rules:
         check_positive(horizon=self.horizon)
         check_not_negative(patience=self.patience, switch_every=self.switch_every, seed_steps=self.seed_steps)
         check_choice(('help', 'switch'), wish=self.wish)
+        if self.patience >= self.horizon:
+            raise UsageError(f'patience must be less than the horizon, {self.horizon}, or help never comes; got {self.patience}')
         if self.budget is not None:
             check_not_negative(budget=self.budget)
         if self.wish == 'switch' and not self.switch_every:

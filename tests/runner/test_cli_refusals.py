@@ -58,6 +58,7 @@ BAD_SETTINGS = [
     ({'evaluation__settings': {'workers': 1}}, 'workers is a key of [environment]'),
     ({'evaluation__num_episodes': -1}, 'num_episodes must be 0 or more; got -1'),
     ({'evaluation__task': 'hoper-medium-v2'}, 'hoper-medium-v2'),
+    ({'explore__ema_rate': 0.0}, 'ema_rate must be greater than 0 and at most 1; got 0.0'),
     ({'run__seeds': '4:2'}, "seeds must look like '0:8' or '3,5'"),
     ({'run__seeds': '1,1'}, "got '1,1'"),
     ({'run__seeds': 'one'}, "got 'one'"),
@@ -104,6 +105,7 @@ def test_bad_settings(capsys, changes, words):
     (['--set', 'name.deeper.x=3'], "'name' in 'name.deeper.x' is a value, not a section"),
     (['--set', 'explore.expectile=2'], 'expectile must lie strictly between 0 and 1; got 2'),
     (['--seeds', '3:1'], "got '3:1'"),
+    (['--seeds', '-1:2'], "got '-1:2'"),
     (['--dataset', 'absent.hdf5'], 'absent.hdf5'),
 ])  # fmt: skip
 def test_bad_options(capsys, arguments, words):

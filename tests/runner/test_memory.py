@@ -5,7 +5,7 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
-from tiny_configs import OFFLINE, TINY, changed, written
+from tiny_configs import CLONED_FLOW, OFFLINE, TINY, changed, written
 
 from ooorl.errors import UsageError
 from ooorl.runner import memory, memory_plan
@@ -45,6 +45,11 @@ def test_host_environments_and_their_records_count():
     table = changed(table, ooo__pretrain_updates=0, ooo__explore_updates=20)
     with pytest.raises(UsageError, match=r'episodes of 2,000,000,000 actions; lower the time limit'):
         prepare(table)
+
+
+def test_a_plan_of_no_updates_knows_no_learning():
+    table = changed(CLONED_FLOW, offline__num_updates=0)
+    assert memory_plan.working(prepare(table).setup).what == 'the largest of 1 programs at work'
 
 
 def test_a_plan_needs_no_steps_of_a_host_environment():

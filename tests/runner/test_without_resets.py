@@ -46,12 +46,14 @@ def test_the_setup_lives_and_the_evaluation_does_not():
 @pytest.mark.parametrize(
     ('changes', 'sentence'),
     [
-        ({'environment__id': 'ooorl/UMaze-v0'}, 'endless needs a task that knows what is irreversible'),
+        ({'environment__id': 'ooorl/UMaze-v0'}, r'\[lives\] needs a task that knows what is irreversible; ooorl/UMaze-v0'),
         ({'agent__cautious': {'labels': 'environment'}}, r"\[lives\] finds labels by asking"),
         ({'agent__chunk': 2}, r'\[lives\] takes an agent of plain steps and observations; got chunk'),
         ({'lives__trigger': 'hope'}, "trigger must be one of 'never', 'detector', 'truth'; got 'hope'"),
         ({'lives__switch_every': 5}, r'\[lives\] has one policy; got switch_every or wish'),
         ({'agent__cautious': {'signal': 'precedence'}}, 'precedence needs cautious.reset for that; got none'),
+        ({'lives__patience': 10**6}, 'patience must be less than the horizon, .*, or help never comes; got 1000000'),
+        ({'lives__imitate': 'demonstrations'}, "lives.imitate = 'demonstrations' needs a data set that holds them; got none"),
         ({'lives__budget': -1}, 'budget must be 0 or more; got -1'),
     ],
 )
