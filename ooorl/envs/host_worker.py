@@ -184,15 +184,11 @@ def _flag(value, name: str) -> bool:
 def _success(info) -> bool:
     if not isinstance(info, dict):
         raise EnvironmentFailure('an info that is a dict', f'gave {info!r}')
-    for name in SUCCESS_KEYS:
-        if name in info:
-            value = info[name]
-            if isinstance(value, bool | np.bool_):  # np.all of one truth value takes as long as much of a step
-                return bool(value)
-            try:
-                return bool(np.all(np.equal(value, True)))  # NaN and None are no success
-            except TypeError:
-                raise EnvironmentFailure(f'true or false as {name!r} of its info', f'gave {value!r}') from None
+    for name, value in ((name, info[name]) for name in SUCCESS_KEYS if name in info):
+        if isinstance(value, str | bytes):
+            raise EnvironmentFailure(f'true or false as {name!r} of its info', f'gave {value!r}')
+        # np.all of one truth value takes as long as much of a step; what is not a number is no success.
+        return bool(value) if isinstance(value, bool | np.bool_) else bool(np.all(np.equal(value, True)))
     return False
 
 
