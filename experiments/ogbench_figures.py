@@ -49,7 +49,7 @@ def released(folder: Path, named) -> list[Curve]:
     for path in sorted(folder.glob(f'{RELEASED}*.json')):
         result = json.loads(path.read_text(encoding='utf-8'))
         for rows, curve in result['curves'].items():
-            success = np.reshape(curve['success'], (len(curve['updates']), -1)).tolist()
+            success = [np.ravel(own).tolist() for own in curve['success']]  # a number, or one a seed
             setting = f'released code, {rows}'
             found.append(Curve(*named(result['cell']), setting, dict(zip(curve['updates'], success, strict=True))))
     return found
