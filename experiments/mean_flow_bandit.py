@@ -22,7 +22,7 @@ from ooorl.reporting import writers
 from ooorl.types import Spec, Transition
 
 UPDATES, BATCH, SEEDS, DRAWS, STD = 4_000, 128, 5, 2_000, 0.15
-SLOPES = (0.0, 0.05, 0.2)
+SLOPES = (0.0, 0.05)
 SPEC, WIDTHS = Spec(observation_dim=1, action_dim=1), (64, 64)
 
 

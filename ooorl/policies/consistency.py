@@ -20,7 +20,8 @@ w = (sigma^2 + d^2) / (sigma d)^2. `agents.distill` takes x_u from a teacher's p
 
 The second term denoises: a^ = G(x_sigma, sigma, end) with `denoise = 'end'`, as RACTD has it, or g(x_sigma, sigma, sigma) with
 'level', as CTM has it. The first wants the mean of the actions from the very jump that is to end at one of them, and at much
-noise wins; the second asks another output of the network. Its levels: for every other row
+noise wins: where data go several ways, leave the term out and act from `sigma_max` (docs/distillation.md). The second asks
+another output of the network. Its levels: for every other row
 sigma = (high^(1/7) + xi (low^(1/7) - high^(1/7)))^7 with xi ~ U[0, 0.7], else ln sigma ~ N(-1.2, 1.2^2).
 
 h(e) = e^2, or with `distance = 'huber'` sqrt(e^4 + c^2) - c, c = 0.00054 sqrt(A), as RACTD has it: flat below |e| ~ sqrt(c). It
