@@ -1,11 +1,11 @@
 """Cells of an experiment: a task and what is done there, each with one file of results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ooorl.errors import UsageError
-from ooorl.reporting import writers
+from ooorl.reporting import figures, writers
 
 
 class Cell(NamedTuple):
@@ -42,3 +42,14 @@ def read_results(out: Path, prefix: str, arms: Mapping | Sequence) -> dict[Cell,
     results = [writers.read_json(path) for path in out.glob(f'{prefix}*.json')]
     found = {Cell(*result['cell'].split(':')): result for result in results}
     return dict(sorted(found.items(), key=lambda item: (item[0].task, list(arms).index(item[0].arm))))
+
+
+def draw_tasks(results: Mapping[Cell, dict], out: Path, prefix: str, drawn: Callable) -> list[Path]:
+    """Writes `drawn(task, results)` of each task as `<prefix><task>.svg` and says where."""
+    paths = []
+    for task in dict.fromkeys(cell.task for cell in results):
+        path = out / f'{prefix}{task}.svg'
+        with writers.atomically(path) as file:
+            file.write(figures.svg(drawn(task, results)))
+        paths.append(path)
+    return paths

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from cells import Cell
+from cells import Cell, draw_tasks
 
 from ooorl.reporting import figures as drawing
-from ooorl.reporting import intervals, tables, writers
+from ooorl.reporting import intervals, tables
 
 PREFIX = 'parl_claim-'
 BASE = 'calql'
@@ -145,13 +145,7 @@ def _task_table(results, task):
 
 def figures(results: Mapping[Cell, dict], out: Path) -> list[Path]:
     """Draws the learning curves of each task, `parl_claim-<task>.svg`, and says where."""
-    paths = []
-    for task in dict.fromkeys(cell.task for cell in results):
-        path = out / f'{PREFIX}{task}.svg'
-        with writers.atomically(path) as file:
-            file.write(drawing.svg(drawn(task, results)))
-        paths.append(path)
-    return paths
+    return draw_tasks(results, out, PREFIX, drawn)
 
 
 def drawn(task: str, results: Mapping[Cell, dict]):
