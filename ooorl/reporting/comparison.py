@@ -173,6 +173,11 @@ def _notes(results, tasks, shared, metric):
         kinds = {tuple(sorted(one.data.items())) for one in results if one.task == task and one.data}
         if len(kinds) > 1:
             notes.append(f'WARNING: runs on {task} differ in their data, environment or number of episodes; see the CSV.')
+    for name, task in dict.fromkeys((one.algorithm, one.task) for one in results):
+        runs = {one.settings: one.run for one in results if (one.algorithm, one.task) == (name, task) and one.settings}
+        if len(runs) > 1:
+            which = ' and '.join(runs.values())
+            notes.append(f'WARNING: {name} on {task} puts runs of different settings together, such as {which}.')
     short = {one.num_last for one in results if one.status == 'complete'}
     if short:
         least, most = min(short), max(short)

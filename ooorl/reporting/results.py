@@ -6,6 +6,9 @@ or is not there stays in the list with its status; nothing is dropped.
 """
 
 import dataclasses
+import hashlib
+import json
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +38,7 @@ class Result:
       axis: what x counts: 'env_steps' or 'updates'.
       cost: `wall_seconds` of the whole run with all its seeds, `updates_per_second` over all seeds, `device`.
       data: what scores depend on beside the algorithm: environment, SHA-256 of the data, episodes of an evaluation.
+      settings: a digest of the config, without what changes no score; '' where it is not known.
       run: where it lies.
       note: what went wrong, in one line.
     """
@@ -50,6 +54,7 @@ class Result:
     axis: str = 'updates'
     cost: dict = field(default_factory=dict)
     data: dict = field(default_factory=dict)
+    settings: str = ''
     run: str = ''
     note: str = ''
 
@@ -65,7 +70,7 @@ def of_run(directory, *, algorithm: str = '', task: str = '', num_last: int = 10
 
     Args:
       directory: of the run.
-      algorithm: what the table calls it; '' for the name of the agent.
+      algorithm: what the table calls it; '' for the name of the agent, behind ooo- where its run explored.
       task: likewise; '' for the data set's name, or the environment.
       num_last: evaluations that `mean_last` is the mean of.
 
@@ -75,7 +80,8 @@ def of_run(directory, *, algorithm: str = '', task: str = '', num_last: int = 10
     summary, rows, _ = load(directory)
     lead = arms.leading(summary) or summary['phases'][-1]['name']
     phase = next((own for own in summary['phases'] if own['name'] == lead), summary['phases'][-1])
-    names = {'algorithm': algorithm or phase.get('agent') or summary['name'], 'task': task or _task(summary)}
+    agent = named(phase.get('agent') or summary['name'], summary.get('kind'))
+    names = {'algorithm': algorithm or agent, 'task': task or _task(summary)}
     status = summary.get('status') or 'complete'
     diverged = set(phase.get('diverged') or ())
     axis = 'env_steps' if phase.get('num_env_steps') else 'updates'
@@ -91,9 +97,36 @@ def of_run(directory, *, algorithm: str = '', task: str = '', num_last: int = 10
             last={metric: values[-1] for metric, values in ends.items()},
             mean_last={metric: float(np.mean(values)) for metric, values in ends.items()},
             num_last=max((len(values) for values in ends.values()), default=0),
-            cost=_cost(summary), data=_data(summary), run=str(directory),
+            cost=_cost(summary), data=_data(summary), settings=_settings(summary), run=str(directory),
         ))  # fmt: skip
     return found
+
+
+def named(agent: str, scheme: str | None) -> str:
+    """What tables call an algorithm that nobody named: its agent's name, behind ooo- where that was retrained after exploring."""
+    return f'ooo-{agent}' if scheme == 'ooo' else agent
+
+
+# What changes no score, or is compared elsewhere: the data by their content.
+_IDLE = {
+    'run': ('seeds', 'seed_group', 'devices', 'hosts', 'checkpoint_seconds', 'memory_limit'),
+    'environment': ('workers',),
+    'evaluation': ('copies',),
+    'dataset': ('path',),
+}
+
+
+def _settings(summary):
+    """A digest of a run's config, the same for runs that differ in their seeds, place and machine alone."""
+    try:
+        table = tomllib.loads(summary.get('config_text') or '')
+    except tomllib.TOMLDecodeError:
+        return ''
+    kept = {
+        name: {key: value for key, value in own.items() if key not in _IDLE.get(name, ())} if isinstance(own, dict) else own
+        for name, own in table.items() if name not in ('name', 'report')
+    }  # fmt: skip
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16] if kept else ''
 
 
 def _task(summary):

@@ -76,13 +76,14 @@ class Deployed:
             raise UsageError(told_by_callback(error)) from None
 
 
-def load(run_dir: str | Path, *, phase: str | None = None, seed: int | None = None) -> Deployed:
+def load(run_dir: str | Path, *, phase: str | None = None, seed: int | None = None, purpose: str = 'load') -> Deployed:
     """The policy of a run: `policy(observation) -> action`, with normalisers and the action box inside.
 
     Args:
       run_dir: what a run wrote.
       phase: whose policy; None for the one that the run is about, the last of an offline run, OOO's retrained one.
       seed: one of the run's; None for its first.
+      purpose: who needs it, in messages.
 
     Raises:
       UsageError: if there is no such run, no such finished phase, no such seed, or the seed diverged.
@@ -92,7 +93,7 @@ def load(run_dir: str | Path, *, phase: str | None = None, seed: int | None = No
       >>> policy = ooorl.load('runs/demo')  # doctest: +SKIP
       >>> action = policy(observation)  # doctest: +SKIP
     """
-    found = finished(Path(run_dir), phase, 'load')
+    found = finished(Path(run_dir), phase, purpose)
     seed = found.seeds[0] if seed is None else seed
     state = jax.tree.map(lambda leaf: leaf[0], found.of_seeds((seed,)))
     agent = steering.outward(found.agent, found.steers)

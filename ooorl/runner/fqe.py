@@ -64,18 +64,8 @@ def fqe_runs(directories, *, num_updates: int = 20_000, hidden=(256, 256), phase
       UsageError: if a run has no data set, or another one than the first, or decides on several steps at once.
     """
     check_positive(num_updates=num_updates)
-    found, digest = [], None
-    for directory in map(Path, directories):
-        settings = run_directory.read_config(directory, 'fqe')
-        writers.check_file(directory / 'fqe.json')
-        dataset = prepare(settings).dataset
-        if dataset is None:
-            raise UsageError(f'fqe needs a data set; the run in {directory} names none; evaluate it where it was collected')
-        if digest not in (None, dataset.sha256):
-            raise UsageError(f'fqe compares policies on the same data; {directory} was trained on others; evaluate it by itself')
-        digest = dataset.sha256
-        policies = [load(directory, phase=phase, seed=seed) for seed in parse_seeds(settings['run']['seeds'])]
-        gamma = _gamma(settings, policies[0])
+    found, (runs, dataset) = [], _runs(directories, phase)
+    for directory, policies, gamma in runs:
         sizes = {'gamma': gamma, 'num_updates': num_updates}
         with writers.progress(f'fqe of {directory}', num_updates * len(policies), file=sys.stderr) as advance:
             more = {'hidden': hidden, 'run': str(directory), 'advance': advance}
@@ -95,10 +85,27 @@ def highest(estimates: list[Estimate]) -> tuple[tuple[str, str, int], int]:
     return max(ranked)[1] if ranked else (), len(ranked)
 
 
-def _gamma(settings, policy):
+def _runs(directories, phase):
+    """`[(directory, policies, gamma), ...]` and their data: all is looked at before the first critic is trained."""
+    runs, dataset = [], None
+    for directory in map(Path, directories):
+        settings = run_directory.read_config(directory, 'fqe')
+        writers.check_file(directory / 'fqe.json')
+        own = prepare(settings).dataset
+        if own is None:
+            raise UsageError(f'fqe needs a data set; the run in {directory} names none; evaluate it where it was collected')
+        if dataset is not None and dataset.sha256 != own.sha256:
+            raise UsageError(f'fqe compares policies on the same data; {directory} was trained on others; evaluate it by itself')
+        dataset = own
+        policies = [load(directory, phase=phase, seed=seed, purpose='fqe') for seed in parse_seeds(settings['run']['seeds'])]
+        if policies[0].chunk > 1:
+            raise UsageError(f'fqe follows single steps; the policy of {directory} decides on several at once; leave it out')
+        runs.append((directory, policies, _gamma(settings)))
+    return runs, dataset
+
+
+def _gamma(settings):
     tables = [settings[name] for name in ('exploit', 'agent', 'explore') if name in settings]
-    if policy.chunk > 1:
-        raise UsageError('fqe follows single steps; the policy decides on several at once; train it with chunk = 1')
     return next((gamma_of(table) for table in tables if gamma_of(table) is not None), 0.99)
 
 

@@ -45,6 +45,7 @@ def _of_run(run, num_last):
     agent = next(table[name]['agent'] for name in ('exploit', 'agent', 'explore') if name in table)
     task = table['dataset']['task'] or Path(table['dataset']['path']).stem or table['environment']['id']
     status = 'running' if run_directory.is_held(run) else 'interrupted'
+    agent = results.named(agent, table['run']['scheme'])
     return results.without_scores(agent, task, parse_seeds(table['run']['seeds']), status, run=str(run))
 
 

@@ -80,7 +80,7 @@ def frozen(settings: Mapping) -> Frozen | None:
     from ooorl.runner import deployed  # which asks here in turn, of runs that were steered
 
     table = settings['steered']
-    policy = deployed.load(table['run'], phase=table.get('phase') or None, seed=table.get('seed'))
+    policy = deployed.load(table['run'], phase=table.get('phase') or None, seed=table.get('seed'), purpose='steered.run')
     agent, state = policy.agent, policy.state
     if agent.decode is None:
         raise UsageError(

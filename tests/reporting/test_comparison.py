@@ -85,6 +85,12 @@ def test_data_that_differ_are_named():
     assert [note for note in compare(other).notes if note.startswith('WARNING: runs on x differ in their data')]
 
 
+def test_settings_that_differ_are_named():
+    changed = {f'A/x/{seed}': dataclasses.replace(one('A', 'x', seed, 1.0), settings='b' if seed else 'a') for seed in range(3)}
+    told = [note for note in compare(grid(**changed)).notes if note.startswith('WARNING')]
+    assert told == ['WARNING: A on x puts runs of different settings together, such as A/x/0 and A/x/2.']
+
+
 def test_every_format_says_the_same(tmp_path):
     changed = grid(**{'A/x/1': one('A', 'x', 1, status='failed', note='half < full & 5 %')})
     found = compare(changed)

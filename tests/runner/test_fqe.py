@@ -2,8 +2,10 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -72,5 +74,12 @@ def test_the_page_on_own_data_leads_from_a_log_to_a_policy(tmp_path, monkeypatch
     told = capsys.readouterr().out
     assert 'runs/iql: estimated value' in told and 'no interval over 1 seeds' in told and 'An estimate from data alone' in told
     assert (tmp_path / 'runs' / 'iql' / 'fqe.json').exists()
+    assert main(['fqe', 'runs/iql', '--phase', 'explore']) == 2 and 'fqe needs a phase' in capsys.readouterr().err
     assert main(['fqe', 'runs/iql', '--hidden', 'wide']) == 2 and '--hidden takes whole numbers' in capsys.readouterr().err
     assert main(['fqe', 'runs/iql', '--updates', '0']) == 2 and 'num_updates must be greater than 0' in capsys.readouterr().err
+    # A second run that cannot be followed is told before the first one's critic is trained.
+    later = {'later': 2}
+    monkeypatch.setattr('ooorl.runner.fqe.load', lambda directory, **_: SimpleNamespace(chunk=later.get(directory.name, 1)))
+    shutil.copytree('runs/iql', 'runs/later')
+    assert main(['fqe', 'runs/iql', 'runs/later']) == 2
+    assert 'the policy of runs/later decides on several at once; leave it out' in capsys.readouterr().err

@@ -80,9 +80,9 @@ def test_a_policy_without_decode_or_with_chunks_is_refused(runs, monkeypatch):
 
 
 @pytest.mark.parametrize(('changes', 'words'), [
-    ({'steered__run': 'nowhere'}, 'load needs the directory of a run'),
-    ({'steered__phase': 'explore'}, "load needs a phase that trained a policy; there are offline; got 'explore'"),
-    ({'steered__seed': 9}, 'load needs a seed of the run'),
+    ({'steered__run': 'nowhere'}, 'steered.run needs the directory of a run'),
+    ({'steered__phase': 'explore'}, "steered.run needs a phase that trained a policy; there are offline; got 'explore'"),
+    ({'steered__seed': 9}, 'steered.run needs a seed of the run'),
     ({'steered__bound': 0.0}, r'\[steered\]: bound must be greater than 0'),
     ({'steered__bond': 1.0}, "did you mean 'bound'"),
     ({'environment': {'id': 'ooorl/Tabletop-v0'}}, r'needs a policy of ooorl/Tabletop-v0, with its sizes.*got one of 2'),

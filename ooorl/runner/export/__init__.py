@@ -53,7 +53,7 @@ def export(run_dir, kind: str, out=None, *, phase: str | None = None, seed: int 
     """
     if kind not in FORMATS:
         raise UsageError(f'--format must be one of {", ".join(FORMATS)}; got {kind!r}')
-    policy = load(run_dir, phase=phase, seed=seed)
+    policy = load(run_dir, phase=phase, seed=seed, purpose='export')
     portable = portable_of(policy, str(run_dir))
     folder = Path(out) if out else Path(run_dir) / 'export' / f'{policy.phase.replace("@", "-")}-{policy.seed}-{kind}'
     if folder.exists() and not folder.is_dir():
