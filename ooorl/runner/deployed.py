@@ -140,17 +140,25 @@ def finished(directory: Path, phase: str | None, purpose: str) -> Finished:
     interface = _checked(summary[INTERFACE], directory) if INTERFACE in summary else of_prepared(prepare(settings))
     steers = steering.frozen(settings)
     nothing = None if steers else stand_in(interface)
-    phases = build.build_phases(settings, steers.spec if steers else spec_of(interface), nothing)
+    living = 'lives' in settings
+    phases = build.build_phases(_plain(settings) if living else settings, steers.spec if steers else spec_of(interface), nothing)
     chosen, seeds = _chosen(phases, phase, summary, purpose), tuple(parse_seeds(settings['run']['seeds']))
     keys = jax.eval_shape(lambda: jax.vmap(jax.random.key)(jnp.zeros(len(seeds), jnp.uint32)))
     shapes = jax.eval_shape(jax.vmap(chosen.agent.init), keys)
-    states = _restored(directory / 'checkpoint', chosen.name, shapes)
+    # Of an agent that asks for help the policy forward is deployed, in episodes.
+    states = _restored(directory / 'checkpoint', chosen.name, {'forward': shapes} if living else shapes)
     if states is None:
         raise UsageError(
             f'{purpose} needs a finished phase; the checkpoints of {directory} hold no policy of {chosen.name!r}; let the run '
             'get further, or name another phase'
         )
+    states = states['forward'] if living else states
     return Finished(chosen.agent, states, seeds, chosen.name, interface, steers, purpose)
+
+
+def _plain(settings):
+    """The config of a run without resets as if its agent knew nothing of what cannot be taken back."""
+    return {**settings, 'agent': {key: value for key, value in settings['agent'].items() if key != 'cautious'}}
 
 
 def _restored(directory, phase, shapes):

@@ -5,11 +5,15 @@ import io
 import json
 import sys
 
+import numpy as np
 import pytest
+from reused import undrawn  # noqa: F401  no figures
 
+import ooorl
 from ooorl.errors import UsageError
 from ooorl.runner import cli, config, session, without_resets
 from ooorl.runner.prepare import prepare
+from ooorl.training import checkpoint
 from ooorl.training.lives import WIDTH
 from ooorl.training.run import run
 
@@ -69,6 +73,15 @@ def test_only_a_phase_that_collects_and_learns_nothing_wanders():
     idle = dataclasses.replace(setup, phases=(dataclasses.replace(random, num_env_steps=0), online))
     first, second = without_resets.living(config.resolve(table()), idle, online.agent).phases
     assert first.agent is second.agent
+
+
+def test_the_policy_forward_is_what_is_deployed(tmp_path):
+    prepared = prepare(table(evaluation={'num_episodes': 0}))
+    session.execute(prepared, tmp_path / 'run', quiet=True)
+    policy, observation = ooorl.load(tmp_path / 'run'), np.array([0.5, -0.2], np.float32)
+    held, _ = checkpoint.read_arrays(tmp_path / 'run' / 'checkpoint', lambda place: place.startswith('1.online.forward.policy.'))
+    np.testing.assert_array_equal(policy.state.policy['log_std'], held['1.online.forward.policy.log_std'][0])
+    assert policy(observation).shape == (2,) and np.abs(policy(observation)).max() <= 1
 
 
 def test_a_detector_is_needed_where_it_triggers():
