@@ -44,8 +44,8 @@ def _table(first, columns, rows):
 def scores_table(found, names):
     """Score of what acts, by task, and how often it asks its network."""
     rows = [(name, [_score(rows['main'].get(name)) for rows in found.values()]) for name in names]
-    calls = {name: rows['main'][name]['network_evaluations'] for rows in found.values() for name in rows['main']}
-    rows = [(name, [*cells, str(calls[name])]) for name, cells in rows if any(cells)]
+    calls = {name: {own['main'][name]['network_evaluations'] for own in found.values() if name in own['main']} for name in names}
+    rows = [(name, [*cells, ', '.join(map(str, sorted(calls[name], reverse=True)))]) for name, cells in rows if any(cells)]
     data = ['{episodes}, {rows}'.format(**rows['data']) if 'data' in rows else '' for rows in found.values()]
     rows.append(('the data: mean of episodes, of rows', [*data, '']))
     return _table('what acts', [*map(NAMES.get, found), 'evaluations'], rows)

@@ -6,8 +6,10 @@ from ooorl.reporting.figures import COLOURS, Panel, figure, finish
 
 CAPTION = (
     "Each line leads one draw of noise to an action: bent, the teacher's ({steps} steps); straight, the student's single one, "
-    "with a dot where it ends. Grey dots are actions of the data nearby, the square holds all actions. Noisy actions are drawn "
-    "at a scale on which all noise has deviation 1; a student that is given less noise than its teacher begins near the middle."
+    "with a dot where it ends. Dots of both colours in the same places: it ends where its teacher does; orange ones in a heap "
+    "between the blue: it has become the mean of several ways. Grey dots are actions of the data nearby, the square holds all "
+    "actions. Noisy actions are drawn at a scale on which all noise has deviation 1; a student that is given less noise than its "
+    "teacher begins near the middle."
 )
 
 
