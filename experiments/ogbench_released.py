@@ -180,6 +180,15 @@ def compared_updates(agent, state, data, dataset, released) -> dict:
     return {name: float(f'{value:.2g}') for name, value in far.items()}
 
 
+def compared_actions(agent, state, data, released) -> float:
+    """The largest difference of an action that both decide on from the same noise."""
+    observation = np.asarray(data.observation[:BATCH])
+    noise = np.random.default_rng(2).normal(size=(2, BATCH * LENGTH * data.action.shape[-1])).astype(np.float32)
+    ours = with_noise(lambda own, seen: agent.best_action(own, seen, jax.random.key(0)))(state, observation, noise, None)
+    acted = with_noise(lambda own, seen: own.sample_actions.__wrapped__(own, seen, jax.random.key(0)))
+    return float(f'{jnp.abs(ours - acted(released, observation, noise, None)).max():.2g}')
+
+
 def _apart(ours, theirs):
     square = jax.tree.map(lambda a, b: (((a - b) ** 2).sum(), (b**2).sum()), ours, theirs)
     return float(np.sqrt(np.sum(jax.tree.leaves(square)[::2]) / np.sum(jax.tree.leaves(square)[1::2])))
@@ -210,11 +219,12 @@ def main(arguments: list[str]) -> None:
         there = released.create(0, np.array(data.observation[0]), np.array(data.action[0]), type(config)(config))
         params = carried(state)
         there = there.replace(network=there.network.replace(params=params, opt_state=there.network.tx.init(params)))
+        found['largest_difference_of_actions'] = compared_actions(setup.phases[0].agent, state, data, there)
         found['rules'][ends] = {
             **compared_windows(data, dataset, ends),
             'largest_relative_difference': compared_updates(setup.phases[0].agent, state, data, dataset, there),
         }
-        print(ends, found['rules'][ends], flush=True)
+        print(ends, found, flush=True)
     RESULT.write_text(json.dumps(found, indent=2) + '\n', encoding='utf-8')
 
 
