@@ -39,7 +39,10 @@ from ooorl.training.run import Diverged
 HERE = Path(__file__).resolve().parent
 CONFIGS = HERE.parent / 'configs' / 'rivals'
 STARTS = ('cube_held',)  # tasks whose environment begins in recorded states of a file, `--starts`
-_WHOLE = ("environment.id='ooorl/cube-single-singletask-task1-v0'", 'environment.settings={horizon=100}')  # OGBench: 200
+_WHOLE = (
+    "environment.id='ooorl/cube-single-singletask-task1-v0'", 'environment.settings={horizon=100}',  # OGBench: 200
+    'evaluation.num_episodes=5', 'run.updates_per_round=375',
+)  # fmt: skip
 VARIANTS = {  # tasks that are another one, with other data or with settings changed, method by method
     'pointmaze_medium_stitch': ('pointmaze_medium', {}),
     'pointmaze_large_long': ('pointmaze_large', {
@@ -50,12 +53,10 @@ VARIANTS = {  # tasks that are another one, with other data or with settings cha
     }),
     'hammer_late': ('hammer_truncated', dict.fromkeys(METHODS, ('dataset.first_rows=26',))),
     'cube_single': ('cube_held', {
-        'ooo': (*_WHOLE, 'ooo.num_env_steps=6000', 'ooo.explore_updates=1500', 'ooo.retrain_at=[0,3000,6000]'),
-        'wsrl': (*_WHOLE, 'wsrl.warm_up_steps=800', 'wsrl.num_env_steps=8000', 'wsrl.num_updates=900', 'run.evaluate_every=225'),
-        'rlpd': (
-            *_WHOLE, 'online.random_steps=800', 'online.num_env_steps=7200', 'online.num_updates=900', 'run.evaluate_every=225',
-        ),
-        'calql': (*_WHOLE, 'finetune.num_env_steps=8000', 'finetune.num_updates=1000', 'run.evaluate_every=250'),
+        'ooo': _WHOLE,
+        'wsrl': (*_WHOLE, 'wsrl.num_env_steps=6000', 'wsrl.num_updates=700', 'run.evaluate_every=350'),
+        'rlpd': (*_WHOLE, 'online.num_env_steps=5600', 'online.num_updates=700', 'run.evaluate_every=350'),
+        'calql': (*_WHOLE, 'finetune.num_env_steps=6000', 'finetune.num_updates=750', 'run.evaluate_every=375'),
     }),
 }  # fmt: skip
 
