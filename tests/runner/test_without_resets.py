@@ -5,9 +5,10 @@ import io
 import json
 import sys
 
+import jax
 import numpy as np
 import pytest
-from reused import undrawn  # noqa: F401  no figures
+import tomli_w
 
 import ooorl
 from ooorl.errors import UsageError
@@ -76,12 +77,16 @@ def test_only_a_phase_that_collects_and_learns_nothing_wanders():
 
 
 def test_the_policy_forward_is_what_is_deployed(tmp_path):
-    prepared = prepare(table(evaluation={'num_episodes': 0}))
-    session.execute(prepared, tmp_path / 'run', quiet=True)
-    policy, observation = ooorl.load(tmp_path / 'run'), np.array([0.5, -0.2], np.float32)
-    held, _ = checkpoint.read_arrays(tmp_path / 'run' / 'checkpoint', lambda place: place.startswith('1.online.forward.policy.'))
-    np.testing.assert_array_equal(policy.state.policy['log_std'], held['1.online.forward.policy.log_std'][0])
-    assert policy(observation).shape == (2,) and np.abs(policy(observation)).max() <= 1
+    prepared = prepare(table())
+    agent = prepared.setup.phases[-1].agent
+    states = jax.jit(jax.vmap(agent.init))(jax.random.split(jax.random.key(3), 1))
+    checkpoint.save(tmp_path / 'checkpoint', 1, (np.zeros(1), {'online': states}), {})
+    (tmp_path / 'config.toml').write_text(tomli_w.dumps(prepared.config))
+    interface = {'observation_dim': 2, 'action_dim': 2, 'action_low': [-1.0, -1.0], 'action_high': [1.0, 1.0]}
+    (tmp_path / 'summary.json').write_text(json.dumps({'interface': interface}))
+    policy = ooorl.load(tmp_path)
+    jax.tree.map(lambda ours, held: np.testing.assert_array_equal(ours, held[0]), policy.state, states.forward)
+    assert policy.phase == 'online' and policy.agent.q is not None
 
 
 def test_a_detector_is_needed_where_it_triggers():
