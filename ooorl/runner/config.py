@@ -105,7 +105,7 @@ def resolve(table: Mapping) -> dict:
         if key in OPTIONAL and key not in rest:
             continue
         if key not in rest:
-            raise UsageError(f'scheme {scheme!r} needs the table [{key}]; the config has {", ".join(rest)}')
+            raise UsageError(f'scheme {scheme!r} needs the table [{key}]; the config has {", ".join(rest) or "none"}')
         resolved[key] = _resolve_agent({name: value for name, value in rest[key].items() if name != 'online'}, f'[{key}]')
         if 'online' in rest[key]:
             resolved[key] = _check_online(rest[key], resolved[key], scheme)

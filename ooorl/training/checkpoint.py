@@ -7,7 +7,6 @@ Ensembles are stored member by member, however the machine that trains keeps the
 Where there are some and none is intact, nothing is restored and nothing overwritten: damaged is not absent.
 """
 
-import hashlib
 import itertools
 import json
 import logging
@@ -21,6 +20,7 @@ import numpy as np
 
 from ooorl.errors import UsageError
 from ooorl.mapping import join_members, num_hosts, on_cpu, split_members
+from ooorl.training.intact import digests, newest, numbered, problem
 
 KEEP = 2  # how many checkpoints stay on the disk
 LEFTOVERS = '.writing-*'  # what a process that was killed while writing leaves
@@ -146,7 +146,7 @@ def restore(directory: Path, template_of) -> tuple[object, dict] | None:
                 f'({type(error).__name__}: {error}); start anew with another --out'
             ) from error
         except _ERRORS:
-            if _problem(found) is None:
+            if problem(found) is None:
                 raise
     raise UsageError(f'a checkpoint that stays was needed; those of {directory} went while they were read; try again')
 
@@ -178,11 +178,6 @@ def read_arrays(directory: Path, wanted) -> tuple[dict[str, np.ndarray], dict] |
     return {place: arrays[name] for name, place in names.items()}, json.loads((found / 'meta.json').read_text())
 
 
-def newest(directory: Path) -> Path | None:
-    """The newest intact checkpoint, or None."""
-    return next((path for path in reversed(_numbered(Path(directory))) if _problem(path) is None), None)
-
-
 def remove_leftovers(directory: Path) -> None:
     """Removes what killed processes left half-written."""
     for left in Path(directory).glob(LEFTOVERS):
@@ -192,7 +187,7 @@ def remove_leftovers(directory: Path) -> None:
 def _refuse_damaged(directory):
     if directory.exists() and not directory.is_dir():
         raise UsageError(f'checkpoints were needed; {directory} is no folder; put it back or start anew with another --out')
-    damaged = [f'{path.name}: {_problem(path)}' for path in _numbered(directory)]
+    damaged = [f'{path.name}: {problem(path)}' for path in numbered(directory)]
     if damaged:
         raise UsageError(
             f'an intact checkpoint was needed; all in {directory} are damaged ({"; ".join(damaged)}); everything was left as it '
@@ -247,15 +242,15 @@ def _check_room(path, arrays):
 
 def _seal(temporary, final):
     """Seals a checkpoint whose files are all there: manifest, disk, name; then the ones that it replaces go."""
-    (temporary / 'manifest.json').write_text(json.dumps(_digests(temporary)))
+    (temporary / 'manifest.json').write_text(json.dumps(digests(temporary)))
     _sync(temporary)
     if final.exists():
         shutil.rmtree(final)
     os.rename(temporary, final)
     _sync_directory(final.parent)
     # One with a later number was damaged and passed over when the run went on from before it.
-    later = [path for path in _numbered(final.parent) if path.name > final.name]
-    for old in later + [path for path in _numbered(final.parent) if path not in later][:-KEEP]:
+    later = [path for path in numbered(final.parent) if path.name > final.name]
+    for old in later + [path for path in numbered(final.parent) if path not in later][:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -294,41 +289,6 @@ def _compare(wanted, held, path):
 
 def _described(name, leaf):
     return f'{name.partition(".")[2]} {tuple(leaf.shape)} of {np.dtype(leaf.dtype).name}'
-
-
-def _numbered(directory):
-    if not directory.is_dir():
-        return []
-    return sorted(path for path in directory.iterdir() if path.name.isdigit())
-
-
-def _digests(path):
-    files = sorted(p for p in path.rglob('*') if p.is_file() and p != path / 'manifest.json')
-    return {str(p.relative_to(path)): _digest(p) for p in files}
-
-
-def _digest(path):
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
-def _problem(path) -> str | None:
-    """What is wrong with the files of a checkpoint, in words; None if nothing is."""
-    try:
-        listed, found = json.loads((path / 'manifest.json').read_text()), _digests(path)
-        if not isinstance(listed, dict) or not {'meta.json', 'arrays/_METADATA'} <= listed.keys():
-            return 'manifest.json lists no checkpoint'
-        if not isinstance(json.loads((path / 'meta.json').read_text()), dict):
-            return 'meta.json holds no table'
-    except OSError as error:
-        return f'{Path(error.filename or path).name} cannot be read'
-    except ValueError:
-        return 'manifest.json or meta.json is no JSON'
-    wrong = sorted(name for name in listed.keys() | found.keys() if listed.get(name) != found.get(name))
-    if not wrong:
-        return None
-    how = 'is missing' if wrong[0] not in found else 'was added' if wrong[0] not in listed else 'was changed'
-    return f'{wrong[0]} {how}' + (f' and {len(wrong) - 1} more' if len(wrong) > 1 else '')
 
 
 def _first_line(error):

@@ -20,7 +20,7 @@ from ooorl.runner import run_directory, session
 from ooorl.runner.cli import main
 from ooorl.runner.place import template_of
 from ooorl.runner.prepare import prepare
-from ooorl.training import checkpoint, programs
+from ooorl.training import checkpoint, intact, programs
 
 SMALL = changed(
     TINY, run={'scheme': 'offline', 'updates_per_round': 2, 'checkpoint_seconds': 0.0}, ooo=None, explore=None, exploit=None,
@@ -96,11 +96,11 @@ def damages(path):
 
 
 def status_of(capsys, arguments):
-    """The exit status of a command, which must be 0 or else 2 with one line."""
+    """The exit status of a command, which must be 0 or else 2 with one line, behind warnings of damaged checkpoints."""
     status = main(arguments)
-    told = capsys.readouterr().err
+    told = [line for line in capsys.readouterr().err.splitlines() if not line.startswith('warning: ')]
     assert status in (0, 2), (arguments, status, told)
-    assert status == 0 or (len(told.splitlines()) == 1 and told.startswith('ooorl: ')), told
+    assert status == 0 or (len(told) == 1 and told[0].startswith('ooorl: ')), told
     return status
 
 
@@ -168,7 +168,7 @@ def test_other_values_in_a_checkpoint_that_seems_intact(place, finished, capsys,
     sums = {**meta, 'sums': {'train': {'loss': [[1], 'float64']}}}
     for new in [*replaced_values(meta, OTHERS), *replaced_values(sums, OTHERS)][::step]:
         (newest / 'meta.json').write_text(json.dumps(new))
-        (newest / 'manifest.json').write_text(json.dumps(checkpoint._digests(newest)))
+        (newest / 'manifest.json').write_text(json.dumps(intact.digests(newest)))
         status_of(capsys, COMMANDS[command])
         shutil.rmtree(place)
         shutil.copytree(finished / 'out', place)

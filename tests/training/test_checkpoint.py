@@ -118,6 +118,14 @@ def test_any_damage_to_the_newest_falls_back_on_the_one_before(written, tmp_path
         assert checkpoint.newest(directory).name == '00000001', name
 
 
+def test_what_is_passed_over_is_told_once(two, capsys):
+    truncate(two / '00000002' / 'meta.json')
+    for _ in range(2):
+        assert checkpoint.newest(two).name == '00000001'
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith(f'warning: {two / "00000001"} is read in the place of what is newer and damaged (00000002: ')
+
+
 def test_a_damaged_one_does_not_outlive_the_next_save(two):
     truncate(all_files(two / '00000002' / 'arrays')[0])
     shutil.move(two / '00000002', two / '00000009')
