@@ -14,7 +14,8 @@ ACTING = (
     'teacher, DDIM-1 from noise 1', 'ractd', 'plain', 'fql', 'fql, from noise 0', 'ofql', 'ofql, from noise 0', 'mean_flow',
     'mean_flow, from noise 0', 'gaussian', 'gaussian, draws',
 )  # fmt: skip
-OTHERS = tuple(f'{name}{how}' for name in ('ofql_weak', 'ofql_ends', 'mean_flow_ends') for how in ('', ', from noise 0'))
+VARIANTS = ('ofql_weak', 'ofql_ends', 'mean_flow_ends')
+OTHERS = tuple(f'{name}{how}' for name in VARIANTS for how in ('', ', from noise 0'))
 
 
 def everything(folder):
