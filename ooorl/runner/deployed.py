@@ -141,7 +141,8 @@ def finished(directory: Path, phase: str | None, purpose: str) -> Finished:
     steers = steering.frozen(settings)
     nothing = None if steers else stand_in(interface)
     living = 'lives' in settings
-    phases = build.build_phases(_plain(settings) if living else settings, steers.spec if steers else spec_of(interface), nothing)
+    spec = steers.spec if steers else spec_of(interface)
+    phases = build.build_phases(_plain(settings) if living else settings, spec, nothing, irreversible=_nothing_irreversible)
     chosen, seeds = _chosen(phases, phase, summary, purpose), tuple(parse_seeds(settings['run']['seeds']))
     keys = jax.eval_shape(lambda: jax.vmap(jax.random.key)(jnp.zeros(len(seeds), jnp.uint32)))
     shapes = jax.eval_shape(jax.vmap(chosen.agent.init), keys)
@@ -154,6 +155,11 @@ def finished(directory: Path, phase: str | None, purpose: str) -> Finished:
         )
     states = states['forward'] if living else states
     return Finished(chosen.agent, states, seeds, chosen.name, interface, steers, purpose)
+
+
+def _nothing_irreversible(observation):
+    """Stands in for the environment's own test, which labels rows for those that learn."""
+    return jnp.zeros(observation.shape[:-1], bool)
 
 
 def _plain(settings):

@@ -76,17 +76,25 @@ def test_only_a_phase_that_collects_and_learns_nothing_wanders():
     assert first.agent is second.agent
 
 
-def test_the_policy_forward_is_what_is_deployed(tmp_path):
-    prepared = prepare(table())
-    agent = prepared.setup.phases[-1].agent
-    states = jax.jit(jax.vmap(agent.init))(jax.random.split(jax.random.key(3), 1))
-    checkpoint.save(tmp_path / 'checkpoint', 1, (np.zeros(1), {'online': states}), {})
-    (tmp_path / 'config.toml').write_text(tomli_w.dumps(prepared.config))
+def loaded(folder, prepared):
+    """The policy of a run that has learnt nothing yet, and the states that it wrote."""
+    states = jax.jit(jax.vmap(prepared.setup.phases[-1].agent.init))(jax.random.split(jax.random.key(3), 1))
+    checkpoint.save(folder / 'checkpoint', 1, (np.zeros(1), {'online': states}), {})
+    (folder / 'config.toml').write_text(tomli_w.dumps(prepared.config))
     interface = {'observation_dim': 2, 'action_dim': 2, 'action_low': [-1.0, -1.0], 'action_high': [1.0, 1.0]}
-    (tmp_path / 'summary.json').write_text(json.dumps({'interface': interface}))
-    policy = ooorl.load(tmp_path)
+    (folder / 'summary.json').write_text(json.dumps({'interface': interface}))
+    return ooorl.load(folder), states
+
+
+def test_the_policy_forward_is_what_is_deployed(tmp_path):
+    policy, states = loaded(tmp_path, prepare(table()))
     jax.tree.map(lambda ours, held: np.testing.assert_array_equal(ours, held[0]), policy.state, states.forward)
     assert policy.phase == 'online' and policy.agent.q is not None
+
+
+def test_policies_that_learnt_from_the_environments_labels_need_no_environment(tmp_path):
+    policy, states = loaded(tmp_path, prepare(table(lives=None, agent__cautious={'hidden': [4], 'labels': 'environment'})))
+    jax.tree.map(lambda ours, held: np.testing.assert_array_equal(ours, held[0]), policy.state, states)
 
 
 def test_a_detector_is_needed_where_it_triggers():
