@@ -24,7 +24,7 @@ from ooorl.training import replay
 from ooorl.training.learn import make_learn
 
 RESULT = Path(__file__).resolve().parent / 'results' / 'ogbench_scaling.json'
-SECONDS, CALLS = 30.0, 200  # of learning and, at most, of calls
+SECONDS, CALLS = 15.0, 200  # of learning and, at most, of calls
 HEAD = ('cell', 'parameters', 'updates/s', 'one decision, ms: median, 99 %', '256 decisions, ms: median, 99 %', 'memory, MB')
 
 
