@@ -108,7 +108,7 @@ def _listed(path):
 
 
 def _episodes(info, path):
-    """Number -> rows that the episode is said to have, in order."""
+    """Number -> rows that the episode is said to have, in order; those of none are left out."""
     try:
         with _opened(_listed(path)) as file:
             listed = [json.loads(line) for line in file if line.strip()]
@@ -118,7 +118,9 @@ def _episodes(info, path):
     if not lengths or len(lengths) != info.get("total_episodes", len(lengths)):
         told = info.get("total_episodes", "some")
         raise UsageError(f"{told} episodes are needed; {_listed(path)} lists {len(lengths)}; fetch it again.")
-    return dict(sorted(lengths.items()))
+    if not any(lengths.values()):
+        raise UsageError(f"Episodes with rows are needed; {_listed(path)} lists none; fetch it again.")
+    return {number: length for number, length in sorted(lengths.items()) if length}
 
 
 def _file(info, number, path):
@@ -126,6 +128,8 @@ def _file(info, number, path):
         inside = info["data_path"].format(episode_chunk=number // int(info.get("chunks_size", 1000)), episode_index=number)
     except (AttributeError, LookupError, TypeError, ValueError, ZeroDivisionError):
         raise UsageError(f"A data_path for episode_chunk and episode_index is needed; {path} has another; mend it.") from None
+    if os.path.isabs(inside) or ".." in inside.split("/"):
+        raise UsageError(f"A data_path inside of the folder is needed; {path} has {inside}; mend it.")
     return os.path.join(os.path.dirname(os.path.dirname(path)), inside)
 
 

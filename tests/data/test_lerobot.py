@@ -102,6 +102,8 @@ def test_a_folder_goes_through_the_commands(tmp_path, capsys, monkeypatch):
     ({'info': {'total_episodes': 3}}, '3 episodes are needed; .*episodes.jsonl lists 2'),
     ({'info': {'total_frames': 9}}, '9 rows are needed; the files of .* hold 7'),
     ({'info': {'data_path': 'data/{file}'}}, 'A data_path for episode_chunk and episode_index is needed'),
+    ({'info': {'data_path': '../{episode_index}.parquet'}}, 'A data_path inside of the folder is needed'),
+    ({'lengths': (0, 0)}, 'Episodes with rows are needed; .*episodes.jsonl lists none'),
     ({'lengths': (4, 2)}, '2 rows are needed; .*episode_000001.parquet has 3'),
     ({'path': 'part_{episode_index:06d}.parquet'}, 'A whole LeRobot folder is needed; .*part_000000.parquet: No such file'),
     ({'without': ('observation.state', 'observation.effort')}, 'there is no observation.state in .* none, only observation.im'),
@@ -111,6 +113,11 @@ def test_a_folder_goes_through_the_commands(tmp_path, capsys, monkeypatch):
 def test_what_is_wrong_is_said(tmp_path, changes, told):
     with pytest.raises(UsageError, match=told):
         data.load(folder(tmp_path / 'push', **changes))
+
+
+def test_episodes_without_rows_are_left_out(tmp_path):
+    found = data.load(folder(tmp_path / 'push', lengths=(4, 0), info={'total_frames': 4}))
+    assert found.num_rows == 4 and found.num_episodes == 1
 
 
 def test_damaged_files_are_refused(tmp_path):
