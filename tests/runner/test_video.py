@@ -17,7 +17,7 @@ pytest.importorskip('mujoco')
 
 FILM = """
 import json, sys, types
-import jax, jax.numpy as jnp
+import jax, jax.numpy as jnp, numpy as np
 import imageio.v3 as imageio
 from ooorl.runner.video import Camera
 
@@ -27,7 +27,7 @@ def facts(path, name):
     agent = types.SimpleNamespace(chunk=1, best_action=lambda state, observation, key: jnp.zeros((*observation.shape[:-1], dim)))
     said = camera.film(agent, jnp.zeros(1), jax.random.key(0))
     film = imageio.imread(path)
-    return said, film.shape, float(film[-1].std()), len(set(map(tuple, film[-1].reshape(-1, 3).tolist())))
+    return said, film.shape, float(film[-1].std()), len(np.unique(film[-1] @ [1, 256, 65536]))
 
 for number, name in enumerate(sys.argv[1:]):
     try:
