@@ -24,7 +24,7 @@ os.environ['JAX_NUM_CPU_DEVICES'] = '1'
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
-from lowering import answer_with_numpy, share_context  # noqa: E402
+from lowering import answer_with_numpy, initialise_with_numpy, share_context  # noqa: E402
 
 from ooorl.mapping import num_cores  # noqa: E402
 
@@ -33,6 +33,7 @@ gc.freeze()
 gc.set_threshold(20_000, 50, 100)
 
 answer_with_numpy()
+initialise_with_numpy()
 
 # `[B] - [B, 1]` is an error, not a `[B, B]`.
 jax.config.update('jax_numpy_rank_promotion', 'raise')

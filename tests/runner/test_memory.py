@@ -5,6 +5,7 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
+from lowering import LOWER
 from tiny_configs import CLONED_FLOW, OFFLINE, TINY, changed, written
 
 from ooorl.errors import UsageError
@@ -12,7 +13,7 @@ from ooorl.runner import memory, memory_plan
 from ooorl.runner.cli import main
 from ooorl.runner.prepare import prepare
 from ooorl.training import run as running
-from ooorl.training.programs import Programs
+from ooorl.training.programs import Job, Programs
 
 LIMIT = 4_000_000_000
 
@@ -67,6 +68,7 @@ SMALL = changed(
 
 def test_the_plan_is_what_a_run_is_measured_to_take(monkeypatch):
     made, compiled = [], Programs._compile
+    monkeypatch.setattr(Job, 'lower', LOWER)
     monkeypatch.setattr(Programs, '_compile', lambda self, lowered: made.append(compiled(self, lowered)) or made[-1])
     setup = prepare(SMALL).setup
     parts = memory_plan.of_run(setup)

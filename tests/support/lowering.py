@@ -12,7 +12,8 @@ import numpy as np
 from jax._src import pjit
 from jax._src.interpreters import mlir
 
-from ooorl.interpreted import CALLS, _halves, _key, _run
+from ooorl.interpreted import CALLS, _halves, _key, _run, interpreted
+from ooorl.training import programs
 
 # Nothing is rounded.
 EXACT = frozenset(
@@ -29,6 +30,7 @@ KINDS = ('float32', 'int32', 'uint32', 'bool', 'key<fry>')
 MOST = 20  # operations
 USES = 40  # of a program: then compiling it pays
 MAKE, CALL = getattr(mlir, 'make_ir_context', None), getattr(pjit, '_pjit_call_impl_python', None)
+LOWER = programs.Job.lower  # for tests that measure what XLA makes of all programs
 _USES = weakref.WeakKeyDictionary()  # how often a program may still be asked for
 
 
@@ -47,6 +49,25 @@ def answer_with_numpy():
     """From now on single operations are numpy's where they are exact."""
     if CALL is not None:
         pjit._pjit_call_impl_python = _call
+
+
+def initialise_with_numpy():
+    """From now on agents of runs are made by numpy: loops that orthogonalise are a third of what a tiny run compiles.
+
+    Their parameters differ from XLA's by rounding. A process whose run must have the bits of another's asks for it, too.
+    """
+    programs.Job.lower = lambda job: _Init(job) if job.key[0] == 'init' else LOWER(job)
+
+
+class _Init:
+    """In the place of a lowered program."""
+
+    def __init__(self, job):
+        self._run = interpreted(job.function)
+
+    def compile(self):
+        # A copy of each: what is the same array twice would be donated twice.
+        return lambda *arguments: jax.tree.map(lambda leaf: jax.device_put(np.array(leaf)), self._run(*arguments))
 
 
 def _call(*arguments, jaxpr, **settings):

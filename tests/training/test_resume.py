@@ -63,6 +63,7 @@ DRIVER = textwrap.dedent("""
     gc.set_threshold(20_000, 50, 100)
     lowering.share_context()
     lowering.answer_with_numpy()
+    lowering.initialise_with_numpy()
     programs.Programs.expect = lambda self, jobs: None  # who is stopped in the second round wants no programs of the last
     figures.svg = lambda drawn: '<svg></svg>'
 
@@ -240,7 +241,8 @@ def test_killed_with_checkpoints_at_the_ends_of_phases_only(place, run, maze):
 
 
 def test_killed_from_outside_at_an_unplanned_moment(place, maze):
-    command = [sys.executable, '-m', 'ooorl.runner.cli', 'run', 'maze.toml', '--out', 'outside']
+    program = 'import lowering, sys; from ooorl.runner.cli import main; lowering.initialise_with_numpy(); sys.exit(main())'
+    command = [sys.executable, '-c', program, 'run', 'maze.toml', '--out', 'outside']
     process = subprocess.Popen(command, cwd=place, env=environment(), stdout=subprocess.DEVNULL)
     directory = place / 'outside' / 'checkpoint'
     while not (directory.is_dir() and any(directory.iterdir())) and process.poll() is None:
