@@ -168,6 +168,8 @@ def measure(arguments, path, cores):
             print(name, timing.summary(values), settings, flush=True)
         else:
             timing.record(Path(__file__).stem, unit='updates/s', contender=name, values=values, **settings)
+    for process in set(processes.values()):
+        process.close()
 
 
 def main():

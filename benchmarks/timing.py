@@ -69,8 +69,14 @@ class Process:
         while line and not line.startswith('|'):
             line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f'{self._needs}; its process ended with {self._process.wait()}')
+            self.close()
+            raise SystemExit(f'{self._needs}; its process ended with {self._process.returncode}')
         return line.split()[1:]
+
+    def close(self) -> None:
+        """Ends it."""
+        with contextlib.suppress(BrokenPipeError), self._process:  # which closes its pipes, at which it ends, and waits for it
+            pass
 
     def __call__(self) -> float:
         return float(self.ask()[0])

@@ -30,6 +30,8 @@ def test_a_contender_in_a_process_of_its_own(module):
     assert process.ask('7') == ['7', '0'] and process.ask('end') == ['end', '1']
     with pytest.raises(SystemExit, match='it needs nothing; its process ended with 3'):
         process()
+    with pytest.raises(ValueError, match='closed file'):
+        process.ask()
 
 
 def test_a_peer_that_is_not_there_says_what_it_needs(module):
