@@ -1,7 +1,7 @@
 """Steps of optimisers and slow copies, traced once for all that look alike; optimiser states wherever they lie in an agent's.
 
 What is traced once here is inlined: it leaves nothing of its own in a program. Adam's operations on each leaf, and a slow copy's,
-are half of an update.
+take a third of the time in which an update is traced.
 """
 
 import functools
