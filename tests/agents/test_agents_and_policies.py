@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import random_batch
+from small import FROZEN, random_batch
 
 from ooorl.agents import ALGORITHMS
 from ooorl.agents.iql import IQLConfig, iql, iql_critic
@@ -104,7 +104,7 @@ def test_pairs_that_do_not_fit_are_refused_by_a_sentence(agent, policy):
 
 def test_a_slow_copy_changes_what_acts_and_not_what_is_learnt():
     plain = made_policy('flow')
-    agents = [iql(SPEC, IQLConfig(hidden=(8,)), policy=policy) for policy in (plain, averaged(plain, 0.0))]
+    agents = [iql(SPEC, IQLConfig(hidden=(8,)), policy=policy) for policy in (plain, averaged(plain, FROZEN))]
     batch, key = random_batch(jax.random.key(1), ROWS), jax.random.key(2)
     states = [interpreted(agent.init)(key) for agent in agents]
     news = [interpreted(agent.update)(state, batch, key)[0] for agent, state in zip(agents, states, strict=True)]

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from line_world import HORIZON, LineEnv, line_task
-from small import linear, one_row, random_batch, trees_equal
+from small import FROZEN, linear, one_row, random_batch, trees_equal
 
 from ooorl.agents.bc import BCConfig, bc
 from ooorl.agents.dsrl import DSRLConfig, dsrl
@@ -105,7 +105,7 @@ def test_more_steps_of_the_noise_critic_bring_it_nearer():
 
 
 def test_what_is_steered_is_the_policy_that_acts():
-    agent = made(averaged(gaussian_policy(SPEC, (8,)), 0.0), num_candidates=2)
+    agent = made(averaged(gaussian_policy(SPEC, (8,)), FROZEN), num_candidates=2)
     state = interpreted(agent.init)(KEY)
     new, _ = interpreted(agent.update)(state, BATCH, KEY)
     frozen = new._replace(policy=new.policy._replace(fitted=jax.tree.map(jnp.zeros_like, new.policy.fitted)))

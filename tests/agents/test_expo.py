@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import linear, random_batch, trees_equal
+from small import FROZEN, linear, random_batch, trees_equal
 
 from ooorl.agents.expo import EXPOConfig, expo
 from ooorl.agents.fql import FQLConfig, fql_critic
@@ -107,7 +107,7 @@ def test_settings_reach_what_they_are_named_for():
 
 
 def test_what_acts_is_the_slow_copy_and_what_is_learnt_from_the_fitted_one():
-    agent = made(averaged(BASE, 0.0), num_edited=0, num_candidates=1)
+    agent = made(averaged(BASE, FROZEN), num_edited=0, num_candidates=1)
     state = interpreted(agent.init)(KEY)
     new, _ = interpreted(agent.update)(state, BATCH, KEY)
     frozen = new._replace(policy=new.policy._replace(fitted=jax.tree.map(jnp.zeros_like, new.policy.fitted)))

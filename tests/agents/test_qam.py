@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import random_batch, trees_equal
+from small import FROZEN, random_batch, trees_equal
 
 from ooorl.agents.qam import QAMConfig, chain_noise, lean_adjoint, qam
 from ooorl.errors import UsageError
@@ -43,7 +43,7 @@ def test_without_a_tilt_the_slow_field_is_the_minimum():
 
 
 def test_the_tilt_goes_up_in_q_and_moves_fast_alone():
-    agent = made(inverse_temperature=100.0, learning_rate=1e-2, num_steps=4, polyak=0.0)
+    agent = made(inverse_temperature=100.0, learning_rate=1e-2, num_steps=4, polyak=FROZEN)
     state = interpreted(agent.init)(KEY)
     state = state._replace(fast=state.policy.slow, target_q=state.q)
     update, new = interpreted(agent.update), state

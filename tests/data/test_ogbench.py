@@ -262,7 +262,7 @@ def test_scores_are_success_even_with_other_rewards():
     ('scene-play', {'rows': 50, 'episodes': 2}, 'rows were given as well'),
     ('scene-play', {'rows': 50, 'min_norm': 1.0}, r"knows the options \['episode_rows', 'noise', 'noise_smoothing'"),
     ('scene-play', {'rows': 50, 'policies': ['x.npz']}, 'scene-play needs no policies'),
-    ('scene-play', {'rows': 50, 'num_threads': 0}, 'processes must be 1 or more; got 0'),
+    ('scene-play', {'rows': 50, 'num_threads': 0}, 'processes must lie between 1 and 1000; got 0'),
     ('maze2d-umaze', {'episodes': 2}, 'maze2d-umaze has episodes of no fixed length'),
 ])  # fmt: skip
 def test_bad_arguments_are_one_sentence(tmp_path, recipe, arguments, words):

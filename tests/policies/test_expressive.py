@@ -223,9 +223,9 @@ def test_a_slow_copy_acts_and_nothing_else(name):
 
 
 def test_a_rate_outside_of_the_unit_interval_is_refused():
-    with pytest.raises(UsageError, match='ema_rate must lie in'):
+    with pytest.raises(UsageError, match='ema_rate must be greater than 0 and at most 1'):
         averaged(make('gaussian'), 1.5)
-    with pytest.raises(UsageError, match='ema_rate must lie in'):
+    with pytest.raises(UsageError, match='ema_rate must be greater than 0 and at most 1'):
         FlowConfig(ema_rate=-0.1)
 
 

@@ -8,6 +8,9 @@ import jax.numpy as jnp
 
 from ooorl.types import Transition
 
+# A rate with which nothing moves: no setting may be 0, and in single precision this one is.
+FROZEN = 1e-50
+
 
 def random_batch(key, rows, *, observation_dim=3, action_dim=2, **extras):
     """A batch of noise in which every third row is terminal."""
