@@ -52,13 +52,13 @@ def test_settings_that_take_the_place_of_others_exist():
     assert len(named) > 30 and {part for name in named for part in name.split('.')} <= known | tables
 
 
-def test_links_into_pages_lead_to_headings():
-    for page in PAGES:
-        for target, anchor in re.findall(r'\]\((?:docs/)?(\w*\.?m?d?)#([\w\-]+)\)', (ROOT / page).read_text(encoding='utf-8')):
-            path = ROOT / page if not target else ROOT / 'docs' / target
-            path = path if path.exists() else ROOT / 'experiments' / 'README.md'
-            headings = re.findall(r'^#+ (.*)$', path.read_text(encoding='utf-8'), re.MULTILINE)
-            assert anchor in map(slug, headings), f'{page}: {target}#{anchor}'
+def test_links_lead_to_files_and_headings():
+    for page in [*(ROOT / name for name in PAGES), *sorted((ROOT / 'experiments').glob('*.md'))]:
+        for target, anchor in re.findall(r'\]\((?!\w+:)([^)#\s]*)#?([\w\-]*)\)', page.read_text(encoding='utf-8')):
+            path = page.parent / target if target else page
+            assert path.exists(), f'{page.name}: {target}'
+            headings = re.findall(r'^#+ (.*)$', path.read_text(encoding='utf-8'), re.MULTILINE) if anchor else []
+            assert not anchor or anchor in map(slug, headings), f'{page.name}: {target}#{anchor}'
 
 
 def test_the_nine_ways_are_gone(tmp_path, monkeypatch, capsys):
