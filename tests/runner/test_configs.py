@@ -38,7 +38,7 @@ def spec_of(settings):
     if task:
         entry = catalogue.lookup(task)
         return Spec(observation_dim=entry.observation_dim, action_dim=entry.action_dim)
-    if not name:
+    if not name or ':' in name:  # none, or one of an experiment's own: any size does
         return Spec(observation_dim=3, action_dim=2)
     try:
         return envs.make(name, (1,), **_tuples(settings['environment']['settings'])).spec
