@@ -28,7 +28,7 @@ def slow_policy(agent: Agent, rate: float) -> Agent:
     """The agent acting with a slow copy of its state's `policy`; wrappers that edit batches stand outside of it.
 
     Raises:
-      UsageError: if the rate is not in [0, 1], or the agent's state has no `policy`.
+      UsageError: if the rate is not in (0, 1], or the agent's state has no `policy`.
     """
     check_share(ema_rate=rate)
     if not hasattr(jax.eval_shape(agent.init, jax.random.key(0)), 'policy'):

@@ -32,6 +32,7 @@ moved = jax.jit(optax.apply_updates, inline=True)
 
 def slow_copy(new: Params, old: Params, rate: float | Array) -> Params:
     """`rate * new + (1 - rate) * old`, leaf by leaf."""
+    # The difference is formed here: of a rate that is a Python number it is not rounded twice.
     return _mixed(new, old, rate, 1.0 - rate)
 
 

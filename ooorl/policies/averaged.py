@@ -46,7 +46,7 @@ def averaged(policy: Policy, rate: float, *, lags: bool = False) -> Policy:
     of `agents.steps` do not see the slow copy; whatever another one does to it (weight decay) is undone.
 
     Raises:
-      UsageError: if the rate does not lie in [0, 1].
+      UsageError: if the rate does not lie in (0, 1].
     """
     check_share(ema_rate=rate)
 

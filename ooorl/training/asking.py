@@ -209,16 +209,9 @@ def asked(
             observation = np.concatenate([first, observation[..., first.shape[-1] :]], axis=-1)
         return AskedState(lives, past, np.zeros(shape, np.int32), np.zeros(shape, np.int32), inner), observation
 
-    def played(state, action, key):
-        """The step on the host: whether it is the last of a life does not depend on what comes of it."""
-        ends = np.asarray(lived_(state.lives, action, _keys(key, shape))[1].hard, np.float32)
-        inner, step = host.step(state.inner, np.concatenate([action[..., :-1], ends[..., None]], axis=-1), key)
-        outcome = Outcome(step.next_observation, step.reward, step.terminated, step.success, step.observation)
-        return state._replace(inner=inner, lives=state.lives._replace(task=outcome))
-
     def step(state, action, key):
         action = np.asarray(action, np.float32)
-        state = state if host is None else played(state, action, key)
+        state = state if host is None else _played(host, lived_, state, action, key)
         moved, lived = jax.tree.map(np.array, lived_(state.lives, action, _keys(key, shape)))
         past = state.past.copy()
         np.put_along_axis(past, moved.age[..., None, None] - 1, moved.observation[..., None, :], axis=2)
@@ -232,6 +225,14 @@ def asked(
         spec=life_spec(task), horizon=rules.horizon, batch_shape=shape, compiled=False, reset=reset, step=step, scan=host_scan,
         counts=_counts,
     )
+
+
+def _played(host, lived, state, action, key):
+    """The step on the host: whether it is the last of a life does not depend on what comes of it."""
+    ends = np.asarray(lived(state.lives, action, _keys(key, action.shape[:-1]))[1].hard, np.float32)
+    inner, step = host.step(state.inner, np.concatenate([action[..., :-1], ends[..., None]], axis=-1), key)
+    outcome = Outcome(step.next_observation, step.reward, step.terminated, step.success, step.observation)
+    return state._replace(inner=inner, lives=state.lives._replace(task=outcome))
 
 
 def _counts(state):

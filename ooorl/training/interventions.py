@@ -218,14 +218,6 @@ def intervening(
         told = jnp.full((copies, lives), float(UNKNOWN))
         return InterveningState(forward.init(keys[0]), back, watch.init(keys[2]), judge.init(keys[3]), told)
 
-    def observe(state, transitions):
-        state = state._replace(told=_told(state.told, transitions))
-        rows = with_extras(own_columns(transitions), label=labels(state.told, transitions))
-        members = {'forward': forward, 'backward': backward, 'detector': detector, 'discriminator': discriminator}
-        return state._replace(
-            **{name: one.observe(getattr(state, name), rows) for name, one in members.items() if one is not None}
-        )
-
     def update(state, batch, key):
         keys = jax.random.split(key, 4)
         life, mode = column(batch.observation, 'life'), column(batch.observation, 'mode')
@@ -246,10 +238,23 @@ def intervening(
         sample_action=_wishing(forward, backward, trigger),
         # Deployed in the task itself, whose observations have no columns behind them.
         best_action=lambda state, observation, key: forward.best_action(state.forward, observation, key),
-        observe=observe,
+        observe=_observing(forward=forward, backward=backward, detector=detector, discriminator=discriminator),
         reads=tuple(dict.fromkeys((*forward.reads, *(backward.reads if backward else ())))),
         sees=lambda state, batch: forward.sees(state.forward, own_columns(batch)),
     )
+
+
+def _observing(**members):
+    """`Agent.observe` for all who are there: what became of earlier lives is told first, then all see the task's own rows."""
+
+    def observe(state, transitions):
+        state = state._replace(told=_told(state.told, transitions))
+        rows = with_extras(own_columns(transitions), label=labels(state.told, transitions))
+        return state._replace(
+            **{name: one.observe(getattr(state, name), rows) for name, one in members.items() if one is not None}
+        )
+
+    return observe
 
 
 def _told(told, transitions):
