@@ -74,13 +74,18 @@ def table(found: dict) -> str:
     """The measurements as Markdown."""
     rows = [
         [
-            cell, f'{own["parameters"]:,}', f'{own["updates_per_second"]:.3g}',
-            *(', '.join(f'{value:.3g}' for value in own[f'milliseconds_of_{num}']) for num in (1, 256)),
+            cell, f'{own["parameters"]:,}', _figures(own['updates_per_second']),
+            *(', '.join(_figures(value) for value in own[f'milliseconds_of_{num}']) for num in (1, 256)),
             f'{own["resident_megabytes"]:,}',
         ]
         for cell, own in found['cells'].items()
     ]  # fmt: skip
     return '\n'.join('| ' + ' | '.join(row) + ' |' for row in [HEAD, ['---'] * len(HEAD), *rows])
+
+
+def _figures(value):
+    """Three of them, without an exponent."""
+    return f'{value:.3g}' if value < 999 else f'{float(f"{value:.3g}"):,.0f}'
 
 
 def main(arguments: list[str]) -> None:

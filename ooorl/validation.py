@@ -12,6 +12,38 @@ from dataclasses import fields
 from ooorl.errors import UsageError
 
 
+def whole(text: str) -> int:
+    """An integer that somebody wrote: digits 0 to 9, perhaps with a sign; none of what else `int` reads (`1_0`, other scripts).
+
+    >>> whole(' -12')
+    -12
+
+    Raises:
+      ValueError: if it is none.
+    """
+    return int(_in_digits(text))
+
+
+def decimal(text: str) -> float:
+    """A number that somebody wrote, in digits 0 to 9, which may be `nan` or `inf`; none of what else `float` reads.
+
+    Raises:
+      ValueError: if it is none.
+    """
+    return float(_in_digits(text))
+
+
+def is_in_digits(text: str) -> bool:
+    """Whether numbers in a text, if there are any, are in digits 0 to 9 with nothing between them."""
+    return text.isascii() and '_' not in text
+
+
+def _in_digits(text):
+    if not is_in_digits(text):
+        raise ValueError(f'numbers are written in digits 0 to 9; got {text!r}')
+    return text
+
+
 def _is_number(name, value) -> bool:
     if isinstance(value, str):
         raise UsageError(f'{name} must be a number; got {value!r}')

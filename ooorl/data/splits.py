@@ -70,6 +70,9 @@ class Combinations:
         check_not_negative(held_out_classes=self.held_out_classes, rows=self.rows, seed=self.seed)
         if len(self.factors) < 2:
             raise UsageError(f'combinations are of two factors or more; got {len(self.factors)}; add to factors')
+        names = [factor['name'] for factor in self.factors if 'name' in factor]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UsageError(f'factors of combinations need names of their own; got two {twice[0]!r}; rename one')
 
 
 class Split(NamedTuple):

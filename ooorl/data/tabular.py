@@ -6,6 +6,7 @@ Episodes end at a terminal row, at a time-out row, and where the column `episode
 unless it is terminal.
 """
 
+import contextlib
 import csv
 import fnmatch
 import os
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ooorl.errors import UsageError
+from ooorl.validation import decimal, is_in_digits
 
 ENDINGS = (".csv", ".tsv", ".parquet")
 _DELIMITERS = ",;\t|"
@@ -155,7 +157,7 @@ def _vectors(cells, name, path):
 
 
 def _natural(name):
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"([0-9]+)", name))]
 
 
 def _column(columns, name, path):
@@ -166,15 +168,14 @@ def _column(columns, name, path):
 
 def _numbers(columns, name, path):
     cells = _column(columns, name, path)
-    try:
-        return np.asarray(cells, np.float64)
-    except (TypeError, ValueError):
-        pass
+    if is_in_digits("".join(cell for cell in cells if isinstance(cell, str))):
+        with contextlib.suppress(TypeError, ValueError):
+            return np.asarray(cells, np.float64)
     values = np.empty(len(cells))
     for row, cell in enumerate(cells):
         text = str(cell).strip()
         try:
-            values[row] = _FLAGS[text.lower()] if text.lower() in _FLAGS else float(text)
+            values[row] = _FLAGS[text.lower()] if text.lower() in _FLAGS else decimal(text)
         except ValueError:
             raise UsageError(f"Numbers are needed in column {name!r}; row {row + 2} of {path} has {cell!r}; mend it.") from None
     return values

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ooorl.errors import UsageError, told_by_callback
 from ooorl.runner import cli_data, cli_presets, cli_results, cli_runs, cli_sweep
+from ooorl.validation import whole
 
 _NEGATIVE = re.compile(r'-[\d.].*')
 
@@ -160,8 +161,16 @@ def _told(error):
     return None, None
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reads numbers as they are read everywhere (`validation.whole`); parsers of its commands are of its class."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.register('type', int, whole)
+
+
 def _parser():
-    parser = argparse.ArgumentParser(prog='ooorl', description='Offline and online reinforcement learning in JAX.')
+    parser = _Parser(prog='ooorl', description='Offline and online reinforcement learning in JAX.')
     parser.add_argument('--version', action='version', version=f'ooorl {_version()}')
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
 

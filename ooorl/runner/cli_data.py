@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from ooorl.errors import UsageError
-from ooorl.validation import check_regions
+from ooorl.validation import check_regions, decimal, whole
 
 
 def add_parser(commands) -> None:
@@ -111,7 +111,7 @@ def _reading(arguments):
     for side in ('low', 'high'):
         text = getattr(arguments, f'action_{side}')
         try:
-            bounds[f'action_{side}'] = None if text is None else [float(part) for part in text.split(',')]
+            bounds[f'action_{side}'] = None if text is None else [decimal(part) for part in text.split(',')]
         except ValueError:
             raise UsageError(f'--action-{side} takes numbers, one or one for each action entry; got {text!r}') from None
     keys = arguments.observation_keys
@@ -201,7 +201,7 @@ def _quality(arguments):
     from ooorl.data.quality import page, quality
 
     try:
-        columns = None if arguments.columns is None else tuple(int(part) for part in arguments.columns.split(','))
+        columns = None if arguments.columns is None else tuple(whole(part) for part in arguments.columns.split(','))
     except ValueError:
         raise UsageError(f"--columns takes numbers such as '0,1'; got {arguments.columns!r}") from None
     reading = {**_labelling(arguments), **_reading(arguments), 'clip_actions': True}
@@ -304,7 +304,7 @@ def _made(arguments, draft):
 
 def _numbers(option, text, names):
     try:
-        numbers = tuple(float(part) for part in text.split(','))
+        numbers = tuple(decimal(part) for part in text.split(','))
     except ValueError:
         numbers = ()
     if len(numbers) != len(names):

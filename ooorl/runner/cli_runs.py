@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ooorl.errors import UsageError
+from ooorl.validation import whole
 
 
 def add_parsers(commands) -> None:
@@ -44,7 +45,7 @@ def _fqe(arguments):
     from ooorl.runner.fqe import fqe_runs, highest
 
     try:
-        hidden = tuple(int(width) for width in arguments.hidden.split(','))
+        hidden = tuple(whole(width) for width in arguments.hidden.split(','))
     except ValueError:
         raise UsageError(f'--hidden takes whole numbers, 256,256; got {arguments.hidden!r}') from None
     found = fqe_runs(arguments.run_dirs, num_updates=arguments.updates, hidden=hidden, phase=arguments.phase)
@@ -70,7 +71,7 @@ def _bound(arguments):
     from ooorl.runner.bound import bound_run
 
     try:
-        columns = tuple(int(part) for part in arguments.columns.split(','))
+        columns = tuple(whole(part) for part in arguments.columns.split(','))
     except ValueError:
         raise UsageError(f"--columns takes numbers such as '0,1'; got {arguments.columns!r}") from None
     for line in bound_run(arguments.run, columns, arguments.bins):

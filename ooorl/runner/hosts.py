@@ -30,7 +30,7 @@ def join(num: int) -> None:
     named = {}
     if ADDRESS in os.environ:
         number = os.environ.get(NUMBER, '')
-        if not number.isdecimal() or int(number) >= num:
+        if number not in map(str, range(num)):
             raise UsageError(f'run.hosts = {num} needs {NUMBER} from 0 to {num - 1} beside {ADDRESS}; got {number!r}; set it')
         named = {'num_processes': num, 'process_id': int(number)}
     try:

@@ -1,6 +1,7 @@
 """Seeds as people write them."""
 
 from ooorl.errors import UsageError
+from ooorl.validation import whole
 
 MOST_SEEDS = 10_000
 
@@ -13,10 +14,10 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """
     try:
         if ':' in text:
-            low, high = (int(part) for part in text.split(':'))
+            low, high = (whole(part) for part in text.split(':'))
             seeds = range(low, high) if high - low > MOST_SEEDS else tuple(range(low, high))
         else:
-            seeds = tuple(int(part) for part in text.split(','))
+            seeds = tuple(whole(part) for part in text.split(','))
     except ValueError:
         seeds = ()
     if len(seeds) > MOST_SEEDS:

@@ -29,7 +29,7 @@ def numbered(directory: Path) -> list[Path]:
     """All checkpoints of a directory, the oldest first."""
     if not directory.is_dir():
         return []
-    return sorted(path for path in directory.iterdir() if path.name.isdigit())
+    return sorted(path for path in directory.iterdir() if path.name.isascii() and path.name.isdigit())
 
 
 def digests(path: Path) -> dict[str, str]:

@@ -112,6 +112,7 @@ def test_the_command_fits_one_page(tmp_path, capsys, monkeypatch):
     found = json.loads(capsys.readouterr().out)
     assert found['columns'] == 1 and found['num_episodes'] == 6 and found['episodes'] is None
     assert main(['data', 'quality', 'a.npz', '--columns', 'x']) == 2 and "--columns takes numbers" in capsys.readouterr().err
+    assert main(['data', 'quality', 'a.npz', '--columns', '١']) == 2 and "got '١'" in capsys.readouterr().err
 
 
 def test_demonstrations_by_a_person(shared_dir):

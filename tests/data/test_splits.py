@@ -124,6 +124,8 @@ def test_what_the_data_do_not_hold_is_refused():
         splits.part(alone, Combinations(**TABLE, part='all'))
     with pytest.raises(UsageError, match='columns of factor .goal. must be below 2'):
         splits.read_factors(Combinations(factors=(START, GOAL | {'columns': (2,)})), WALKS)
+    with pytest.raises(UsageError, match="need names of their own; got two 'start'; rename one"):
+        Combinations(factors=(START, GOAL | {'name': 'start'}))
     with pytest.raises(UsageError, match='two factors or more'):
         Combinations(factors=(START,))
 

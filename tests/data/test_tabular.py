@@ -80,6 +80,7 @@ def test_columns_of_lists():
     ({'reward': 'profit'}, ROWS, "Column 'profit' is needed; log.csv has run, x_10, x_2, force, gain, done"),
     ({'observations': ['y_*']}, ROWS, r"Column 'y_\*' is needed"),
     ({}, ROWS.replace('a,3,4', 'a,3,'), "Numbers are needed in column 'x_2'; row 3 of log.csv has ''"),
+    ({}, ROWS.replace('a,1,2', 'a,1_0,٢'), "Numbers are needed in column 'x_2'; row 2 of log.csv has '٢'"),
     ({}, ROWS.replace('c,0', 'a,0'), "must follow each other; log.csv returns to one in 'run'"),
     ({}, ROWS.replace('a,1,2', 'a,1'), '6 cells a row are needed; row 2 of log.csv has 5'),
     ({}, '', 'with a header of different names and with rows is needed; log.csv has no rows'),

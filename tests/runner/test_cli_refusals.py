@@ -7,6 +7,8 @@ import pytest
 from commands import ROWS, hdf5, refusal, scratch  # noqa: F401
 from tiny_configs import OFFLINE, TINY, changed, written
 
+from ooorl.runner.cli import main
+
 
 def test_a_missing_or_broken_config(capsys):
     assert 'nothing.toml does not exist' in refusal(capsys, 'run', 'nothing.toml')
@@ -110,6 +112,13 @@ def test_bad_settings(capsys, changes, words):
 ])  # fmt: skip
 def test_bad_options(capsys, arguments, words):
     assert words in refusal(capsys, 'run', written(TINY), *arguments)
+
+
+@pytest.mark.parametrize('text', ['٣', '1_0', '²', '3.0', ''])
+def test_options_take_digits_that_are_plain(capsys, text):
+    with pytest.raises(SystemExit, match='2'):
+        main(['eval', 'runs/a', '--episodes', text])
+    assert f'argument --episodes: invalid int value: {text!r}' in capsys.readouterr().err
 
 
 def nan_rows():

@@ -90,7 +90,7 @@ def test_seeds(text, seeds):
     assert parse_seeds(text) == seeds
 
 
-@pytest.mark.parametrize('text', ['', ':', '3:3', '5:3', '-1:2', '1,1', 'a', '0:1:2', '1,', '4294967296'])
+@pytest.mark.parametrize('text', ['', ':', '3:3', '5:3', '-1:2', '1,1', 'a', '0:1:2', '1,', '4294967296', '٠:٣', '1_0', '²'])
 def test_bad_seeds(text):
     with pytest.raises(UsageError, match='seeds must look like'):
         parse_seeds(text)

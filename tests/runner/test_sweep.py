@@ -18,6 +18,7 @@ from tiny_configs import OFFLINE, changed, written
 from ooorl.errors import UsageError
 from ooorl.runner.cli import main
 from ooorl.runner.sweep import cells, claims, cluster, local, slurm
+from ooorl.runner.sweep.work import work
 
 
 @pytest.fixture(autouse=True)
@@ -219,9 +220,15 @@ def test_damaged_data_stop_their_own_cells_alone(capsys):
     Path('cut.hdf5').write_bytes(b'\x89HDF\r\n\x1a\n')
     data_file()
     written(changed(OFFLINE, agent__agent='bc'), 'good.toml')
-    file = sweep_file(presets=['good.toml'], tasks=[TASK, {'dataset': 'cut.hdf5', 'name': 'cut'}], seeds='0:1')
+    file = sweep_file(presets=['good.toml', 'bc@small'], tasks=[TASK, {'dataset': 'cut.hdf5', 'name': 'cut'}], seeds='0:1')
     assert not main(['sweep', file, '--dry-run'])
-    assert '2 cells' in capsys.readouterr().out
+    assert '4 cells' in capsys.readouterr().out
+    _, found = cells.read(file)  # a preset asks the file for its task: that cell has no settings, and fails without being run
+    cells.prepare(Path('out'), 'two', found)
+    (lost,) = [cell for cell in found if cell.problem]
+    state = work(Path('out/cells') / lost.id, lambda words: pytest.fail('was run'))
+    assert (lost.algorithm, lost.task) == ('bc@small', 'cut')
+    assert state.status == 'failed' and state.note.startswith('A whole HDF5 file is needed;')
 
 
 def test_the_script_for_slurm_runs_its_cell_and_asks_to_be_queued_again(monkeypatch):

@@ -55,13 +55,17 @@ class SweepConfig:
 
 
 class Cell(NamedTuple):
-    """One run: `id`, what it is called, its seeds and its config table."""
+    """One run: `id`, what it is called, its seeds and its config table.
+
+    `problem` says why there is no table: data that a preset must know something of, and that nobody can read. Such a cell fails.
+    """
 
     id: str
     algorithm: str
     task: str
     seeds: str
     table: dict
+    problem: str = ''
 
 
 def read(path: str | Path) -> tuple[str, list[Cell]]:
@@ -139,18 +143,33 @@ def _cell(folder, preset, task, changes, setting, seeds):
         dataset = str(found)
     is_file = preset.endswith('.toml')
     source = str(folder / preset) if is_file else preset
-    table = chosen.table_of(source, dataset, environment, task.get('family'), changes, task.get('like'))
+    algorithm = f'{Path(preset).stem if is_file else preset} {setting}'.strip()
+    try:
+        table = chosen.table_of(source, dataset, environment, task.get('family'), changes, task.get('like'))
+    except UsageError as error:
+        if not _is_damaged(dataset):
+            raise
+        return Cell(_hashed([algorithm, seeds, changes, data.sha256(dataset)]), algorithm, task['name'], seeds, {}, str(error))
     for key, value in changes.items():
         config.put(table, key, value)
     table = chosen.placed(table, dataset, environment, changes, task.get('like'))
     config.put(table, 'run.seeds', seeds)
-    algorithm = f'{Path(preset).stem if is_file else preset} {setting}'.strip()
     name = task['name'] or table.get('name', '')
     try:
         resolved = config.resolve(table)
     except UsageError as error:
         raise UsageError(f'{algorithm} on {name}: {error}') from None
     return Cell(_digest(resolved, dataset), algorithm, name, seeds, table)
+
+
+def _is_damaged(dataset):
+    if not dataset or dataset in catalogue.ENTRIES or is_run(dataset):
+        return False
+    try:
+        data.environment_of(dataset)
+    except UsageError:
+        return True
+    return False
 
 
 def _digest(resolved, dataset):
@@ -161,6 +180,10 @@ def _digest(resolved, dataset):
         deciding[section].pop(key, None)
     if dataset and dataset not in catalogue.ENTRIES and Path(dataset).exists() and not is_run(dataset):
         deciding['dataset']['path'] = data.sha256(dataset)
+    return _hashed(deciding)
+
+
+def _hashed(deciding):
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
 
 

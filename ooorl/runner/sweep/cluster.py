@@ -60,7 +60,7 @@ def run(
 def reach(address: str | None) -> None:
     """Raises an OSError where nobody listens at `host:port`: Ray itself tries for a quarter of an hour."""
     host, _, port = (address or '').rpartition(':')
-    if host and '/' not in host and port.isdigit():
+    if host and '/' not in host and port.isascii() and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10.0).close()
 
 

@@ -22,8 +22,10 @@ def work(folder: Path, command: Callable[[list[str]], int], *, again: bool = Fal
 
 
 def _run(folder, command):
-    table = json.loads((folder / 'cell.json').read_text(encoding='utf-8'))['table']
-    (folder / 'config.toml').write_text(tomli_w.dumps(table), encoding='utf-8')
+    cell = json.loads((folder / 'cell.json').read_text(encoding='utf-8'))
+    if cell.get('problem'):
+        return 'failed', cell['problem']
+    (folder / 'config.toml').write_text(tomli_w.dumps(cell['table']), encoding='utf-8')
     out = folder / 'run'
     resume = ['--resume'] if (out / 'config.toml').is_file() else []
     with open(folder / 'log.txt', 'a', encoding='utf-8') as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
