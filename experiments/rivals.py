@@ -2,6 +2,7 @@
 
     python experiments/rivals.py --dataset pointmaze_medium=FILE    # every cell whose result is not there yet; rivals resume
     python experiments/rivals.py --cells pointmaze_medium:wsrl --dataset pointmaze_medium=FILE
+    python experiments/rivals.py --cells pointmaze_medium --seeds 2005:2010 --added    # more seeds, in files of their own
     python experiments/rivals.py --table                            # what the results in the repository say; draws the figures
 
 A cell is task:method and runs `configs/rivals/<task>-<method>.toml`. OOO is the whole recipe (`recipe.toml`): at each budget of
@@ -22,7 +23,7 @@ import numpy as np
 import recipes
 from cells import Cell, chosen, read_results
 from ooo_claims import advanced, buffer, portable
-from rivals_table import METHODS, OWN, PREFIX, figures, table
+from rivals_table import ADDED, METHODS, OWN, PREFIX, figures, joined, told
 
 from ooorl.errors import UsageError
 from ooorl.reporting import writers
@@ -43,14 +44,24 @@ _WHOLE = (
     "environment.id='ooorl/cube-single-singletask-task1-v0'", 'environment.settings={horizon=100}',  # OGBench: 200
     'evaluation.num_episodes=5', 'run.updates_per_round=375',
 )  # fmt: skip
+_LONG = {  # twice the steps of pointmaze-large
+    'ooo': ('ooo.num_env_steps=160000', 'ooo.explore_updates=20000', 'ooo.retrain_at=[0,80000,160000]'),
+    'wsrl': ('wsrl.num_env_steps=170000', 'wsrl.num_updates=10375'),
+    'rlpd': ('online.num_env_steps=166000', 'online.num_updates=20750'),
+    'calql': ('finetune.num_env_steps=170000', 'finetune.num_updates=10625'),
+}
 VARIANTS = {  # tasks that are another one, with other data or with settings changed, method by method
     'pointmaze_medium_stitch': ('pointmaze_medium', {}),
-    'pointmaze_large_long': ('pointmaze_large', {
-        'ooo': ('ooo.num_env_steps=160000', 'ooo.explore_updates=20000', 'ooo.retrain_at=[0,80000,160000]'),
-        'wsrl': ('wsrl.num_env_steps=170000', 'wsrl.num_updates=10375'),
-        'rlpd': ('online.num_env_steps=166000', 'online.num_updates=20750'),
-        'calql': ('finetune.num_env_steps=170000', 'finetune.num_updates=10625'),
+    'pointmaze_medium_stitch_long': ('pointmaze_medium', {
+        'ooo': ('ooo.num_env_steps=100000', 'ooo.explore_updates=12500', 'ooo.retrain_at=[0,100000]'),
+        'wsrl': ('wsrl.num_env_steps=106000', 'wsrl.num_updates=6375'),
+        'rlpd': (
+            'online.num_env_steps=102000', 'online.num_updates=12750', 'run.evaluate_every=2550', 'run.updates_per_round=2550',
+        ),
+        'calql': ('finetune.num_env_steps=106000', 'finetune.num_updates=6625'),
     }),
+    'pointmaze_large_long': ('pointmaze_large', _LONG),
+    'pointmaze_large_stitch': ('pointmaze_large', _LONG),
     'hammer_late': ('hammer_truncated', dict.fromkeys(METHODS, ('dataset.first_rows=26',))),
     'cube_single': ('cube_held', {
         'ooo': _WHOLE,
@@ -160,6 +171,7 @@ def _arguments(argv):
     parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE', help='change the configs')
     parser.add_argument('--dataset', action='append', default=[], metavar='TASK=PATH', help='where the data of a task lie')
     parser.add_argument('--starts', default='', metavar='PATH', help='states that cube_held begins in')
+    parser.add_argument('--added', action='store_true', help='more seeds of cells that were looked at: in files of their own')
     parser.add_argument('--table', action='store_true', help='only print the table and draw the figures of the results in --out')
     return parser.parse_args(argv)
 
@@ -171,22 +183,23 @@ def main(argv: list[str] | None = None) -> int:
         jax.config.update('jax_num_cpu_devices', 1)
         paths, recipe = dict(text.split('=', 1) for text in arguments.dataset), recipes.read(arguments.recipe)
         for cell in chosen(arguments.cells, all_cells()):
-            path = cell.path(arguments.out, PREFIX)
+            path = cell.path(arguments.out, ADDED if arguments.added else PREFIX)
             if path.exists():
                 continue
             print(f'--- {cell}', flush=True)
             data = [f"dataset.path='{paths[cell.task]}'"] if cell.task in paths else []
             data += [f"environment.settings.starts='{arguments.starts}'"] if cell.task in STARTS else []
             try:
-                found = run_cell(cell, [f"run.seeds='{arguments.seeds}'", *arguments.set, *data], arguments.work, recipe)
+                work = arguments.work / 'added' if arguments.added else arguments.work
+                found = run_cell(cell, [f"run.seeds='{arguments.seeds}'", *arguments.set, *data], work, recipe)
             except (Diverged, UsageError) as error:
                 print(f'{cell}: {error}', file=sys.stderr, flush=True)
                 continue
             arguments.out.mkdir(parents=True, exist_ok=True)
             writers.write_json(path, found)
-    results = read_results(arguments.out, PREFIX, METHODS)
-    print(table(results))
-    figures(results, arguments.out)
+    results, added = (read_results(arguments.out, prefix, METHODS) for prefix in (PREFIX, ADDED))
+    print(told(results, added))
+    figures(joined(results, added), arguments.out)
     return 0
 
 

@@ -11,9 +11,11 @@ from ooorl.reporting import figures as drawing
 from ooorl.reporting import intervals, tables
 
 PREFIX = 'rivals-'
+ADDED = 'rivals_added-'  # seeds that were added after the first had been looked at
 OWN = 'ooo'
 METHODS = {OWN: 'OOO', 'wsrl': 'WSRL', 'rlpd': 'RLPD', 'calql': 'Cal-QL'}
 LOOKS = {OWN: '-', 'wsrl': '--', 'rlpd': '-.', 'calql': ':'}
+CURVE = ('env_steps', 'success')  # of a result, a row a seed
 WINDOW = 4  # evaluations that a rival's final score is averaged over
 COLUMNS = ('method', 'before any step', 'at the end', 'area under the curve', 'OOO - it, at the end', 'OOO - it, area')
 
@@ -72,13 +74,26 @@ def shown(values: np.ndarray) -> str:
     return f'{found.point:.2f} [{found.low:.2f}, {found.high:.2f}]{tables.mark(found)}'
 
 
-def table(results: Mapping[Cell, dict]) -> str:
-    """The results as Markdown, a table a task."""
+def joined(results: Mapping[Cell, dict], added: Mapping[Cell, dict]) -> dict[Cell, dict]:
+    """The results with the curves of added seeds behind those of the first."""
+    both = {cell: [own, added[cell]] if cell in added else [own] for cell, own in results.items()}
+    return {cell: {**own[0], **{key: sum((one[key] for one in own), []) for key in CURVE}} for cell, own in both.items()}
+
+
+def told(results: Mapping[Cell, dict], added: Mapping[Cell, dict]) -> str:
+    """All tables; where seeds were added, the first and the added ones by themselves as well."""
+    first = {cell: own for cell, own in results.items() if cell in added}
+    parts = [table(joined(results, added)), table(first, ' looked at first'), table(added, ' added, alone')]
+    return '\n\n'.join(filter(None, parts))
+
+
+def table(results: Mapping[Cell, dict], which: str = '') -> str:
+    """The results as Markdown, a table a task; `which` says what seeds these are."""
     lines = []
     for task in dict.fromkeys(cell.task for cell in results):
         own = {cell.arm: result for cell, result in results.items() if cell.task == task}
         budget, seeds = budget_of(results, task), len(next(iter(own.values()))['success'])
-        lines += [f'{task}, {seeds} seeds, success; {budget:,.0f} environment steps.', '']
+        lines += [f'{task}, {seeds} seeds{which}, success; {budget:,.0f} environment steps.', '']
         lines += ['| ' + ' | '.join(COLUMNS) + ' |', '|---' * len(COLUMNS) + '|']
         for method, label in METHODS.items():
             if method not in own:
