@@ -59,3 +59,12 @@ def test_methods_that_were_not_run_are_said_to_be(rivals):
     text = table.table(results)
     assert '| WSRL | not run |' in text and 'maze, 2 seeds' in text
     assert '+1.00 (too few)' in text
+
+
+def test_added_seeds_stand_behind_the_first_and_by_themselves(rivals):
+    table, steps = rivals['rivals_table'], [[0, 10]] * 2
+    cell, other = table.Cell('maze', 'ooo'), table.Cell('maze', 'rlpd')
+    results = {cell: result('ooo', steps, [[0, 1], [0, 1]], trials={}), other: result('rlpd', steps, [[0, 0], [0, 0]])}
+    added = {cell: result('ooo', [[0, 9]], [[0, 0.5]], trials={})}
+    assert table.joined(results, added)[cell]['success'] == [[0, 1], [0, 1], [0, 0.5]]
+    assert table.joined(results, {}) == results

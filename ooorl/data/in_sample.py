@@ -5,7 +5,8 @@
 
 No policy that keeps to recorded steps does better than the true versions of these, and cells flatter them: whoever is in a cell
 may go on from any row of it. So they bound from above what retraining on these rows can gain, and say at once whether there is
-anything.
+anything. From a cell without rows nothing is recorded: what follows there counts as the worst reward for ever (nothing where no
+reward is negative), so that a way out of the record is no escape from its costs.
 """
 
 from typing import NamedTuple
@@ -17,13 +18,17 @@ from ooorl.errors import UsageError
 
 class Bound(NamedTuple):
     """Means over the starts of episodes: `value` of the best chain, `steps` of the shortest one to a success (starts from which
-    there is one), and `reached`, the share of starts from which there is one. `cells` were visited.
+    there is one), and `reached`, the share of starts from which there is one. `cells` were visited. Of all `rows` `success_rows`
+    are successes, and `largest_reward` is theirs.
     """
 
     value: float
     steps: float
     reached: float
     cells: int
+    rows: int
+    success_rows: int
+    largest_reward: float
 
 
 def grid_of(observations, columns, bins) -> np.ndarray:
@@ -53,7 +58,12 @@ def bound(rows, starts, columns, edges, *, gamma, success) -> Bound:
     here, there = (cells_of(own, columns, edges) for own in (rows.observation, rows.next_observation))
     num = (edges.shape[1] - 1) ** len(columns)
     begin = cells_of(starts, columns, edges)
-    value = _fixed_point(here, num, np.maximum, -np.inf, lambda v: rows.reward + gamma * rows.discount * _or_zero(v)[there])
+    lowest = min(0.0, float(rows.reward.min())) / max(1.0 - gamma, 1e-6)
+
+    def backup(value):
+        return rows.reward + gamma * rows.discount * np.where(np.isfinite(value), value, lowest)[there]
+
+    value = _fixed_point(here, num, np.maximum, -np.inf, backup)
     won = rows.reward >= success
     ahead = np.where(rows.discount > 0, 0.0, np.inf)
     steps = _fixed_point(here, num, np.minimum, np.inf, lambda d: np.where(won, 1.0, 1.0 + d[there] + ahead))
@@ -63,12 +73,10 @@ def bound(rows, starts, columns, edges, *, gamma, success) -> Bound:
         steps=float(steps[begin][reached].mean()) if reached.any() else float('inf'),
         reached=float(reached.mean()),
         cells=len(np.unique(here)),
+        rows=len(won),
+        success_rows=int(won.sum()),
+        largest_reward=float(np.max(rows.reward)),
     )
-
-
-def _or_zero(value):
-    """Nothing was recorded from a cell without rows: what follows counts as nothing."""
-    return np.where(np.isfinite(value), value, 0.0)
 
 
 def _fixed_point(here, num, better, worst, backup, most=100_000):

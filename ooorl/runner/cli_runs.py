@@ -1,5 +1,6 @@
 """The verbs of the command line that look at runs: eval, choose, fqe, bound."""
 
+import json
 from pathlib import Path
 
 from ooorl.errors import UsageError
@@ -31,6 +32,8 @@ def add_parsers(commands) -> None:
     bound.add_argument('run', metavar='RUN_DIR[:STORE]')
     bound.add_argument('--columns', required=True, metavar='0,1', help='of the observation, that cells are made of')
     bound.add_argument('--bins', type=int, default=20, help='cells along each column (20)')
+    bound.add_argument('--success', type=float, metavar='REWARD', help="the least reward of a success (the run's success_reward)")
+    bound.add_argument('--json', action='store_true', help='all numbers as JSON')
     bound.set_defaults(command=_bound)
 
 
@@ -68,11 +71,11 @@ def _choose(arguments):
 
 
 def _bound(arguments):
-    from ooorl.runner.bound import bound_run
+    from ooorl.runner.bound import as_plain, bound_run, said
 
     try:
         columns = tuple(whole(part) for part in arguments.columns.split(','))
     except ValueError:
         raise UsageError(f"--columns takes numbers such as '0,1'; got {arguments.columns!r}") from None
-    for line in bound_run(arguments.run, columns, arguments.bins):
-        print(line)
+    found = bound_run(arguments.run, columns, arguments.bins, arguments.success)
+    print(json.dumps(as_plain(found), indent=2) if arguments.json else '\n'.join(said(found)))

@@ -28,8 +28,14 @@ def test_the_shortest_recorded_way_joins_pieces_of_different_episodes():
 
 def test_an_end_without_success_leads_nowhere_and_costs_are_added_up():
     ended = rows((0.5, 1.5, -1, 0), (1.5, 2.5, 5, 1))
-    found = bound(ended, np.array([[0.5], [1.5]]), [0], EDGES, gamma=1.0, success=5.0)
-    assert (found.steps, found.reached, found.value) == (1.0, 0.5, 2.0)  # -1 and 5: from 2 nothing is recorded
+    found = bound(ended, np.array([[0.5], [1.5]]), [0], EDGES, gamma=0.5, success=5.0)
+    assert (found.steps, found.reached, found.rows, found.success_rows, found.largest_reward) == (1.0, 0.5, 2, 1, 5.0)
+    assert found.value == pytest.approx((-1 + (5 + 0.5 * -2)) / 2)  # from 2 nothing is recorded: -1 for ever, -2
+
+
+def test_leaving_the_record_is_no_escape_from_costs():
+    rows_ = rows((0.5, 0.5, -1, 1), (0.5, 1.5, -1, 1))  # in 0 one may stay, and leave for 1, from where nothing was recorded
+    assert bound(rows_, np.array([[0.5]]), [0], EDGES, gamma=0.5, success=0.0).value == pytest.approx(-2.0, abs=1e-5)
 
 
 def test_a_loop_is_worth_its_geometric_sum():

@@ -6,9 +6,10 @@ import pytest
 from reused import reused_data, reused_programs, undrawn  # noqa: F401  the same run twice, and rows of the same data
 from tiny_configs import TINY, changed
 
+from ooorl.data.in_sample import Bound
 from ooorl.errors import UsageError
 from ooorl.runner import earlier_runs
-from ooorl.runner.bound import bound_run
+from ooorl.runner.bound import _said, as_plain, bound_run, said
 from ooorl.runner.prepare import prepare
 from ooorl.runner.session import execute
 from ooorl.training import run as running
@@ -105,11 +106,28 @@ def test_boxes_of_actions_are_compared():
 
 def test_the_bound_of_a_run_is_told_with_and_without_its_store(finished):
     out, _ = finished
-    lines = bound_run(str(out), (0, 1), 6)
-    assert lines[0].startswith('20 rows a seed') and lines[1].startswith('data alone: ') and 'with the store: ' in lines[2]
-    assert 'no recorded way to a success from any start' in lines[1]  # twelve steps do not lead to the goal
+    found = bound_run(str(out), (0, 1), 6)
+    lines = said(found)
+    assert lines[0].startswith('20 rows a seed') and 'a reward of 1 or more (--success)' in lines[1] and found.starts == 4
+    assert all('no row is a success (of' in line for line in lines[2:4])  # twelve steps do not lead to the goal
+    plain = as_plain(found)
+    assert list(plain['seeds']) == ['3', '5'] and plain['seeds']['5']['steps'] is None and plain['alone']['reached'] == 0.0
     with pytest.raises(UsageError, match='2 or more'):
         bound_run(str(out), (0, 1), 1)
+    with pytest.raises(UsageError, match='finite reward; got nan'):
+        bound_run(str(out), (0, 1), 6, float('nan'))
+
+
+def test_seeds_without_a_way_are_told_from_those_with_one():
+    base = Bound(value=-2.0, steps=4.0, reached=0.5, cells=3, rows=8, success_rows=2, largest_reward=0.0)
+    apart = base._replace(steps=np.inf, reached=0.0)
+    none = apart._replace(success_rows=0, largest_reward=-1.0, value=-5.0)
+    assert _said({3: base, 4: apart, 5: none, 6: none}) == (
+        '4.0 steps to a success, from 50% of the starts, in 1 of 4 seeds; seeds 5, 6: no row is a success (of 8, largest reward '
+        '-1): nothing to learn one from; seed 4: no recorded way to a success from any start, though rows are one (at most 2); '
+        'best value -3.5'
+    )
+    assert _said({None: none._replace(value=np.nan)}).endswith('nothing to learn one from; no row begins where the episodes do')
 
 
 def test_seeds_that_diverged_while_collecting_are_refused():
