@@ -147,11 +147,16 @@ def run_rival(settings: Mapping, work: Path) -> dict:
     return {'env_steps': [steps] * len(success), 'success': success, 'config': portable(prepared.config)}
 
 
+def settings_of(cell: Cell, overrides: Iterable[str]) -> dict:
+    """The config of a cell: that of its method, with the changes of a variant."""
+    base, changed = VARIANTS.get(cell.task, (cell.task, {}))
+    settings = config.read(CONFIGS / f'{base}-{cell.arm}.toml', (*changed.get(cell.arm, ()), *overrides))
+    return {**settings, 'name': '-'.join(cell)}
+
+
 def run_cell(cell: Cell, overrides: Iterable[str], work: Path, recipe: Mapping) -> dict:
     """Runs a cell and returns its result as plain data: steps and success `[S][K]`, the trials of OOO, config, versions."""
-    began, (base, changed) = time.monotonic(), VARIANTS.get(cell.task, (cell.task, {}))
-    settings = config.read(CONFIGS / f'{base}-{cell.arm}.toml', (*changed.get(cell.arm, ()), *overrides))
-    settings['name'] = '-'.join(cell)
+    began, settings = time.monotonic(), settings_of(cell, overrides)
     found = run_own(settings, recipe) if cell.arm == OWN else run_rival(settings, work / str(cell).replace(':', '-'))
     if cell.task in STARTS:
         own = found['config']['environment']['settings']
