@@ -55,7 +55,7 @@ def collected(task: str, overrides: list[str], work: Path, recipe: Mapping) -> P
     prepared, phases = phases_of(settings_of(Cell(task, OWN), overrides), recipe)
     kept = tuple(phase for phase in phases if phase.name == 'pretrain' or phase.name.startswith('explore@'))
     out = work / f'{task}-explore'
-    execute(replace(prepared, setup=replace(prepared.setup, phases=kept)), out, resume=out.exists())
+    execute(prepared._replace(setup=replace(prepared.setup, phases=kept)), out, resume=out.exists())
     return out
 
 
