@@ -19,7 +19,7 @@ import copy
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,8 +180,10 @@ def chosen_arm(setup: Setup, prepared: Prepared, state, last: Mapping, num_episo
     return {**columns, **own, 'trial': as_plain(choice)}
 
 
-def run_cell(cell: Cell, seeds: str, overrides: Iterable[str], recipe: Mapping | None = None) -> dict:
-    """Runs a cell, with a recipe laid over its config where there is one, and returns its result as plain data."""
+def run_cell(
+    cell: Cell, seeds: str, overrides: Iterable[str], recipe: Mapping | None = None, without: Collection[str] = ()
+) -> dict:
+    """Runs a cell, with a recipe laid over its config where there is one, `without` some arms, and returns it as plain data."""
     began = time.monotonic()
     table, landed, extra = config.read(config_of(cell), [f"run.seeds='{seeds}'", *overrides]), None, ()
     if recipe is not None:
@@ -190,7 +192,8 @@ def run_cell(cell: Cell, seeds: str, overrides: Iterable[str], recipe: Mapping |
         extra = () if second is None else (second,)
         table = recipes.applied(table, recipe)
     prepared = prepare(table)
-    setup = replace(prepared.setup, phases=phases_of(cell, prepared, landed, extra))
+    phases = [phase for phase in phases_of(cell, prepared, landed, extra) if phase.name not in without]
+    setup = replace(prepared.setup, phases=tuple(phases))
     last, spent = {}, {}
     # The frozen bonus starts from what the explorer's signal has become, which no phase can say: it is begun by hand.
     adopts = setup.phases[-1].name == 'frozen'
@@ -278,6 +281,7 @@ def _arguments(argv):
     parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE', help='change the configs')
     parser.add_argument('--dataset', action='append', default=[], metavar='TASK=PATH', help='where the data of a task lie')
     parser.add_argument('--recipe', type=Path, metavar='FILE.toml', help='laid over every config; results apart')
+    parser.add_argument('--without', default='', metavar='ARM,...', help='arms of comparison to leave out: landed, td3, frozen')
     parser.add_argument('--table', action='store_true', help='only print the table of the results in --out')
     return parser.parse_args(argv)
 
@@ -297,7 +301,7 @@ def main(argv: list[str] | None = None) -> int:
                 print(f'--- {cell}', flush=True)
                 data = [f"dataset.path='{paths[cell.task]}'"] if cell.task in paths else []
                 try:
-                    result = run_cell(cell, arguments.seeds, [*arguments.set, *data], recipe)
+                    result = run_cell(cell, arguments.seeds, [*arguments.set, *data], recipe, arguments.without.split(','))
                 except (Diverged, UsageError) as error:
                     print(f'{cell}: {error}', file=sys.stderr, flush=True)
                     continue
