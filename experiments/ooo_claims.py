@@ -127,11 +127,12 @@ def td3_exploiter(settings: Mapping, prepared: Prepared) -> Agent:
 
 
 def phases_of(
-    cell: Cell, prepared: Prepared, landed: Phase | None = None, extra: tuple[Phase, ...] = ()
+    cell: Cell, prepared: Prepared, landed: Phase | None = None, extra: tuple[Phase, ...] = (), without: Collection[str] = ()
 ) -> tuple[Phase, ...]:
     """The phases of a cell, all made from those of its config; `landed` retrains as the config does without a recipe.
 
-    With a recipe there is retraining on the data alone in every cell, as a candidate, and its `extra` phases.
+    With a recipe there is retraining on the data alone in every cell, as a candidate, and its `extra` phases. Of `landed` and the
+    arms of comparison, `td3` and `frozen`, those in `without` are left out.
     """
     made = {phase.name: phase for phase in prepared.setup.phases}
     steps = prepared.config['ooo']['num_env_steps'] + prepared.config['ooo']['random_steps']
@@ -148,9 +149,12 @@ def phases_of(
         *first,
         retrain,
         *extra,
-        *(() if landed is None else (replace(landed, name=LANDED),)),
-        replace(retrain, name='td3', agent=td3_exploiter(prepared.config, prepared)),
-        replace(retrain, name='frozen', agent=frozen_bonus_exploiter(prepared.config, prepared)),
+        *(() if landed is None or LANDED in without else (replace(landed, name=LANDED),)),
+        *(
+            replace(retrain, name=name, agent=make(prepared.config, prepared))
+            for name, make in (('td3', td3_exploiter), ('frozen', frozen_bonus_exploiter))
+            if name not in without
+        ),
     )
 
 
@@ -192,8 +196,7 @@ def run_cell(
         extra = () if second is None else (second,)
         table = recipes.applied(table, recipe)
     prepared = prepare(table)
-    phases = [phase for phase in phases_of(cell, prepared, landed, extra) if phase.name not in without]
-    setup = replace(prepared.setup, phases=tuple(phases))
+    setup = replace(prepared.setup, phases=phases_of(cell, prepared, landed, extra, without))
     last, spent = {}, {}
     # The frozen bonus starts from what the explorer's signal has become, which no phase can say: it is begun by hand.
     adopts = setup.phases[-1].name == 'frozen'

@@ -51,11 +51,17 @@ TASKS = {
 
 
 def collected(task: str, overrides: list[str], work: Path, recipe: Mapping) -> Path:
-    """The run directory of a cell's exploration, seed for seed as `rivals.py` does it, without any retraining."""
+    """The run directory of a cell's exploration, seed for seed as `rivals.py` does it.
+
+    Randomness comes from the number of a phase, so those of retraining stay in their places, as one update of the explorer.
+    """
     prepared, phases = phases_of(settings_of(Cell(task, OWN), overrides), recipe)
-    kept = tuple(phase for phase in phases if phase.name == 'pretrain' or phase.name.startswith('explore@'))
+    explorer = next(phase.agent for phase in phases if phase.name.startswith('explore@'))
+    kept = [phase.name == 'pretrain' or phase.name.startswith('explore@') for phase in phases]
+    cut = [replace(phase, agent=explorer, num_updates=1, start=None) for phase in phases]
+    phases = tuple(own if keep else other for own, other, keep in zip(phases, cut, kept, strict=True))
     out = work / f'{task}-explore'
-    execute(prepared._replace(setup=replace(prepared.setup, phases=kept)), out, resume=out.exists())
+    execute(prepared._replace(setup=replace(prepared.setup, phases=phases)), out, resume=out.exists())
     return out
 
 
