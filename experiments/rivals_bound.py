@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 import recipes
 from cells import Cell
 from rivals import HERE, phases_of, settings_of
@@ -22,6 +23,7 @@ from rivals_table import OWN, PREFIX, curve
 
 from ooorl.errors import UsageError
 from ooorl.reporting import writers
+from ooorl.runner import earlier_runs
 from ooorl.runner.bound import as_plain, bound_run
 from ooorl.runner.session import execute
 from ooorl.runner.summary import versions
@@ -70,7 +72,10 @@ def measured(task: str, directory: Path, cell: Mapping) -> dict:
     how = TASKS[task]
     found, own = (as_plain(bound_run(str(directory), how.columns, how.bins, success)) for success in (how.success, None))
     same = {} if 'buffer' not in cell else {'same_rows': _collected(own) == cell['buffer']['success_rows']}
-    return {**{key: value for key, value in found.items() if key not in ('run', 'line')}, **same}  # no paths of a machine
+    rows = earlier_runs.load(str(directory), None, 'bound')[0].rows.storage
+    highest = np.asarray(rows.next_observation)[..., list(how.columns)].max(axis=1).tolist()  # of each column, by seed
+    found = {key: value for key, value in found.items() if key not in ('run', 'line')}  # paths of a machine
+    return {**found, 'highest': highest, **same}
 
 
 def _collected(found):
