@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 
-from ooorl.data import FORMATS, arrays, d4rl, from_arrays, load, minari, tabular
+from ooorl.data import FORMATS, Dataset, arrays, d4rl, from_arrays, load, minari, tabular
 from ooorl.errors import UsageError
 
 _ENDINGS = {".hdf5": "d4rl", ".h5": "d4rl", ".npz": "npz", "": "minari"}
@@ -14,7 +14,7 @@ def convert(source, target, *, format=None, clip_actions=False, table=None, **re
     """Reads a data set and writes it in another format; the target appears whole or not at all.
 
     Args:
-      source: anything `ooorl.data.load` reads, or with `table` a CSV or Parquet file.
+      source: anything `ooorl.data.load` reads, a `Dataset`, or with `table` a CSV or Parquet file.
       target: where to write: `.hdf5` gives D4RL's layout, `.npz` arrays, a name without ending a Minari
         directory.
       format: 'd4rl', 'npz' or 'minari' where the name should not decide.
@@ -55,6 +55,8 @@ def convert(source, target, *, format=None, clip_actions=False, table=None, **re
 
 
 def _read(source, clip_actions, table, reading):
+    if isinstance(source, Dataset):
+        return source
     if not tabular.is_table(source):
         if table:
             raise UsageError(f"Names of columns are for CSV and Parquet files; {source} is neither; leave them out.")

@@ -40,8 +40,8 @@ def add_parser(commands) -> None:
     check.set_defaults(command=_check)
 
     quality = verbs.add_parser('quality', help='what a data set is like: noise in actions, spread of steps, what another lacks')
-    quality.add_argument('target', metavar='FILE')
-    quality.add_argument('--against', metavar='FILE', help='another data set: how far it lies from this one')
+    quality.add_argument('target', metavar='FILE|RUN_DIR')
+    quality.add_argument('--against', metavar='FILE|RUN_DIR', help='another data set: how far it lies from this one')
     quality.add_argument('--columns', metavar='0,1', help='of the observation, to take distances in (all)')
     quality.add_argument('--neighbours', type=int, default=10, metavar='K', help='(10)')
     quality.add_argument('--rows', type=int, default=5_000, help='drawn to look for neighbours among (5000)')
@@ -54,7 +54,7 @@ def add_parser(commands) -> None:
     quality.set_defaults(command=_quality)
 
     convert = verbs.add_parser('convert', help='between D4RL HDF5, npz and Minari, by the extension of the target')
-    convert.add_argument('source')
+    convert.add_argument('source', metavar='FILE|RUN_DIR[:STORE]')
     convert.add_argument('target')
     convert.add_argument('--format', choices=('d4rl', 'npz', 'minari'))
     convert.add_argument('--clip-actions', action='store_true')
@@ -162,9 +162,27 @@ def _show_bytes(done, total):
     print(f'\r{done / 1e6:,.0f}{of} MB', end=end, file=sys.stderr, flush=True)
 
 
+def _collected(text):
+    """What a run collected, where a text names the directory of one, with or without a store of it; else None."""
+    from ooorl.runner import earlier_runs, run_directory
+
+    if not run_directory.is_run(text):
+        return None
+    found, _, line = earlier_runs.load(text, None, 'a run as data')
+    return earlier_runs.as_dataset(found, text, notes=(line,))
+
+
+def _refuse_run(text):
+    from ooorl.runner import run_directory
+
+    if run_directory.is_run(text):
+        raise UsageError(f'a data file is needed; {text} is a run; `ooorl data convert {text} FILE` writes what it collected')
+
+
 def _info(arguments):
     from ooorl.data.check import info
 
+    _refuse_run(arguments.target)
     for name, value in info(arguments.target, **_labelling(arguments), **_reading(arguments)).items():
         print(f'{name}: {value}')
 
@@ -173,6 +191,7 @@ def _check(arguments):
     from ooorl import data
     from ooorl.data.check import NOT_LOADED, check
 
+    _refuse_run(arguments.target)
     name, settings = arguments.environment, {}
     if name is None:
         name, settings = data.environment_of(arguments.target)  # a file may say where it comes from
@@ -205,8 +224,8 @@ def _quality(arguments):
     except ValueError:
         raise UsageError(f"--columns takes numbers such as '0,1'; got {arguments.columns!r}") from None
     reading = {**_labelling(arguments), **_reading(arguments), 'clip_actions': True}
-    dataset = data.load(arguments.target, **reading)
-    other = None if arguments.against is None else data.load(arguments.against, **reading).transitions
+    dataset = _collected(arguments.target) or data.load(arguments.target, **reading)
+    other = arguments.against and (_collected(arguments.against) or data.load(arguments.against, **reading)).transitions
     found = quality(
         dataset.transitions, k=arguments.neighbours, rows=arguments.rows, seed=arguments.seed, columns=columns, against=other,
         by_episode=arguments.episodes,
@@ -253,7 +272,7 @@ def _convert(arguments):
 
     reading = {**_labelling(arguments), **_reading(arguments)}
     settings = {'format': arguments.format, 'clip_actions': arguments.clip_actions, 'table': _columns(arguments)}
-    print(convert(arguments.source, arguments.target, **settings, **reading))
+    print(convert(_collected(arguments.source) or arguments.source, arguments.target, **settings, **reading))
 
 
 def _make(arguments):

@@ -26,6 +26,7 @@ import ooorl
 from ooorl import catalogue, data
 from ooorl.envs import own_name
 from ooorl.errors import UsageError
+from ooorl.runner import run_directory
 from ooorl.runner.settings import SCHEMES
 
 FAMILIES = {'gym_mujoco': 'locomotion'}  # families of the catalogue that are called otherwise here
@@ -141,7 +142,9 @@ def catalogued(like: str) -> Task:
 def _ids(dataset, environment):
     if dataset in catalogue.ENTRIES:
         return [dataset]
-    if not environment and dataset and Path(dataset).exists():
+    if not environment and dataset and run_directory.is_run(dataset):
+        environment = run_directory.read_config(run_directory.named(dataset)[0], '--dataset')['environment']['id']
+    elif not environment and dataset and Path(dataset).exists():
         environment = data.environment_of(dataset)[0]
     return [entry.id for entry in catalogue.ENTRIES.values() if environment and own_name(environment) == entry.environment]
 

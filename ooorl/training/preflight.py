@@ -64,10 +64,10 @@ def _check_store(phase, number, setup):
         rows = setup.stores[phase.store].num_rows
         if phase.num_env_steps:
             raise UsageError(f'phase {phase.name!r} must not add to the store {phase.store!r} of an earlier run; give it its own')
-        if phase.online_limit is not None and phase.online_limit > rows:
+        if phase.online_limit is not None and not 0 <= phase.online_limit <= rows:
             raise UsageError(
-                f'phase {phase.name!r} needs a budget of at most {rows} rows, which the store {phase.store!r} of an earlier run '
-                f'holds for every seed; got {phase.online_limit}; lower retrain_at'
+                f'phase {phase.name!r} needs a budget of 0 to {rows} rows, which the store {phase.store!r} of an earlier run '
+                f'holds for every seed; got {phase.online_limit}; change retrain_at'
             )
     elif phase.store is not None and not any(p.num_env_steps for p in setup.phases[: number + 1] if p.store == phase.store):
         raise UsageError(f'phase {phase.name!r} reads the store {phase.store!r}, to which no phase before it adds')

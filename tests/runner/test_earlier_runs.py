@@ -1,15 +1,19 @@
 """Rows of a finished run for others: as a store to retrain on, as a data set, and what is refused of them."""
 
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from reused import reused_data, reused_programs, undrawn  # noqa: F401  the same run twice, and rows of the same data
 from tiny_configs import TINY, changed
 
+from ooorl import data
 from ooorl.data.in_sample import Bound
 from ooorl.errors import UsageError
-from ooorl.runner import earlier_runs
+from ooorl.runner import earlier_runs, presets
 from ooorl.runner.bound import _said, as_plain, bound_run, said
+from ooorl.runner.cli import main
 from ooorl.runner.prepare import prepare
 from ooorl.runner.session import execute
 from ooorl.training import run as running
@@ -64,6 +68,21 @@ def test_a_run_is_a_data_set_of_all_its_seeds(finished):
     assert rows.extras['boundary'][9::10].tolist() == [1.0] * 4
 
 
+def test_a_run_is_data_for_the_commands_on_data_and_for_presets(finished, capsys, tmp_path):
+    out, state = finished
+    made = tmp_path / 'made.npz'
+    assert main(['data', 'convert', f'{out}:online', str(made)]) == 0
+    assert '40 rows, 4 episodes, format npz' in capsys.readouterr().out
+    np.testing.assert_array_equal(data.load(made).transitions.action[:10], state.stores['online'].storage.action[0, 0::2])
+    assert main(['data', 'quality', str(out), '--json', '--neighbours', '2']) == 0
+    assert json.loads(capsys.readouterr().out)['rows'] == 40
+    assert main(['data', 'check', str(out)]) == 2
+    assert f'`ooorl data convert {out} FILE` writes what it collected' in capsys.readouterr().err
+    assert presets.task_of(str(out), None, 'maze2d').family == 'maze2d'
+    with pytest.raises(UsageError, match='a preset needs the family of its task'):
+        presets.task_of(str(out), None)
+
+
 def test_rows_in_the_order_they_were_lived_by_hand():
     numbers = jnp.arange(6.0)[None]  # steps 0, 1, 2 of two environments
     columns = dict.fromkeys(('observation', 'action', 'next_observation'), numbers[..., None])
@@ -79,7 +98,8 @@ def test_rows_in_the_order_they_were_lived_by_hand():
     ({'run__store': 'nowhere'}, 'nowhere holds no config.toml'),
     ({'run__store': '{out}:plain'}, "holds stores online; got 'plain'"),
     ({'run__store': '{out}', 'run__seeds': '4'}, 'was run with, 3 to 5; got 4'),
-    ({'run__store': '{out}', 'ooo__retrain_at': [21]}, 'at most 20 rows'),
+    ({'run__store': '{out}', 'ooo__retrain_at': [21]}, 'a budget of 0 to 20 rows'),
+    ({'run__store': '{out}', 'ooo__retrain_at': [-1]}, 'a budget of 0 to 20 rows'),
     ({'run__store': '{out}', 'environment__id': 'ooorl/PointMassWall-v0', 'environment__settings': {},
       'dataset': {'scripted': 'point_mass_wall'}}, 'rows of ooorl/PointMassWall-v0 were needed'),
     ({'dataset': {'path': '{out}', 'action_low': -2.0, 'action_high': 2.0}}, 'remove the keys'),

@@ -138,7 +138,7 @@ def _cell(folder, preset, task, changes, setting, seeds):
     dataset, environment = task.get('dataset'), task.get('env')
     if dataset and dataset not in catalogue.ENTRIES and not data.minari.cached(dataset):
         found = (folder / dataset).resolve()
-        if not found.exists():  # a cell is named by its data's digest
+        if not (found.exists() or is_run(str(found))):  # a cell is named by its data's digest
             raise UsageError(f'a task of a sweep needs data that are there, or an id of the catalogue; got {dataset}; make them')
         dataset = str(found)
     is_file = preset.endswith('.toml')
