@@ -97,7 +97,7 @@ def table(found: Mapping[str, dict], results: Path) -> str:
 
 def _by_seed(words):
     words = list(words)
-    return words[0] if len(set(words)) == 1 else ' '.join(words)
+    return words[0] if len(set(words)) == 1 else ', '.join(words)
 
 
 def _successes(own):

@@ -1,6 +1,7 @@
 """OOO beside its rivals: what each cell runs, and areas under curves that are known."""
 
 import importlib
+import json
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from ooorl.runner import config
 def rivals():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / 'experiments'))
-        yield {name: importlib.import_module(name) for name in ('rivals', 'rivals_table')}
+        yield {name: importlib.import_module(name) for name in ('rivals', 'rivals_bound', 'rivals_table')}
 
 
 def result(method, steps, success, **more):
@@ -68,3 +69,12 @@ def test_added_seeds_stand_behind_the_first_and_by_themselves(rivals):
     added = {cell: result('ooo', [[0, 9]], [[0, 0.5]], trials={})}
     assert table.joined(results, added)[cell]['success'] == [[0, 1], [0, 1], [0, 0.5]]
     assert table.joined(results, {}) == results
+
+
+def test_bounds_say_by_seed_whether_there_is_a_way(rivals, tmp_path):
+    (tmp_path / 'rivals-maze-ooo.json').write_text(json.dumps(result('ooo', [[0, 9]] * 3, [[0, 1], [0, 0.5], [0, 0]])))
+    none = {'rows': 9, 'success_rows': 0, 'steps': None, 'reached': 0.0}
+    seeds = {'3': {**none, 'success_rows': 2, 'steps': 4.2, 'reached': 0.5}, '4': {**none, 'success_rows': 1}, '5': none}
+    found = {'maze': {'alone': {**none, 'rows': 7}, 'seeds': seeds}}
+    last = rivals['rivals_bound'].table(found, tmp_path).splitlines()[-1]
+    assert last == '| maze | 7 | 2 | 0 + 2, 1, 0 | 4 (50%), no way, no success | 1.00, 0.50, 0.00 |'
