@@ -42,7 +42,7 @@ class Cells(NamedTuple):
 
 TASKS = {
     'cube_single': Cells((19, 20, 21), 20, 0.0),  # where the cube is
-    'hammer_truncated': Cells((26, 36, 37, 38), 20, 75.0),  # the nail's depth, where the hammer is; a nail that is in pays 75 more
+    'hammer_truncated': Cells((26, 36, 37, 38), 20, 75.0),  # the nail's depth, where the hammer is; 75 more with the nail in
     'hammer_late': Cells((26, 36, 37, 38), 20, 75.0),
     'pointmaze_medium': Cells((0, 1), 40, 0.0),
     'pointmaze_medium_stitch_long': Cells((0, 1), 40, 0.0),
