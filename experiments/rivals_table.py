@@ -115,18 +115,20 @@ def figures(results: Mapping[Cell, dict], out: Path) -> list[Path]:
 
 
 def drawn(task: str, results: Mapping[Cell, dict]):
-    """Mean and interval over seeds of what each method deploys, over environment steps."""
+    """Mean and interval over seeds of what each method deploys, over environment steps; a band that several have is grey."""
     own = {cell.arm: results[cell] for cell in results if cell.task == task}
     figure, panel = drawing.figure(3.0)
-    steps, lines = np.linspace(0.0, budget_of(results, task), 241), []
+    steps, lines, bands = np.linspace(0.0, budget_of(results, task), 241), [], {}
     for method, colour in zip(METHODS, drawing.COLOURS, strict=False):
         if method in own:
             success = at(curve(own[method]), steps)
             style = {'color': colour, 'lw': 1.8, 'ls': LOOKS[method], 'label': METHODS[method], 'drawstyle': 'steps-post'}
             lines += panel.plot(steps, success.mean(axis=0), **style)
             ends = [intervals.score_interval('success', column) for column in success.T]
-            low, high = [end.low for end in ends], [end.high for end in ends]
-            panel.fill_between(steps, low, high, color=colour, alpha=0.1, lw=0, step='post')
+            band = tuple(end.low for end in ends), tuple(end.high for end in ends)
+            bands[band] = '0.5' if band in bands else colour
+    for (low, high), colour in bands.items():
+        panel.fill_between(steps, low, high, color=colour, alpha=0.1, lw=0, step='post')
     drawing.finish(panel, 'environment steps', tables.LABELS['success'])
     panel.set_title(task, fontsize=8.5)
     figure.legend(handles=lines, frameon=False, fontsize=7.5, loc='outside lower center', ncols=4)
