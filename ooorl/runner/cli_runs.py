@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from ooorl.errors import UsageError
-from ooorl.validation import whole
+from ooorl.validation import decimal, whole
 
 
 def add_parsers(commands) -> None:
@@ -32,7 +32,7 @@ def add_parsers(commands) -> None:
     bound.add_argument('run', metavar='RUN_DIR[:STORE]')
     bound.add_argument('--columns', required=True, metavar='0,1', help='of the observation, that cells are made of')
     bound.add_argument('--bins', type=int, default=20, help='cells along each column (20)')
-    bound.add_argument('--success', type=float, metavar='REWARD', help="the least reward of a success (the run's success_reward)")
+    bound.add_argument('--success', type=decimal, metavar='REWARD', help="least reward of a success (the run's success_reward)")
     bound.add_argument('--json', action='store_true', help='all numbers as JSON')
     bound.set_defaults(command=_bound)
 
