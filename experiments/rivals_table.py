@@ -75,8 +75,9 @@ def shown(values: np.ndarray) -> str:
 
 
 def joined(results: Mapping[Cell, dict], added: Mapping[Cell, dict]) -> dict[Cell, dict]:
-    """The results with the curves of added seeds behind those of the first."""
-    both = {cell: [own, added[cell]] if cell in added else [own] for cell, own in results.items()}
+    """The results with the curves of added seeds behind those of the first, in tasks that every method has them in."""
+    lacking = {cell.task for cell in results if cell not in added}
+    both = {cell: [own] if cell.task in lacking else [own, added[cell]] for cell, own in results.items()}
     return {cell: {**own[0], **{key: sum((one[key] for one in own), []) for key in CURVE}} for cell, own in both.items()}
 
 

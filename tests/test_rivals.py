@@ -67,8 +67,9 @@ def test_added_seeds_stand_behind_the_first_and_by_themselves(rivals):
     cell, other = table.Cell('maze', 'ooo'), table.Cell('maze', 'rlpd')
     results = {cell: result('ooo', steps, [[0, 1], [0, 1]], trials={}), other: result('rlpd', steps, [[0, 0], [0, 0]])}
     added = {cell: result('ooo', [[0, 9]], [[0, 0.5]], trials={})}
+    assert table.joined(results, added) == results  # the other method lacks them
+    added[other] = result('rlpd', [[0, 9]], [[0, 0]])
     assert table.joined(results, added)[cell]['success'] == [[0, 1], [0, 1], [0, 0.5]]
-    assert table.joined(results, {}) == results
 
 
 def test_bounds_say_by_seed_whether_there_is_a_way(rivals, tmp_path):
