@@ -186,8 +186,8 @@ def terminal_at_reward(agent: Agent, *, reward: float) -> Agent:
 def value_bounds(agent: Agent, *, gamma: float, low: float | None = None, high: float | None = None) -> Agent:
     """Clips Bellman targets and the targets of value regressions to [low, high].
 
-    A bound of None comes from the smallest or largest (transformed) reward r in the store. A value is the sum of at least one
-    discounted reward; the task may end after it or never, so it lies between
+    A bound of None comes from the smallest or largest (transformed) reward r in the store and needs gamma < 1 (or `UsageError`).
+    A value is the sum of at least one discounted reward; the task may end after it or never, so it lies between
 
         low = min(r_min, r_min / (1 - gamma)),   high = max(r_max, r_max / (1 - gamma))
 
@@ -195,7 +195,10 @@ def value_bounds(agent: Agent, *, gamma: float, low: float | None = None, high: 
     in their mazes, kitchens and binary hand tasks; where all rewards are positive (negative) it would cut the values of episodes
     that end.
     """
-    horizon = 1.0 / (1.0 - gamma)
+    endless = isinstance(gamma, int | float) and gamma == 1
+    if endless and None in (low, high):
+        raise UsageError(f'bounds of values from rewards need gamma below 1; got 1 with low {low} and high {high}; give both')
+    horizon = 0.0 if endless else 1.0 / (1.0 - gamma)  # where both are given, nobody reads it
 
     def edit(batch):
         def bound(given, outer, name):

@@ -156,6 +156,9 @@ def test_value_bounds_come_from_the_rewards_of_the_data():
     assert value_bounds(watching(), gamma=0.9).reads == ('reward_low', 'reward_high')
     assert value_bounds(watching(), gamma=0.9, low=0.0).reads == ('reward_high',)
     assert value_bounds(watching(), gamma=0.9, low=0.0, high=1.0).reads == ()
+    assert value_bounds(watching(), gamma=1.0, low=0.0, high=1.0).reads == ()
+    with pytest.raises(UsageError, match='need gamma below 1; got 1 with low None and high 0.0; give both'):
+        value_bounds(watching(), gamma=1.0, high=0.0)
 
 
 @pytest.mark.parametrize(('gamma', 'rewards', 'bounds'), [

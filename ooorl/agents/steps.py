@@ -56,7 +56,7 @@ def require_decode(policy: Policy, who: str, why: str) -> Policy:
     if policy.decode is None or policy.noise_dim is None:
         raise UsageError(
             f'{who} {why}, which needs a policy with decode and noise_dim; got one without; use a Gaussian, flow or diffusion '
-            'policy, or an agent that only imitates, such as iql'
+            'policy, or an agent that only imitates: bc, or iql with extraction awr'
         )
     return policy
 

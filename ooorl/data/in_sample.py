@@ -35,11 +35,13 @@ def grid_of(observations, columns, bins) -> np.ndarray:
     """Edges `[C, bins + 1]` of the cells along each column, over all the given observations `[n, O]`.
 
     Raises:
-      UsageError: if a column is none of theirs.
+      UsageError: if a column is none of theirs, or named twice.
     """
     size = observations[0].shape[-1]
     if not columns or not 0 <= min(columns) <= max(columns) < size:
         raise UsageError(f'columns must be observation columns, 0 to {size - 1}; got {list(columns)}')
+    if len(set(columns)) < len(columns):
+        raise UsageError(f'columns must differ; got {list(columns)}; name each once')
     low = np.min([own[:, columns].min(axis=0) for own in observations], axis=0)
     high = np.max([own[:, columns].max(axis=0) for own in observations], axis=0)
     return np.linspace(low, np.where(high > low, high, low + 1.0), bins + 1, axis=1)

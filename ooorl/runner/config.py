@@ -39,6 +39,8 @@ FIXED_ONLINE = {
     'normalise_observation': 'its statistics are part of the state',
     'online': 'it is the sub-table itself',
 }
+# Agents that collect after they have learnt from data, and may then draw batches otherwise.
+SAMPLED_ONLINE = (('finetune', 'agent'), ('wsrl', 'agent'), ('ooo', 'explore'))
 
 
 def read(path: str | Path, overrides: typing.Sequence[str] = ()) -> dict:
@@ -107,6 +109,11 @@ def resolve(table: Mapping) -> dict:
         if key not in rest:
             raise UsageError(f'scheme {scheme!r} needs the table [{key}]; the config has {", ".join(rest) or "none"}')
         resolved[key] = _resolve_agent({name: value for name, value in rest[key].items() if name != 'online'}, f'[{key}]')
+        if 'online_sampling' in resolved[key] and (scheme, key) not in SAMPLED_ONLINE:
+            raise UsageError(
+                f'[{key}.online_sampling] is for what learns from data and then collects: schemes finetune, wsrl, [explore] of '
+                f'ooo; got scheme {scheme!r}; write [{key}.sampling]'
+            )
         if 'online' in rest[key]:
             resolved[key] = _check_online(rest[key], resolved[key], scheme)
     unused = [key for key in AGENT_TABLES if key in rest and key not in resolved]
@@ -171,6 +178,8 @@ def _check_online(table, resolved, scheme):
     for key, instead in FIXED_ONLINE.items():
         if key in table['online']:
             raise UsageError(f'[agent.online] must leave {key} as it is; {instead}')
+    if 'policy' in table['online'] and 'policy' not in resolved:
+        raise UsageError('[agent.online] must leave the policy as it is, the default one; write [agent.policy] for both phases')
     online_table(resolved | {'online': table['online']})
     return resolved | {'online': dict(table['online'])}
 

@@ -149,10 +149,16 @@ def of_policies(
             advance(num)
         values.append(scale * float(value(state, states, key)))
     ends = interval(values)
-    most = [bound / (1.0 - gamma) for bound in (min(0.0, float(data.reward.min())), max(0.0, float(data.reward.max())))]
-    believable = all(np.isfinite(one) and most[0] - 1e-3 <= one <= most[1] + 1e-3 for one in values)
+    believable = all(_is_possible(one, data.reward, gamma) for one in values)
     seeds = [policy.seed for policy in policies]
     return Estimate(run, policies[0].phase, seeds, values, ends.low, ends.high, _data_return(data, first, gamma), believable)
+
+
+def _is_possible(value, rewards, gamma):
+    """Whether rewards like those of the data can add up to a value; without a discount any can."""
+    low, high = min(0.0, float(rewards.min())), max(0.0, float(rewards.max()))
+    slack = 1e-3 * (1.0 - gamma)
+    return bool(np.isfinite(value)) and low - slack <= value * (1.0 - gamma) <= high + slack
 
 
 def _evaluator(policy, mean, std, gamma, hidden):

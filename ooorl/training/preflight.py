@@ -26,6 +26,8 @@ def check(setup: Setup) -> None:
         _check_store(phase, number, setup)
         if setup.dataset is None and phase.num_updates and (phase.store is None or phase.online_limit == 0):
             raise UsageError(f'phase {phase.name!r} trains offline and needs a data set; none was given; give one')
+        if phase.num_updates and 'source' in phase.agent.reads:
+            _check_labels(phase, setup)
         if setup.dataset is not None and phase.num_updates and 'next_action' in phase.agent.reads:
             _check_order(phase, setup.dataset)
         if setup.dataset is not None and phase.num_updates and 'return_to_go' in phase.agent.reads:
@@ -71,6 +73,16 @@ def _check_store(phase, number, setup):
             )
     elif phase.store is not None and not any(p.num_env_steps for p in setup.phases[: number + 1] if p.store == phase.store):
         raise UsageError(f'phase {phase.name!r} reads the store {phase.store!r}, to which no phase before it adds')
+
+
+def _check_labels(phase, setup):
+    """Rows of the data set get labels that rows collected online teach: both must be there."""
+    if setup.dataset is None or phase.store is None or phase.online_limit == 0:
+        lacking = 'no data set' if setup.dataset is None else 'no store'
+        raise UsageError(
+            f'phase {phase.name!r} labels the rows of a data set by what was collected online (prior) and needs both; it has '
+            f'{lacking}; take scheme online with a data set, or remove the sub-table prior'
+        )
 
 
 def _check_sources(phase, earlier):

@@ -35,6 +35,8 @@ class Sampling:
         check_choice(('trajectory', 'transition'), success_unit=self.success_unit)
         if self.success_rows > self.batch_size:
             raise UsageError(f'success_rows must be at most batch_size, {self.batch_size}; got {self.success_rows}')
+        if self.failure_returns and self.gamma == 1:
+            raise UsageError('failure_returns needs gamma below 1, which sums up failing for ever; got 1; lower it')
         check_choice(WEIGHTINGS, weighting=self.weighting)
         check_unit(weight_share=self.weight_share, top_share=self.top_share)
         check_positive(weight_temperature=self.weight_temperature, top_share=self.top_share)

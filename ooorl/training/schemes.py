@@ -69,7 +69,7 @@ def wsrl(
       UsageError: if the warm-up takes all steps.
     """
     if not 0 < warm_up_steps < num_env_steps:
-        raise UsageError(f'warm_up_steps must lie between 0 and num_env_steps, {num_env_steps}; got {warm_up_steps}')
+        raise UsageError(f'warm_up_steps must be at least 1 and less than num_env_steps, {num_env_steps}; got {warm_up_steps}')
     return (
         Phase(name='offline', agent=offline, num_updates=offline_updates, sampling=sampling),
         Phase(name='warm-up', agent=online, num_updates=0, num_env_steps=warm_up_steps, start='offline', store=store),

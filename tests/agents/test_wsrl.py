@@ -73,7 +73,7 @@ def test_online_sampling_leaves_the_data_out_unless_it_says_a_mix():
 
 @pytest.mark.parametrize(('changes', 'words'), [
     ({'agent': {**TABLE['agent'], 'agent': 'calql', 'utd': None}}, "needs agent = 'wsrl'"),
-    ({'wsrl': {**TABLE['wsrl'], 'warm_up_steps': 20}}, 'warm_up_steps must lie between 0'),
+    ({'wsrl': {**TABLE['wsrl'], 'warm_up_steps': 20}}, 'warm_up_steps must be at least 1 and less than num_env_steps, 20'),
 ])  # fmt: skip
 def test_what_makes_no_sense_is_refused(changes, words):
     table = {**TABLE, **changes}

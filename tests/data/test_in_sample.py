@@ -50,3 +50,5 @@ def test_cells_by_hand():
     assert cells_of(np.array([[0.0, 0, -1.0], [4.0, 0, 1.0], [1.5, 0, 0.1]]), [0, 2], edges).tolist() == [0, 15, 6]
     with pytest.raises(UsageError, match=r'0 to 2; got \[3\]'):
         grid_of([seen], [3], 4)
+    with pytest.raises(UsageError, match=r'columns must differ; got \[0, 0\]'):
+        grid_of([seen], [0, 0], 4)

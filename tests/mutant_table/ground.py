@@ -25,7 +25,7 @@ TABLE = [
         ('bounds without the horizon', 'outer(batch.extras[name], batch.extras[name] * horizon)', 'batch.extras[name]'),
         ('bounds of endless values only', 'outer(batch.extras[name], batch.extras[name] * horizon)', 'batch.extras[name] * horizon'),
         ('bounds swapped', 'value_low=least, value_high=most', 'value_low=most, value_high=least'),
-        ('horizon of gamma', 'horizon = 1.0 / (1.0 - gamma)', 'horizon = gamma / (1.0 - gamma)'),
+        ('horizon of gamma', '0.0 if endless else 1.0 / (1.0 - gamma)', '0.0 if endless else gamma / (1.0 - gamma)'),
         ('normalised: not centred', 'return (observation - centre) / scale', 'return observation / scale'),
         ('normalised: successors raw', 'next_observation=norm(state, batch.next_observation)', 'next_observation=batch.next_observation'),
         ('normalised: observe is told raw rows', 'agent.observe(state.agent, edit(state, transitions))', 'agent.observe(state.agent, transitions)'),

@@ -28,6 +28,8 @@ BAD_SETTINGS = [
     ({'enviroment': {}}, "unknown key 'enviroment' in the config; did you mean 'environment'?"),
     ({'explore__sampling__batchsize': 3}, "unknown key 'batchsize' in [explore.sampling]; did you mean 'batch_size'?"),
     ({'explore__bonus': {'signal': 'rnd', 'scal': 1.0}}, "unknown key 'scal' in [explore.bonus]; did you mean 'scale'?"),
+    ({'exploit__online_sampling': {}}, "[explore] of ooo; got scheme 'ooo'; write [exploit.sampling]"),
+    ({'explore__sampling__gamma': 1.0, 'explore__sampling__failure_returns': True}, 'failure_returns needs gamma below 1'),
     ({'explore__expectile': 1.2}, 'expectile must lie strictly between 0 and 1; got 1.2'),
     ({'explore__hidden': 8}, "hidden in [explore] must be of type list; got 8"),
     ({'explore__learning_rate': 'fast'}, "learning_rate in [explore] must be of type float; got 'fast'"),

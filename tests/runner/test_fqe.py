@@ -15,7 +15,7 @@ from conftest import PATIENCE, ROOT
 from ooorl.agents.bc import BCConfig, bc
 from ooorl.runner.cli import main
 from ooorl.runner.deployed import Deployed
-from ooorl.runner.fqe import Estimate, highest, of_policies
+from ooorl.runner.fqe import Estimate, _is_possible, highest, of_policies
 from ooorl.types import Spec, Transition
 
 INTERFACE = {'observation_dim': 1, 'action_dim': 1, 'action_low': [-1.0], 'action_high': [1.0]}
@@ -49,6 +49,12 @@ SHORT = {
             '--seeds', '0:1'],
     'fqe': ['--updates', '20', '--hidden', '8'],
 }  # fmt: skip
+
+
+def test_values_are_believed_as_far_as_rewards_add_up():
+    rewards = np.array([-1.0, 2.0])  # with a discount of .5 they add up to -2 to 4
+    assert [_is_possible(value, rewards, 0.5) for value in (-2.1, -2.0, 4.0, 4.1, np.nan)] == [False, True, True, False, False]
+    assert _is_possible(1e9, rewards, 1.0) and not _is_possible(np.inf, rewards, 1.0)
 
 
 def test_the_highest_believable_estimate_is_chosen():

@@ -70,3 +70,9 @@ def test_without_a_word_both_phases_have_one_agent():
 def test_what_cannot_differ_online_is_refused(scheme, online, sentence):
     with pytest.raises(UsageError, match=sentence):
         checked(resolved(scheme, online=online))
+
+
+def test_the_default_policy_is_not_exchanged_online():
+    table = {'run': {'scheme': 'finetune'}, 'agent': {'agent': 'iql', 'online': {'policy': {'kind': 'flow'}}}}
+    with pytest.raises(UsageError, match=r'leave the policy as it is, the default one; write \[agent.policy\] for both phases'):
+        config.resolve(table)

@@ -1,5 +1,6 @@
 """What a run consists of: the usual schemes, and mistakes that are told before anything runs."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -143,6 +144,9 @@ def test_experience_counts_what_a_phase_may_read():
     assert [env_steps(given, number, 0) for number in (2, 3, 4)] == [0, 10, 40]
 
 
+LABELLED = dataclasses.replace(AGENT, reads=('source',))
+
+
 def collecting(**settings):
     return Phase(**{'name': 'a', 'agent': AGENT, 'num_updates': 4, 'num_env_steps': 8, 'store': 'online', **settings})
 
@@ -153,6 +157,8 @@ def collecting(**settings):
     ([Phase(name='a', agent=AGENT, num_updates=1, start='a')], {}, "starts from 'a', which is not an earlier phase"),
     ([Phase(name='a', agent=AGENT, num_updates=1, store='s')], {}, "reads the store 's', to which no phase before it adds"),
     ([Phase(name='a', agent=AGENT, num_updates=1)], {'dataset': None}, 'needs a data set'),
+    ([Phase(name='a', agent=LABELLED, num_updates=1)], {}, "'a' labels the rows of a data set by .* it has no store"),
+    ([collecting(agent=LABELLED)], {'dataset': None}, 'it has no data set; take scheme online with a data set'),
     ([collecting(), Phase(name='b', agent=AGENT, num_updates=1, store='online', online_limit=0)], {'dataset': None},
      "'b' trains offline and needs a data set"),
 ])  # fmt: skip
