@@ -149,7 +149,9 @@ def algorithm(name: str) -> Algorithm:
         builder = getattr(importlib.import_module(module), attribute)
         hints = typing.get_type_hints(builder)
     except (Exception, SystemExit) as error:  # importing somebody's module may raise anything
-        raise UsageError(f'agent {name!r} could not be imported ({error!r}); install the module, or mend the name') from None
+        raise UsageError(
+            f'agent {name!r} could not be imported ({error!r}); install or mend it, or put its folder on PYTHONPATH'
+        ) from None
     config = next((kind for parameter, kind in hints.items() if parameter not in ('spec', 'return')), None)
     if not hasattr(config, '__dataclass_fields__'):
         raise UsageError(f'agent {name!r} needs a builder (spec: Spec, config: Config) with Config a dataclass; got {builder!r}')

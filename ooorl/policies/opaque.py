@@ -136,6 +136,7 @@ def named_policy(spec: Spec, config: OpaqueConfig, **units) -> Policy:
         function = getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:  # importing somebody's module may raise anything
         raise UsageError(
-            f'function of a given policy must be "module:function"; got {config.function!r} ({error!r}); install or mend it'
+            f'function of a given policy must be "module:function"; got {config.function!r} ({error!r}); install or mend it, '
+            'or put its folder on PYTHONPATH'
         ) from None
     return opaque_policy(spec, function, action_low=config.action_low, action_high=config.action_high, **units)

@@ -4,12 +4,10 @@ Bad input prints one sentence and exits with status 2; SIGTERM checkpoints and e
 diverges exits with 1.
 """
 
-import argparse
 import contextlib
 import gc
 import multiprocessing
 import os
-import re
 import signal
 import sys
 import threading
@@ -20,9 +18,7 @@ from pathlib import Path
 
 from ooorl.errors import UsageError, told_by_callback
 from ooorl.runner import cli_data, cli_presets, cli_results, cli_runs, cli_sweep
-from ooorl.validation import whole
-
-_NEGATIVE = re.compile(r'-[\d.].*')
+from ooorl.runner.cli_words import Parser, joined
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,8 +26,9 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None:
         _end_by_signals()
         _Process.began = _process_began()
+        _find_modules_here()
         gc.set_threshold(20_000, 50, 100)  # traces leave little that only the collector finds; looking for it took a twentieth
-    arguments = _parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
+    arguments = _parser().parse_args(joined(sys.argv[1:] if argv is None else argv))
     try:
         try:
             status = _command(arguments, argv is None)
@@ -55,15 +52,11 @@ def main(argv: list[str] | None = None) -> int:
         return status
 
 
-def _joined(words):
-    """`--columns -1,0` as `--columns=-1,0`: argparse takes what begins with a minus and is no number for an option."""
-    joined = []
-    for word in words:
-        if joined and joined[-1].startswith('--') and _NEGATIVE.fullmatch(word):
-            joined[-1] += f'={word}'
-        else:
-            joined.append(word)
-    return joined
+def _find_modules_here():
+    """A config may name modules in the folder that the command is given in: after all others, since it holds anything."""
+    with contextlib.suppress(OSError):
+        if not {'', os.getcwd()} & set(sys.path):
+            sys.path.append(os.getcwd())
 
 
 def _version():
@@ -161,16 +154,8 @@ def _told(error):
     return None, None
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reads numbers as they are read everywhere (`validation.whole`); parsers of its commands are of its class."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.register('type', int, whole)
-
-
 def _parser():
-    parser = _Parser(prog='ooorl', description='Offline and online reinforcement learning in JAX.')
+    parser = Parser(prog='ooorl', description='Offline and online reinforcement learning in JAX.')
     parser.add_argument('--version', action='version', version=f'ooorl {_version()}')
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
 

@@ -221,3 +221,14 @@ def test_an_environment_that_misbehaves_is_one_sentence(capsys, monkeypatch, set
     assert main(['run', written(table), '--out', 'out']) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and said in lines[0]
+
+
+def test_modules_of_configs_are_found_in_the_folder_of_the_command(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'path', ['/usr/bin', '/lib'])  # as of the installed command, which begins with its own folder
+    cli._find_modules_here()
+    cli._find_modules_here()
+    assert sys.path == ['/usr/bin', '/lib', str(tmp_path)]
+    monkeypatch.setattr(sys, 'path', ['', '/lib'])
+    cli._find_modules_here()
+    assert sys.path == ['', '/lib']
