@@ -47,7 +47,7 @@ def test_no_algorithm_has_a_setting_named_like_one_of_its_table():
 
 def test_the_discount_of_returns_is_that_of_the_agent_unless_said_otherwise():
     agent = {'agent': 'iql', 'gamma': 0.9, 'sampling': {}, 'online_sampling': {'gamma': 0.5}}
-    resolved = config.resolve(BARE | {'agent': agent})['agent']
+    resolved = config.resolve(BARE | {'run': {'scheme': 'finetune'}, 'agent': agent})['agent']
     assert (resolved['sampling']['gamma'], resolved['online_sampling']['gamma']) == (0.9, 0.5)
 
 
