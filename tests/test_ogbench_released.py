@@ -37,13 +37,18 @@ def test_parameters_are_carried_to_where_the_released_code_has_them(experiment):
     state = SimpleNamespace(
         policy={'params': {'body': flow}}, edit={'network': {'params': edit}}, critic=critic, log_temperature=0.5,
     )  # fmt: skip
-    found = experiment('ogbench_released').carried(state)
+    found = experiment('ogbench_released').carried_edit(state)
     assert found['modules_actor_bc_flow']['mlp']['Dense_0']['kernel'].tolist() == [[3], [1], [2], [4]]
     heads = found['modules_edit_actor']
     assert heads['MLP_0'] == {'Dense_0': 'first'} and heads['OutputDenseMean']['kernel'].tolist() == [[1, 2]]
     assert heads['OutputDenseLogStd']['bias'].tolist() == [2, 3]
     assert found['modules_critic']['value_net']['w'].tolist() == [1, 2]
     assert found['modules_target_critic']['value_net']['w'].tolist() == [3]
+    critic.value = {'params': {'w': 4.0}}
+    ifql = experiment('ogbench_released').carried_ifql(state)
+    assert ifql['modules_value'] == {'value_net': {'w': 4.0}} and set(ifql) == {
+        'modules_actor_flow', 'modules_value', 'modules_critic', 'modules_target_critic',
+    }
 
 
 def test_the_two_distributions_have_their_densities(experiment):
