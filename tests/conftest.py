@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import importlib
 import os
 import shutil
 import tempfile
@@ -54,6 +55,19 @@ def mappings():
         return Path('/proc/self/maps').read_text().count('\n')
     except OSError:
         return MANY
+
+
+@pytest.fixture(scope='module')
+def script():
+    """`script('experiments/rivals')`: the module of a script, which finds those beside it."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def imported(path):
+            folder, _, name = path.partition('/')
+            patch.syspath_prepend(str(ROOT / folder))
+            return importlib.import_module(name)
+
+        yield imported
 
 
 @pytest.fixture(scope='session')

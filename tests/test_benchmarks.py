@@ -1,6 +1,5 @@
 """Benchmarks beside other implementations: their processes, the rows that both get, and the script that runs all of them."""
 
-import importlib
 import sys
 from types import SimpleNamespace
 
@@ -17,15 +16,8 @@ for number, line in enumerate(sys.stdin):
 """
 
 
-@pytest.fixture(scope='module')
-def module():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / 'benchmarks'))
-        yield importlib.import_module
-
-
-def test_a_contender_in_a_process_of_its_own(module):
-    process = module('timing').Process([sys.executable, '-c', ECHO], 'it needs nothing')
+def test_a_contender_in_a_process_of_its_own(script):
+    process = script('benchmarks/timing').Process([sys.executable, '-c', ECHO], 'it needs nothing')
     assert process.greeting == ['2.8', '2.15']
     assert process.ask('7') == ['7', '0'] and process.ask('end') == ['end', '1']
     with pytest.raises(SystemExit, match='it needs nothing; its process ended with 3'):
@@ -34,12 +26,12 @@ def test_a_contender_in_a_process_of_its_own(module):
         process.ask()
 
 
-def test_a_peer_that_is_not_there_says_what_it_needs(module):
+def test_a_peer_that_is_not_there_says_what_it_needs(script):
     with pytest.raises(SystemExit, match='the peer needs d3rlpy; its process ended with 1'):
-        module('timing').Process([sys.executable, '-c', 'raise SystemExit(1)'], 'the peer needs d3rlpy')
+        script('benchmarks/timing').Process([sys.executable, '-c', 'raise SystemExit(1)'], 'the peer needs d3rlpy')
 
 
-def test_ours_learns_from_the_rows_that_the_peer_takes_out_of_episodes(module, tmp_path):
+def test_ours_learns_from_the_rows_that_the_peer_takes_out_of_episodes(script, tmp_path):
     """Two episodes, one of three rows that times out and one of two that ends, and the beginning of a third."""
     columns = {
         'observations': np.arange(6.0)[:, None],
@@ -49,7 +41,7 @@ def test_ours_learns_from_the_rows_that_the_peer_takes_out_of_episodes(module, t
         'timeouts': np.array([0.0, 0, 1, 0, 0, 0]),
     }
     np.savez(tmp_path / 'rows.npz', **columns)
-    rows = module('offline_iql').transitions(tmp_path / 'rows.npz')
+    rows = script('benchmarks/offline_iql').transitions(tmp_path / 'rows.npz')
     np.testing.assert_array_equal(rows.observation[:, 0], [0, 1, 3, 4])
     np.testing.assert_array_equal(rows.next_observation[:, 0], [1, 2, 4, 5])
     np.testing.assert_array_equal(rows.reward, [0, 10, 30, 40])
@@ -57,8 +49,8 @@ def test_ours_learns_from_the_rows_that_the_peer_takes_out_of_episodes(module, t
     np.testing.assert_array_equal(rows.extras['boundary'], [0, 0, 0, 1])
 
 
-def test_every_script_gets_its_own_peer(module):
-    every = module('every')
+def test_every_script_gets_its_own_peer(script):
+    every = script('benchmarks/every')
     arguments = SimpleNamespace(fql='checkout', sbx='one', d3rlpy='two', dry=True)
     for name, peer in {'online_sac': 'one', 'offline_iql': 'two', 'expressive_speed': 'checkout'}.items():
         words = every.command(name, arguments)
